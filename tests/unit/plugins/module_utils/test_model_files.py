@@ -1,0 +1,251 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._model_files import (
+    ModelReport,
+    check_cached,
+    check_directory,
+)
+
+COMMIT = "e815299b0bcbac849fa540c768ef21845365c9eb"
+REPO = "deepseek-ai/DeepSeek-V3"
+SHARDS = [f"model-{number:05d}-of-000003.safetensors" for number in (1, 2, 3)]
+LAST = SHARDS[2]
+
+
+def safetensors(*tensors: str, size: int = 64) -> bytes:
+    header = json.dumps(
+        {"__metadata__": {"format": "pt"}}
+        | {
+            name: {"dtype": "U8", "shape": [size], "data_offsets": [size * number, size * (number + 1)]}
+            for number, name in enumerate(tensors)
+        }
+    ).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size * len(tensors))
+
+
+def write_model(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 128, "vocab_size": 129280}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "README.md").write_text("not read by an engine")
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(SHARDS):
+        (folder / shard).write_bytes(safetensors(f"a.{number}", f"b.{number}"))
+        weight_map |= {f"a.{number}": shard, f"b.{number}": shard}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture
+def hf_home(tmp_path: Path) -> Path:
+    """A cache as huggingface_hub lays it out: the snapshot's files are links to blobs."""
+    cache = tmp_path / "hub" / "models--deepseek-ai--DeepSeek-V3"
+    snapshot = cache / "snapshots" / COMMIT
+    write_model(snapshot)
+    (cache / "blobs").mkdir()
+    for number, file in enumerate(sorted(snapshot.iterdir())):
+        blob = cache / "blobs" / f"blob{number}"
+        file.rename(blob)
+        file.symlink_to(f"../../blobs/{blob.name}")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(COMMIT)
+    return tmp_path
+
+
+def test_whole_model(model: Path) -> None:
+    report = check_directory(str(model))
+    assert report.faults == []
+    assert report.path == str(model)
+    assert report.commit is None
+    assert report.config == {"architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 128}
+    assert report.files.keys() == {"config.json", "tokenizer.json", "model.safetensors.index.json", *SHARDS}
+    assert report.total_bytes == sum(file.stat().st_size for file in model.iterdir() if file.name != "README.md")
+
+
+def test_one_file_model(model: Path) -> None:
+    for name in [*SHARDS, "model.safetensors.index.json"]:
+        (model / name).unlink()
+    (model / "model.safetensors").write_bytes(safetensors("a"))
+    assert check_directory(str(model)).faults == []
+    (model / "model.safetensors").write_bytes(safetensors("a")[:-1])
+    assert "model.safetensors has" in check_directory(str(model)).faults[0]
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-1]
+
+
+BROKEN: list[tuple[str, str, Callable[[bytes], bytes], str]] = [
+    ("one byte short", LAST, cut, "bytes where its header says"),
+    ("one byte long", LAST, lambda data: data + b"\0", "bytes where its header says"),
+    ("empty", LAST, lambda data: b"", "cut off or no safetensors file: it has 0 bytes"),
+    ("cut in its header", LAST, lambda data: data[:40], "cut off or no safetensors file: it has 40 bytes"),
+    ("of noise", LAST, lambda data: b"\xff" * 200, "cut off or no safetensors file"),
+    ("a pointer", LAST, lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ("a header of noise", LAST, lambda data: struct.pack("<Q", 8) + b"notjson!", "has a damaged header"),
+    ("a header without offsets", LAST, lambda data: struct.pack("<Q", 8) + b'{"a":{}}', "has a damaged header"),
+    ("without a tensor", LAST, lambda data: safetensors("a.2"), "lacks 1 tensors of the index: b.2."),
+    ("config of noise", "config.json", lambda data: b"{", "is not a JSON object"),
+    ("index of noise", "model.safetensors.index.json", lambda data: b"[]", "is not a JSON object"),
+    ("index without map", "model.safetensors.index.json", lambda data: b"{}", "has no weight_map"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "fault"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_damage_is_named(model: Path, name: str, damage: Callable[[bytes], bytes], fault: str) -> None:
+    file = model / name
+    file.write_bytes(damage(file.read_bytes()))
+    faults = check_directory(str(model)).faults
+    assert any(line.startswith(name) and fault in line for line in faults), faults
+    assert not any(shard in line for shard in SHARDS[:2] for line in faults)
+
+
+def test_all_faults_at_once(model: Path) -> None:
+    for name in ("config.json", "tokenizer.json", SHARDS[0]):
+        (model / name).unlink()
+    (model / LAST).write_bytes(cut((model / LAST).read_bytes()))
+    faults = "\n".join(check_directory(str(model)).faults)
+    for expected in ("config.json is missing", "neither tokenizer.json", f"{SHARDS[0]} is missing", f"{LAST} has"):
+        assert expected in faults
+
+
+def test_no_weights(model: Path) -> None:
+    for name in [*SHARDS, "model.safetensors.index.json"]:
+        (model / name).unlink()
+    assert check_directory(str(model)).faults == [
+        "there is neither model.safetensors.index.json nor model.safetensors."
+    ]
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    assert check_directory(str(tmp_path / "absent")).faults == [
+        f"{tmp_path / 'absent'} is not a directory on this host."
+    ]
+
+
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_cache(hf_home: Path, revision: str) -> None:
+    report = check_cached(str(hf_home), REPO, revision)
+    assert report.faults == []
+    assert report.commit == COMMIT
+    assert report.path is not None
+    assert report.path.endswith(f"snapshots/{COMMIT}")
+
+
+def test_cache_without_the_revision(hf_home: Path) -> None:
+    (fault,) = check_cached(str(hf_home), REPO, "v2").faults
+    assert "revision v2 of deepseek-ai/DeepSeek-V3 was never downloaded" in fault
+    assert COMMIT in fault
+
+
+def test_cache_without_the_model(hf_home: Path) -> None:
+    report = check_cached(str(hf_home), "other/model")
+    assert "other/model was never downloaded" in report.faults[0]
+    assert report.digest is None
+
+
+def test_download_that_was_cut_off(hf_home: Path) -> None:
+    cache = hf_home / "hub" / "models--deepseek-ai--DeepSeek-V3"
+    link = cache / "snapshots" / COMMIT / LAST
+    blob = link.resolve()
+    blob.rename(blob.with_name(blob.name + ".incomplete"))
+    broken, incomplete = check_cached(str(hf_home), REPO).faults
+    assert broken == f"{LAST} is a link to {blob}, which does not exist."
+    assert "incomplete holds" in incomplete
+
+
+def test_leftover_of_a_download_is_no_fault(hf_home: Path) -> None:
+    (hf_home / "hub" / "models--deepseek-ai--DeepSeek-V3" / "blobs" / "x.incomplete").write_bytes(b"")
+    assert check_cached(str(hf_home), REPO).faults == []
+
+
+def test_digest_tells_hosts_apart(tmp_path: Path) -> None:
+    def report(name: str, file: str | None = None, content: bytes = b"{}") -> ModelReport:
+        folder = tmp_path / name
+        write_model(folder)
+        if file:
+            (folder / file).write_bytes(content)
+        return check_directory(str(folder))
+
+    same = report("one").digest
+    assert report("two").digest == same
+    assert report("readme", "README.md").digest == same
+    config = (tmp_path / "one" / "config.json").read_bytes().replace(b"128,", b"127,")  # as long as before
+    assert report("config", "config.json", config).digest != same
+    assert report("code", "modeling.py").digest != same
+    assert report("shard", LAST, safetensors("a.2", "b.2", "c.2")).digest != same
+
+
+# The role, on hosts that are directories of this machine.
+ROOT = Path(__file__).parents[4]
+PLAY = [{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "roles": ["lmfleet.lmdeploy.model"]}]
+
+
+def play_role(folder: Path, *hosts: str) -> subprocess.CompletedProcess[str]:
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "model_hf_home": str(folder / "{{ inventory_hostname }}"),
+    }
+    (folder / "inventory.json").write_text(json.dumps({"all": {"hosts": dict.fromkeys(hosts), "vars": variables}}))
+    (folder / "play.json").write_text(json.dumps(PLAY))
+    (folder / "ansible.cfg").touch()  # the defaults, whatever the user's own say
+    return subprocess.run(
+        [sys.executable, "-m", "ansible.cli.playbook", "-i", "inventory.json", "play.json"],
+        check=False,
+        capture_output=True,
+        cwd=folder,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections")},
+        text=True,
+    )
+
+
+def test_role_stops_the_play_for_all_hosts_at_once(hf_home: Path, tmp_path: Path) -> None:
+    for host in ("one", "two", "three"):
+        shutil.copytree(hf_home / "hub", tmp_path / host / "hub", symlinks=True)
+    whole = play_role(tmp_path, "one", "two", "three")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "deepseek-ai/DeepSeek-V3 is whole and the same on 3 hosts." in whole.stdout
+
+    snapshot = Path("hub", "models--deepseek-ai--DeepSeek-V3", "snapshots", COMMIT)
+    (tmp_path / "two" / snapshot / "config.json").resolve().write_text("{}")
+    differs = play_role(tmp_path, "one", "two", "three")
+    assert differs.returncode != 0
+    assert "The hosts hold different files of deepseek-ai/DeepSeek-V3" in differs.stdout + differs.stderr
+    assert f"one, three: commit {COMMIT}, 6 files" in differs.stdout + differs.stderr
+    (tmp_path / "one" / snapshot / "config.json").unlink()
+    alone = play_role(tmp_path, "one")
+    assert "one: config.json is missing." in alone.stdout + alone.stderr
+
+    (tmp_path / "two" / snapshot / LAST).unlink()
+    (tmp_path / "three" / snapshot / SHARDS[0]).resolve().write_bytes(b"")
+    faulty = play_role(tmp_path, "one", "two", "three")
+    assert faulty.returncode != 0
+    for line in (
+        "is not whole on 3 of 3 hosts:",
+        f"two: {LAST} is missing.",
+        f"three: {SHARDS[0]} is cut off",
+        f"two: HF_HOME={tmp_path / 'two'} hf download deepseek-ai/DeepSeek-V3 --revision main",
+    ):
+        assert line in faulty.stdout + faulty.stderr
