@@ -1,0 +1,179 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the warm-up client in a container on the target host and show its progress (see the module of this name)."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config
+
+POLL_S = 2.0
+START_S = 120.0  # for the container's start and the imports, on top of what the requests may take
+
+SHAPES = [
+    {"name": "short", "prompt_tokens": 16, "max_tokens": 8, "requests": 1},
+    {"name": "long", "prompt_tokens": 2048, "max_tokens": 8, "requests": 1},
+    {"name": "burst", "prompt_tokens": 128, "max_tokens": 32, "requests": 8},
+]
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "endpoints": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "rank": {"type": "int", "required": True},
+            "node": {"type": "str", "required": True},
+            "url": {"type": "str", "required": True},
+        },
+    },
+    "model": {"type": "str", "required": True},
+    "api_key": {"type": "str", "no_log": True},
+    "image": {"type": "str", "required": True},
+    "shapes": {
+        "type": "list",
+        "elements": "dict",
+        "default": SHAPES,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "prompt_tokens": {"type": "int", "required": True},
+            "max_tokens": {"type": "int", "required": True},
+            "requests": {"type": "int", "default": 1},
+        },
+    },
+    "timeout": {"type": "float", "default": 600},
+    "retries": {"type": "int", "default": 3},
+    "seed": {"type": "int", "default": 0},
+    "container_name": {"type": "str", "default": "lmfleet-warmup"},
+}
+
+REMEDIES = {
+    "engine": "The engine is dead or failing, whatever its /health says: read its container's log on that node, then"
+    " deploy again, which replaces a dead engine with its whole group.",
+    "connection": "Nothing answers there: see on that node whether the container runs, and from this host whether the"
+    " address and port can be reached.",
+    "request": "The server refused the request: compare the model's name, the API key and the shapes with"
+    " what it serves.",
+    "timeout": "No answer in time: either the engine hangs (its container's log and metrics tell), or kernels are still"
+    " being compiled: then a longer time-out helps.",
+}
+
+
+def failure_message(result: dict[str, Any]) -> str:
+    """A table of the failed ranks, and what to do about each kind of failure."""
+    rows = [("rank", "node", "url", "shape", "reason")]
+    kinds = []
+    for endpoint in result["endpoints"]:
+        for shape in endpoint["shapes"]:
+            if not shape["ok"]:
+                rows.append((str(endpoint["rank"]), endpoint["node"], endpoint["url"], shape["name"], shape["error"]))
+                kinds.append(shape["kind"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    remedies = [REMEDIES[kind] for kind in sorted(set(kinds))]
+    head = f"warm-up: {len(kinds)} of {len(result['endpoints'])} ranks failed"
+    return "\n".join([head, *table, *remedies])
+
+
+class ActionModule(ActionBase):
+    """The action behind M(lmfleet.lmdeploy.warmup)."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run it; the task's result."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        result["changed"] = False
+        _, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        config = {
+            "endpoints": options["endpoints"],
+            "model": options["model"],
+            "shapes": options["shapes"],
+            "timeout_s": options["timeout"],
+            "retries": options["retries"],
+            "seed": options["seed"],
+        }
+        try:
+            Config.from_mapping(config)
+        except ValueError as error:
+            return {**result, "failed": True, "msg": f"warm-up: wrong configuration: {error}"}
+        if self._task.check_mode:
+            shapes = ", ".join(
+                f"{shape['name']} ({shape['requests']} x {shape['prompt_tokens']} tokens in, {shape['max_tokens']} out)"
+                for shape in config["shapes"]
+            )
+            would = f"warm-up: would send each of {len(config['endpoints'])} ranks: {shapes}"
+            Display().display(would)  # a skipped task's own message is not shown
+            return {**result, "skipped": True, "msg": would}
+
+        name = f"{options['container_name']}-{uuid.uuid4().hex[:8]}"
+
+        def job(state: str, **more: Any) -> dict[str, Any]:
+            outcome: dict[str, Any] = self._execute_module(
+                module_name="lmfleet.lmdeploy.warmup_job",
+                module_args={"state": state, "name": name, **more},
+                task_vars=task_vars,
+            )
+            return outcome
+
+        try:
+            last = job("started", image=options["image"], config=config, api_key=options["api_key"])
+            if not bad(last):
+                limit_s = START_S + len(config["shapes"]) * (options["timeout"] + GRACE_S)
+                last = self._follow(lambda: job("polled"), limit_s)
+        finally:
+            removed = job("removed")
+        if bad(last):
+            return {**result, **picked(last), "failed": True, "msg": f"warm-up: {last.get('msg')}"}
+        if bad(removed):
+            Display().warning(f"warm-up: container {name} could not be removed: {removed.get('msg')}")
+        found = last["result"]
+        if found is None:
+            why = last["stderr_tail"] or "it wrote nothing to stderr"
+            said = (
+                f"the client ended with exit code {last['exit_code']}, no result, in image {options['image']}:\n{why}"
+            )
+            return {**result, "failed": True, "msg": f"warm-up: {said}"}
+        result.update(endpoints=found["endpoints"], seconds=found["seconds"])
+        if not found["ok"]:
+            return {**result, "failed": True, "msg": failure_message(found)}
+        done = f"warm-up: all {len(found['endpoints'])} ranks answered every shape, {found['seconds']:.1f} s"
+        return {**result, "msg": done}
+
+    @staticmethod
+    def _follow(poll: Any, limit_s: float) -> dict[str, Any]:
+        """Poll until the client has ended, showing each change; the last outcome, or a failure after `limit_s`."""
+        deadline = time.monotonic() + limit_s
+        shown = ""
+        while True:
+            outcome: dict[str, Any] = poll()
+            if bad(outcome):
+                return outcome
+            progress = outcome["progress"]
+            if progress is not None:
+                failed = progress["failed"]
+                line = f"{progress['shape']} {progress['done'] - failed}/{progress['of']} answered"
+                line += f", {failed} failed" if failed else ""
+                if line != shown:
+                    Display().display(f"warm-up: {line}, {progress['seconds']:.0f} s")
+                    shown = line
+            if not outcome["running"]:
+                return outcome
+            if time.monotonic() > deadline:
+                return {"failed": True, "msg": f"the client has not ended within {limit_s:.0f} s; last seen: {shown}"}
+            time.sleep(POLL_S)
+
+
+def bad(outcome: dict[str, Any]) -> bool:
+    """Whether a module failed or its host could not be reached."""
+    return bool(outcome.get("failed") or outcome.get("unreachable"))
+
+
+def picked(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What of a failed step's outcome the task's result repeats."""
+    return {key: outcome[key] for key in ("unreachable", "exception") if key in outcome}
