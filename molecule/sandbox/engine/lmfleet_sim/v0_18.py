@@ -1,0 +1,138 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""LMDeploy 0.18.0: where the model's forward pass is cut out of the PyTorch engine.
+
+Real: the command line, api_server, engine, scheduler, paging arithmetic, reading the safetensors shards, sampling,
+stopping, executors and process groups. Simulated: the model's layers, the KV cache's memory, the GPU's operators.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lmfleet_sim.cuda import current_stream
+from lmfleet_sim.faults import RankFaults
+from lmfleet_sim.hooks import ImportHooks, replace
+from lmfleet_sim.make_model import FIRST_WORD, WORDS
+from lmfleet_sim.settings import Settings
+
+
+def register(hooks: ImportHooks, settings: Settings) -> None:
+    """Replace the model in LMDeploy's model agent, and what needs a GPU to run."""
+
+    @hooks.after("lmdeploy.pytorch.engine.model_agent.agent")
+    def simulate_model(agent: Any) -> None:
+        import torch
+        from torch import distributed
+
+        class SimulatedModel(torch.nn.Module):  # type: ignore[misc]  # torch is not there to be checked against
+            """A model without layers. Its hidden state of a token is the token's position; its answer counts up."""
+
+            ctx_mgr = None
+
+            def __init__(self, model_config: Any, rank: int) -> None:
+                super().__init__()
+                self.vocab_size = model_config.vocab_size
+                self.faults = RankFaults(settings.faults, rank)
+                self.shards = 1
+
+            def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+                """Read one shard's weights, as long as the settings say it takes, and drop them."""
+                for _ in weights:
+                    pass
+                time.sleep(settings.load_s / self.shards)
+                self.faults.loading(torch.OutOfMemoryError)
+
+            def get_logits(self, hidden_states: Any) -> Any:
+                """Return logits, shape (1, tokens, vocab_size), that are sure of one plain token a position."""
+                positions = hidden_states[..., 0].long()
+                token_ids = FIRST_WORD + positions % len(WORDS)
+                return torch.zeros(*positions.shape, self.vocab_size).scatter_(-1, token_ids[..., None], 50.0)
+
+        def build_patched_model(model_config: Any, device: Any = None, build_model_ctx: Any = None) -> SimulatedModel:
+            rank = agent.get_dist_manager().current_context().rank
+            if rank == 0:
+                print("lmfleet simulator: forward pass simulated", file=sys.stderr, flush=True)
+            return SimulatedModel(model_config, rank)
+
+        def load_model_weights(model: SimulatedModel, checkpoint_path: str, **kwargs: Any) -> None:
+            model.shards = len(agent.ModelWeightLoader(checkpoint_path)._shard_paths)
+            real_load_model_weights(model, checkpoint_path, **kwargs)
+
+        def model_forward(runner: Any, inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            """Launch one step on the GPU's clock: it ends when its time is over and every rank of the group is in it.
+
+            Returns hidden states of shape (1, tokens, 1).
+            """
+            begins = not inputs.is_decoding and not inputs.is_dummy and (inputs.is_first_chunk or not inputs.is_chunk)
+            hang_s = runner.get_model().faults.forward(len(inputs.seq_length) if begins else 0)
+            tokens = inputs.input_ids.numel()
+            step_s = settings.step_s if inputs.is_decoding else tokens / settings.prefill_tokens_per_s
+            group = agent.get_dist_manager().current_context().tp_group.gpu_group
+            collectives = []
+            if group is not None and not hang_s:
+                collectives.append(distributed.all_reduce(torch.ones(1), group=group, async_op=True))
+            current_stream().launch(step_s + hang_s, *collectives)
+            ends = inputs.history_lengths + inputs.seq_length
+            offsets = torch.arange(tokens) - torch.repeat_interleave(inputs.seq_length.cumsum(0), inputs.seq_length)
+            positions = torch.repeat_interleave(ends, inputs.seq_length) + offsets
+            return {
+                "hidden_states": positions.to(torch.float32)[None, :, None],
+                "model_metas": None,
+                "seq_length": inputs.seq_length,
+                "position_ids": None,
+            }
+
+        real_load_model_weights = agent.load_model_weights
+        replace(
+            agent,
+            build_patched_model=build_patched_model,
+            load_model_weights=load_model_weights,
+            model_forward=model_forward,
+        )
+
+    @hooks.after("lmdeploy.pytorch.strategies.ar.model_agent")
+    def broadcast_as_nccl(strategy: Any) -> None:
+        @contextmanager
+        def broadcast_next_token(self: Any, next_token_ids: Any, extra_inputs: Any, dist_ctx: Any) -> Iterator[None]:
+            """Broadcast the tokens from the group's first rank; the stream waits for it, not the host as with gloo."""
+            group = dist_ctx.attn_tp_group.gpu_group
+            first = strategy.dist.get_global_rank(group, 0)
+            collective = strategy.dist.broadcast(next_token_ids, src=first, group=group, async_op=True)
+            yield
+            current_stream().launch(0.0, collective)
+
+        replace(strategy.ARModelAgentStrategy, broadcast_next_token=broadcast_next_token)
+
+    @hooks.after("lmdeploy.pytorch.engine.cache_engine.plan")
+    def allocate_no_cache(plan: Any) -> None:
+        real_allocate = plan.BlockCachePlan.allocate
+
+        def allocate(self: Any, num_logical_blocks: int, device: Any) -> Any:
+            return real_allocate(self, num_logical_blocks, "meta")  # shapes without memory
+
+        replace(plan.BlockCachePlan, allocate=allocate)
+
+    @hooks.after("lmdeploy.pytorch.backends.cuda.op_backend")
+    def use_default_operators(op_backend: Any) -> None:
+        from lmdeploy.pytorch.backends.graph_runner import GraphRunner
+
+        replace(
+            op_backend.CudaOpsBackend,
+            build_op=op_backend.DefaultOpsBackend.build_op,
+            build_graph_runner=staticmethod(GraphRunner),
+            ccl_backend=staticmethod(lambda: "gloo"),
+        )
+
+    @hooks.after("lmdeploy.pytorch.check_env.triton")
+    def skip_triton_check(triton: Any) -> None:
+        replace(triton.TritonChecker, check=lambda self: None)
+
+    @hooks.after("lmdeploy.utils")
+    def declare_kernels(utils: Any) -> None:
+        replace(utils, is_deep_ep_installed=lambda: True, is_deep_gemm_installed=lambda: True)
