@@ -1,0 +1,217 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The wait for readiness of one host: what to ask in each round, what the answer means, when to give up.
+
+Pure: no clock, no connection. ``plugins/action/wait.py`` asks the questions of ``service_status`` in rounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ._logs import Phase, decisive, explain, failed_address, phase_of, plain
+
+KEPT_LINES = 4000
+# A worker starts while the head may still be opening its port; after this long the way is blocked.
+TCP_GRACE_S = 15.0
+# Docker restarts a failing container at once; twice in one wait is a loop.
+RESTART_LOOP = 2
+NO_PHASE = Phase(0, 0, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Seconds: until the whole wait has failed, and until it has failed without any progress."""
+
+    timeout: float
+    no_progress: float
+
+
+class HostWait:
+    """The wait of one host for one stage of a plan: ``ray`` (Ray counts every node and GPU) or ``api`` (engines answer)."""
+
+    def __init__(self, plan: Mapping[str, Any], host: str, stage: str, limits: Limits) -> None:
+        self._plan, self._host, self._stage, self._limits = plan, host, stage, limits
+        self._node = next(node for node in plan["nodes"] if node["name"] == host)
+        self._is_head = plan["head"] == host
+        self._head_address = plan["nodes"][0]["address"]
+        wanted = ("ray",) if stage == "ray" else ("ray", "api")
+        self._services = {
+            s["name"]: s["service"] for s in plan["services"] if s["node"] == host and s["service"] in wanted
+        }
+        self._cursors = dict.fromkeys(self._services, "")
+        self._lines: dict[str, list[str]] = {name: [] for name in self._services}
+        self._first: dict[str, Mapping[str, Any]] = {}
+        self._touched: dict[str, int] = {}
+        self._phases: dict[str, Phase] = {}
+        self._started: float | None = None
+        self._tcp_since: float | None = None
+        self._missing = "nothing was seen yet"
+        self._news: list[str] = []
+        self.last_progress = 0.0
+        self.ready = False
+        self.failure: str | None = None
+
+    def questions(self) -> dict[str, Any]:
+        """Arguments of ``service_status`` for the next round."""
+        ray = f"{self._head_address}:{self._plan['ports']['ray']}"
+        asked: dict[str, Any] = {"containers": dict(self._cursors)}
+        if self._stage == "ray" and self._is_head:
+            name = next(name for name, service in self._services.items() if service == "ray")
+            asked.update(ray_container=name, ray_address=ray)
+        elif self._stage == "ray":
+            asked["tcp"] = [ray]
+        else:
+            asked["http"] = [e["url"] for e in self._plan["endpoints"] if e["node"] == self._host]
+        return asked
+
+    def take(self, answer: Mapping[str, Any], now: float, progress_elsewhere: float = 0.0) -> None:
+        """Digest one round's answer at ``now`` seconds of a monotonic clock; sets ``ready`` or ``failure``."""
+        if self._started is None:
+            self._started = self.last_progress = now
+        for name, status in answer["containers"].items():
+            self._take_container(name, status, now)
+        if self.failure:
+            return
+        if self._stage == "ray":
+            self._take_ray(answer, now)
+        else:
+            self._take_http(answer)
+        if not self.failure and not self.ready:
+            self._check_limits(now, max(self.last_progress, progress_elsewhere))
+
+    def news(self) -> list[str]:
+        """What has changed since the last call, one line each, for a person to read."""
+        news, self._news = self._news, []
+        return news
+
+    # ---- containers
+
+    def _take_container(self, name: str, status: Mapping[str, Any], now: float) -> None:
+        if not status["present"]:
+            self.failure = f"{self._where(name)}: the container is gone. Run the playbook again to bring it back."
+            return
+        fresh = status["lines"]
+        self._cursors[name] = status["cursor"]
+        self._lines[name] = [*self._lines[name], *fresh][-KEPT_LINES:]
+        if fresh or abs(status["touched"] - self._touched.get(name, 0)) > 64 << 20:
+            self.last_progress = now
+            self._touched[name] = status["touched"]
+        self._take_phases(name, fresh)
+        self._check_container(name, status, fresh)
+
+    def _take_phases(self, name: str, fresh: list[str]) -> None:
+        # Sixteen ranks load at once: the one that is furthest speaks for all.
+        phases = filter(None, (phase_of(plain(line)) for line in fresh))
+        furthest = max([*phases, self._phases.get(name, NO_PHASE)], key=lambda phase: (phase.order, phase.part))
+        if furthest != self._phases.get(name, NO_PHASE):
+            self._phases[name] = furthest
+            self._news.append(f"{name}: {furthest.text}")
+
+    def _check_container(self, name: str, status: Mapping[str, Any], fresh: list[str]) -> None:
+        first = self._first.setdefault(name, status)
+        restarts = status["restarts"] - first["restarts"]
+        if status["status"] in ("exited", "dead"):
+            killed = " (killed for memory by the kernel)" if status["oom_killed"] else ""
+            self.failure = self._diagnosis(name, f"exited with code {status['exit_code']}{killed}")
+        elif restarts >= RESTART_LOOP:
+            self.failure = self._diagnosis(name, f"restarts in a loop ({restarts} times so far)")
+        elif self._stage == "api" and status["started_at"] != first["started_at"]:
+            self.failure = self._diagnosis(name, "was started anew while the engine loads, so the engine has lost its workers")
+        elif explain(fresh, fatal_only=True):
+            self.failure = self._diagnosis(name, "cannot come up any more")
+
+    def _diagnosis(self, name: str, what: str) -> str:
+        lines = decisive(self._lines[name]) or ["(the log is empty)"]
+        known = explain(lines)
+        address = failed_address(lines)
+        node = next((n["name"] for n in self._plan["nodes"] if n["address"] == address), None)
+        parts = [f"{self._where(name)} {what}."]
+        if node and node != self._host:
+            parts.append(f"The failure is on {node} ({address}).")
+        parts += ["Decisive log lines:", *(f"  | {line}" for line in lines)]
+        if known:
+            parts += [f"Meaning: {known.means}", f"Remedy: {known.remedy}"]
+        parts.append(f"Whole log: docker logs {name}   (on {self._host})")
+        return "\n".join(parts)
+
+    # ---- stages
+
+    def _take_ray(self, answer: Mapping[str, Any], now: float) -> None:
+        if not self._is_head:
+            self._take_tcp(answer["tcp"], now)
+            return
+        ray = answer["ray"]
+        if "error" in ray:
+            self._missing = f"Ray on {self._host} does not answer yet: {ray['error']}"
+            return
+        alive = {node["address"]: node["gpus"] for node in ray["nodes"] if node["alive"]}
+        missing = [n for n in self._plan["nodes"] if alive.get(n["address"], 0) < n["gpus"]]
+        counted = sum(alive.get(n["address"], 0) for n in self._plan["nodes"])
+        joined = sum(n["address"] in alive for n in self._plan["nodes"])
+        state = f"Ray counts {joined} of {len(self._plan['nodes'])} nodes and {counted} of {self._plan['gpus']} GPUs"
+        if missing:
+            names = ", ".join(f"{n['name']} ({n['address']}, {n['gpus']} GPUs)" for n in missing)
+            state += f"; missing: {names}"
+        if state != self._missing:
+            self._missing = state
+            self._news.append(state)
+            self.last_progress = now
+        self.ready = not missing
+
+    def _take_tcp(self, tcp: Mapping[str, str], now: float) -> None:
+        (target, error), *_ = tcp.items()
+        if not error:
+            self._tcp_since = None
+            self.ready = True
+            return
+        self._tcp_since = now if self._tcp_since is None else self._tcp_since
+        gpus, nodes = self._plan["gpus"], len(self._plan["nodes"])
+        self._missing = f"{self._host} ({self._node['address']}) cannot reach Ray's head at {target}: {error}"
+        if now - self._tcp_since >= TCP_GRACE_S:
+            self.failure = (
+                f"{self._missing}.\n"
+                f"Ray is missing {self._host} and its {self._node['gpus']} GPUs of the plan's {nodes} nodes and {gpus} GPUs.\n"
+                f"Remedy: open TCP {target.rpartition(':')[2]} and Ray's other ports (see the plan) between the cluster "
+                f"addresses: check firewalls on {self._host} and on the head, and that plan_cluster_address is on the "
+                "network that joins them."
+            )
+
+    def _take_http(self, answer: Mapping[str, Any]) -> None:
+        waiting = []
+        for url, status in answer["http"].items():
+            name = self._plan["served_model_name"]
+            if "error" in status:
+                waiting.append(f"{url}: {status['error']}")
+            elif name not in status["models"]:
+                self.failure = (
+                    f"{self._host}: {url} serves {', '.join(status['models']) or 'no model'}, but the plan says {name}. "
+                    "Something else listens on that port: stop it, or set plan_ports.api."
+                )
+        self._missing = "; ".join(waiting)
+        self.ready = not waiting and not self.failure
+
+    # ---- limits
+
+    def _check_limits(self, now: float, last_progress: float) -> None:
+        started = self._started if self._started is not None else now
+        if now - started >= self._limits.timeout:
+            self.failure = self._given_up(f"not ready after {now - started:.0f} s")
+        elif now - last_progress >= self._limits.no_progress:
+            self.failure = self._given_up(f"no progress for {now - last_progress:.0f} s")
+
+    def _given_up(self, why: str) -> str:
+        lines = [f"{self._host}: {why}. Still missing: {self._missing}."]
+        for name, log in self._lines.items():
+            tail = [line for line in log if line.strip()][-3:]
+            lines += [
+                f"Last lines of {name} (docker logs {name} on {self._host}):",
+                *(f"  | {plain(line)}" for line in tail),
+            ]
+        return "\n".join(lines)
+
+    def _where(self, name: str) -> str:
+        return f"{self._host} ({self._node['address']}): {name}"

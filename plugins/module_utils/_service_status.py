@@ -1,0 +1,123 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one host can say about its services: containers, their new log lines, ports, HTTP answers, Ray's members.
+
+Runs on the host. Docker is asked through the Docker SDK for Python (5.0 or newer).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from typing import Any, TypedDict
+
+LOG_LINES = 4000
+PROBE_SECONDS = 3.0
+RAY_SECONDS = 20
+# Ray's own public API, asked inside the head's container, where the Ray of the image and its token are.
+RAY_NODES = """
+import json, ray
+ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR', configure_logging=False)
+print(json.dumps([dict(address=n['NodeManagerAddress'], alive=n['Alive'], gpus=int(n['Resources'].get('GPU', 0)))
+                  for n in ray.nodes()]))
+"""
+
+
+class ContainerStatus(TypedDict, total=False):
+    """``cursor`` is the time stamp of the last line of ``lines``; ``touched`` grows while the container reads or allocates."""
+
+    present: bool
+    status: str
+    exit_code: int
+    oom_killed: bool
+    restarts: int
+    started_at: str
+    lines: list[str]
+    cursor: str
+    touched: int
+
+
+def container_status(client: Any, name: str, cursor: str = "") -> ContainerStatus:
+    """State of one container, and its log lines after ``cursor`` (RFC 3339 with nanoseconds)."""
+    import docker
+
+    try:
+        container = client.containers.get(name)
+    except docker.errors.NotFound:
+        return {"present": False}
+    state = container.attrs["State"]
+    raw = container.logs(timestamps=True, tail=LOG_LINES).decode("utf-8", "replace")
+    lines, cursor = new_lines(raw, cursor)
+    return {
+        "present": True,
+        "status": state["Status"],
+        "exit_code": state["ExitCode"],
+        "oom_killed": state["OOMKilled"],
+        "restarts": container.attrs["RestartCount"],
+        "started_at": state["StartedAt"],
+        "lines": lines,
+        "cursor": cursor,
+        "touched": _touched(container) if state["Status"] == "running" and not lines else 0,
+    }
+
+
+def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
+    """Split Docker's time-stamped log into the lines after ``cursor`` and the new cursor."""
+    lines = []
+    for stamped in raw.split("\n"):
+        stamp, _, line = stamped.partition(" ")
+        if stamp > cursor:
+            # A progress bar redraws itself with carriage returns: its last state is the line.
+            lines.append(line.rstrip("\r").rpartition("\r")[2])
+            cursor = stamp
+    return lines, cursor
+
+
+def _touched(container: Any) -> int:
+    """Bytes read and bytes held so far: what moves while 690 GB load without a line in the log."""
+    stats = container.stats(stream=False)
+    read = sum(entry["value"] for entry in (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or [])
+    return int(read) + int((stats.get("memory_stats") or {}).get("usage", 0))
+
+
+def ray_nodes(client: Any, container: str, address: str) -> dict[str, Any]:
+    """``{"nodes": [{"address", "alive", "gpus"}]}`` as Ray's head counts them, or ``{"error": ...}``."""
+    import docker
+
+    program = ["timeout", str(RAY_SECONDS), "python3", "-c", RAY_NODES.format(address=address)]
+    try:
+        code, output = client.containers.get(container).exec_run(program, demux=True)
+    except docker.errors.APIError as error:
+        return {"error": str(error.explanation or error)}
+    stdout, stderr = ((part or b"").decode("utf-8", "replace").strip() for part in output)
+    if code != 0:
+        return {"error": stderr.rpartition("\n")[2] or f"exit code {code}"}
+    return {"nodes": json.loads(stdout.rpartition("\n")[2])}
+
+
+def tcp_status(host: str, port: int) -> str:
+    """An empty string when the port takes a connection, else why not."""
+    try:
+        with socket.create_connection((host, port), timeout=PROBE_SECONDS):
+            return ""
+    except OSError as error:
+        return "timed out" if isinstance(error, socket.timeout) else str(error.strerror or error)
+
+
+def http_status(url: str) -> dict[str, Any]:
+    """``{"health": status, "models": [names]}`` of an api_server, or ``{"error": ...}`` while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=PROBE_SECONDS) as answer:
+            health = answer.status
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:
+            models = [entry["id"] for entry in json.load(answer)["data"]]
+    except urllib.error.HTTPError as error:
+        return {"error": f"HTTP {error.code} from {error.url}"}
+    except OSError as error:
+        return {"error": str(getattr(error, "reason", error))}
+    except (ValueError, KeyError) as error:
+        return {"error": f"no model list from {url}/v1/models: {error}"}
+    return {"health": health, "models": models}

@@ -1,0 +1,62 @@
+#!/usr/bin/python
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# There is no code here: see the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: wait
+short_description: Wait until the services of a plan are ready, on all hosts at once
+version_added: 0.1.0
+description:
+  - Run it on every node of the plan in one task. Shows what happens while it waits.
+  - Ends on all hosts within seconds when one host fails. A container that exits, restarts in a loop, or logs a line after
+    which it cannot come up any more is a failure at once, and the error shows the decisive lines of its log.
+author:
+  - lmfleet contributors (@lmfleet)
+attributes:
+  check_mode:
+    support: full
+    description: Skipped, since nothing was started.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+options:
+  plan:
+    description: The plan, as M(lmfleet.lmdeploy.plan) returns it.
+    type: dict
+    required: true
+  stage:
+    description: V(ray) waits until Ray counts every node and GPU of the plan, V(api) until every engine answers.
+    type: str
+    required: true
+    choices: [ray, api]
+  timeout:
+    description: Seconds after which the wait has failed.
+    type: int
+    default: 3600
+  no_progress_timeout:
+    description: Seconds without a new log line and without data read on any host, after which the wait has failed.
+    type: int
+    default: 600
+"""
+
+EXAMPLES = r"""
+- name: Wait for the engine
+  lmfleet.lmdeploy.wait:
+    plan: "{{ lmdeploy_plan }}"
+    stage: api
+"""
+
+RETURN = r"""
+seconds:
+  description: How long it took.
+  returned: success
+  type: float
+msg:
+  description: On failure, the node, the service, the decisive lines of its log, what they mean and what to do.
+  returned: failure
+  type: str
+"""

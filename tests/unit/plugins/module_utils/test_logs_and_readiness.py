@@ -1,0 +1,228 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the logs of real failures say, and how the wait acts on them. The fixtures are logs of real runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import (
+    catalogue,
+    decisive,
+    explain,
+    failed_address,
+    phase_of,
+    plain,
+)
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._readiness import HostWait, Limits
+
+LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
+PLAN: dict[str, Any] = {
+    "head": "node0",
+    "gpus": 16,
+    "served_model_name": "deepseek-ai/DeepSeek-V3",
+    "ports": {"ray": 6379},
+    "nodes": [
+        {"name": "node0", "address": "10.77.0.11", "gpus": 8},
+        {"name": "node1", "address": "10.77.0.12", "gpus": 8},
+    ],
+    "services": [
+        {"name": "lmdeploy-ray", "service": "ray", "node": "node0"},
+        {"name": "lmdeploy-ray", "service": "ray", "node": "node1"},
+        {"name": "lmdeploy-api", "service": "api", "node": "node0"},
+    ],
+    "endpoints": [{"rank": 0, "node": "node0", "url": "http://10.77.0.11:23333"}],
+}
+URL = "http://10.77.0.11:23333"
+RUNNING = {
+    "present": True,
+    "status": "running",
+    "exit_code": 0,
+    "oom_killed": False,
+    "restarts": 0,
+    "started_at": "2026-11-24T22:25:57Z",
+    "lines": [],
+    "cursor": "",
+    "touched": 0,
+}
+
+
+def log(name: str) -> list[str]:
+    return (LOGS / f"{name}.log").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "words"),
+    [
+        ("crash_at_load", None, ["RayTaskError(RuntimeError)", "RuntimeError: lmfleet simulator: rank 2"]),
+        ("oom_at_load", "out-of-memory", ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"]),
+        ("killed_at_load", "worker-killed", ["ActorDiedError", "worker process has died"]),
+        ("worker_killed_serving", "worker-killed", ["ActorDiedError"]),
+        ("raylet_killed_at_load", "raylet-killed", ["Raylet is terminated"]),
+        ("port_in_use", "address-in-use", ["23333", "address already in use"]),
+        ("bad_option", "bad-option", ["unrecognized arguments: --no-such-option"]),
+        ("ray_worker_cannot_reach_head", "ray-unreachable", ["Failed to connect to GCS at address"]),
+    ],
+)
+def test_the_decisive_lines_show_the_cause_and_not_its_echo(name: str, known: str | None, words: list[str]) -> None:
+    lines = decisive(log(name))
+    for word in words:
+        assert any(word in line for line in lines), lines
+    assert not any("RPCServerDeadError" in line or "\x1b" in line for line in lines)
+    found = explain(lines)
+    assert (found.id if found else None) == known
+
+
+def test_ray_names_the_node_of_the_failed_worker() -> None:
+    assert failed_address(decisive(log("crash_at_load"))) == "10.77.0.11"
+    assert failed_address(decisive(log("killed_at_load"))) == "10.77.0.11"
+
+
+def test_a_good_start_has_no_known_failure_and_goes_through_its_phases() -> None:
+    lines = [plain(line) for line in log("ready")]
+    assert explain(lines) is None
+    phases = [phase for phase in map(phase_of, lines) if phase]
+    assert phases == sorted(phases, key=lambda phase: (phase.order, phase.part))
+    assert [phases[0].text, phases[-1].text] == ["connected to Ray", "the server is up"]
+    assert "loading weights, 5 of 8 shards" in [phase.text for phase in phases]
+
+
+def test_the_catalogue_is_well_formed() -> None:
+    entries = catalogue()
+    assert len({entry.id for entry in entries}) == len(entries)
+    assert all(entry.means.endswith(".") and entry.remedy.endswith(".") for entry in entries)
+
+
+# ---- the wait
+
+
+def waiting(host: str, stage: str, timeout: float = 120, no_progress: float = 60) -> HostWait:
+    return HostWait(PLAN, host, stage, Limits(timeout, no_progress))
+
+
+def api_round(lines: list[str] | None = None, http: dict[str, Any] | None = None, **state: Any) -> dict[str, Any]:
+    return {
+        "containers": {"lmdeploy-ray": RUNNING, "lmdeploy-api": {**RUNNING, "lines": lines or [], **state}},
+        "http": {URL: http or {"error": "Connection refused"}},
+    }
+
+
+def ray_round(*alive: tuple[str, int]) -> dict[str, Any]:
+    nodes = [{"address": address, "alive": True, "gpus": gpus} for address, gpus in alive]
+    return {"containers": {"lmdeploy-ray": RUNNING}, "ray": {"nodes": nodes}}
+
+
+def test_ray_is_ready_when_every_node_and_gpu_is_counted() -> None:
+    wait = waiting("node0", "ray")
+    wait.take(ray_round(("10.77.0.11", 8)), 1)
+    assert not wait.ready
+    assert "1 of 2 nodes and 8 of 16 GPUs; missing: node1 (10.77.0.12, 8 GPUs)" in wait.news()[-1]
+    wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 4)), 2)
+    assert not wait.ready
+    wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), 3)
+    assert wait.ready
+    assert wait.failure is None
+
+
+def test_a_missing_node_fails_at_the_timeout_and_is_named() -> None:
+    wait = waiting("node0", "ray")
+    for now in range(0, 130, 10):
+        wait.take(ray_round(("10.77.0.11", 8)), now, progress_elsewhere=now)
+    assert wait.failure
+    assert "missing: node1 (10.77.0.12, 8 GPUs)" in wait.failure
+
+
+def test_a_worker_that_cannot_reach_the_head_fails_in_seconds() -> None:
+    wait = waiting("node1", "ray")
+    assert wait.questions()["tcp"] == ["10.77.0.11:6379"]
+    blocked = {"containers": {"lmdeploy-ray": RUNNING}, "tcp": {"10.77.0.11:6379": "timed out"}}
+    wait.take(blocked, 0)
+    assert wait.failure is None
+    wait.take(blocked, 16)
+    assert wait.failure
+    assert "node1 (10.77.0.12) cannot reach Ray's head at 10.77.0.11:6379: timed out" in wait.failure
+    assert "Ray is missing node1 and its 8 GPUs" in wait.failure
+
+
+def test_a_crashed_engine_fails_at_once_with_its_own_error() -> None:
+    wait = waiting("node0", "api")
+    wait.take(api_round(log("crash_at_load"), status="exited", exit_code=1), 1)
+    assert wait.failure
+    assert "lmdeploy-api exited with code 1" in wait.failure
+    assert "RuntimeError: lmfleet simulator: rank 2 was told to crash at load" in wait.failure
+
+
+def test_the_failure_names_the_node_of_the_worker_when_it_is_another() -> None:
+    elsewhere = [line.replace("10.77.0.11", "10.77.0.12") for line in log("crash_at_load")]
+    wait = waiting("node0", "api")
+    wait.take(api_round(elsewhere, status="exited", exit_code=1), 1)
+    assert wait.failure
+    assert "The failure is on node1 (10.77.0.12)" in wait.failure
+
+
+def test_a_restart_loop_fails_but_one_restart_does_not() -> None:
+    def restarted(times: int) -> dict[str, Any]:
+        return {"containers": {"lmdeploy-ray": {**RUNNING, "restarts": times}}, "tcp": {"10.77.0.11:6379": "refused"}}
+
+    wait = waiting("node1", "ray")
+    wait.take(restarted(5), 0)
+    wait.take(restarted(6), 1)
+    assert wait.failure is None
+    wait.take(restarted(7), 2)
+    assert wait.failure
+    assert "restarts in a loop" in wait.failure
+
+
+def test_ray_started_anew_fails_the_engine_that_loads() -> None:
+    wait = waiting("node0", "api")
+    wait.take(api_round(["loading"]), 1)
+    answer = api_round()
+    answer["containers"]["lmdeploy-ray"] = {**RUNNING, "restarts": 1, "started_at": "2026-11-24T22:30:00Z"}
+    wait.take(answer, 2)
+    assert wait.failure
+    assert "lmdeploy-ray was started anew" in wait.failure
+
+
+def test_a_fatal_line_fails_though_the_container_runs() -> None:
+    wait = waiting("node0", "api")
+    wait.take(api_round(["[rank0] <Dist> check failed!"]), 1)
+    assert wait.failure
+    assert "cannot come up any more" in wait.failure
+
+
+def test_the_api_is_ready_when_it_serves_the_planned_name_and_wrong_names_fail() -> None:
+    wait = waiting("node0", "api")
+    wait.take(api_round(http={"health": 200, "models": ["deepseek-ai/DeepSeek-V3"]}), 1)
+    assert wait.ready
+    other = waiting("node0", "api")
+    other.take(api_round(http={"health": 200, "models": ["llama"]}), 1)
+    assert other.failure
+    assert "serves llama, but the plan says deepseek-ai/DeepSeek-V3" in other.failure
+
+
+def test_no_progress_fails_but_progress_elsewhere_keeps_waiting() -> None:
+    for elsewhere, fails in ((0.0, True), (70.0, False)):
+        wait = waiting("node0", "api")
+        wait.take(api_round(["loading"]), 0)
+        wait.take(api_round(), 70, progress_elsewhere=elsewhere)
+        assert bool(wait.failure) is fails
+
+
+def test_data_that_is_read_counts_as_progress() -> None:
+    wait = waiting("node0", "api")
+    wait.take(api_round(["loading"]), 0)
+    wait.take(api_round(touched=1 << 30), 50)
+    wait.take(api_round(touched=1 << 30), 100)
+    assert wait.failure is None
+    wait.take(api_round(touched=1 << 30), 115)
+    assert wait.failure
+
+
+def test_shard_progress_of_many_ranks_is_told_once() -> None:
+    wait = waiting("node0", "api")
+    bar = "(RayWorkerWrapper pid={}, ip=10.77.0.12) Loading weights from safetensors:  {}%|x| {}/8 [00:01<00:01]"
+    wait.take(api_round([bar.format(1, 25, 2), bar.format(2, 25, 2), bar.format(3, 12, 1)]), 1)
+    assert wait.news() == ["lmdeploy-api: loading weights, 2 of 8 shards"]
