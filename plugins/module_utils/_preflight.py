@@ -1,0 +1,64 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has to be true of a host before a container starts on it. Runs on the host, changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+LISTEN = "0A"
+DEPLOYMENT_LABEL = "lmfleet.lmdeploy.deployment"
+OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
+
+
+def interfaces(ip_json: str) -> dict[str, list[str]]:
+    """Interface -> its IPv4 addresses, from the output of ``ip -json -4 address``."""
+    return {
+        link["ifname"].partition("@")[0]: [entry["local"] for entry in link.get("addr_info", []) if "local" in entry]
+        for link in json.loads(ip_json or "[]")
+        if link
+    }
+
+
+def listening_ports(tables: Iterable[str]) -> set[int]:
+    """The ports in state LISTEN in the texts of /proc/net/tcp and /proc/net/tcp6."""
+    rows = (line.split() for table in tables for line in table.splitlines()[1:])
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+
+
+def read_tcp_tables() -> list[str]:
+    """This host's socket tables."""
+    return [path.read_text() for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if path.exists()]
+
+
+def docker_faults(api_version: str) -> list[str]:
+    """Why this Docker engine cannot run the services; empty when it can."""
+    if tuple(map(int, api_version.split("."))) >= OLDEST_API:
+        return []
+    return [f"Docker is too old (API {api_version}): install 19.03 or newer."]
+
+
+def container_faults(containers: Mapping[str, Mapping[str, Any]], deployment: str) -> list[str]:
+    """Containers that bear a planned name but were not made for this deployment; each is left alone."""
+    return [
+        f"a container {name} exists that the deployment {deployment} did not make; it was left alone: "
+        "rename or remove it, or set plan_name to another name."
+        for name, labels in containers.items()
+        if labels.get(DEPLOYMENT_LABEL) != deployment
+    ]
+
+
+def port_faults(services: Iterable[Mapping[str, Any]], running: set[str], listening: set[int]) -> list[str]:
+    """Planned ports that something else listens on; ``running`` are the service containers that hold theirs already."""
+    return [
+        f"port {port} of {service['name']} is in use on this host: stop what listens there (ss -ltnp 'sport = :{port}'), "
+        "or choose another with plan_ports."
+        for service in services
+        if service["name"] not in running
+        for port in service["listens"]
+        if port in listening
+    ]

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask an image what it is: run in it as ``python3 -c <this file>``, prints one line of JSON.
+
+Standard library only, and no GPU: packages are looked up, never imported, since importing some of them wants a GPU.
+What cannot be found out is null, or an empty list, and named in ``errors``; the program itself does not fail.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import subprocess
+
+PACKAGES = ("lmdeploy", "openai", "ray", "torch")
+MODULES = ("deep_ep", "deep_gemm", "dlblas", "flash_mla")
+COMMANDS = ("api_server", "proxy")
+HELP_SECONDS = 120  # a cold import of torch from a slow disk
+RAY_TOKEN_AUTH = (2, 52)  # the first Ray that knows RAY_AUTH_MODE=token
+
+
+def probe() -> dict[str, object]:
+    """Return the answer: versions by package, ``ray_token_auth``, ``modules``, ``<command>_options`` and ``errors``."""
+    errors: list[str] = []
+    versions = {name: version(name, errors) for name in PACKAGES}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        options = list(pool.map(lambda command: options_of(command, errors), COMMANDS))
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "ray_token_auth": knows_token_auth(versions["ray"]),
+        "modules": {name: importlib.util.find_spec(name) is not None for name in MODULES},
+        **{f"{command}_options": found for command, found in zip(COMMANDS, options)},
+        "errors": errors,
+    }
+
+
+def version(package: str, errors: list[str]) -> str | None:
+    """Return the installed version of ``package``."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        errors.append(f"{package} is not installed for {platform.python_implementation()} {platform.python_version()}")
+        return None
+
+
+def options_of(command: str, errors: list[str]) -> list[str]:
+    """Return the options that ``lmdeploy serve <command>`` lists in its help."""
+    argv = ["lmdeploy", "serve", command, "--help"]
+    try:
+        answer = subprocess.run(
+            argv,
+            check=True,
+            env={**os.environ, "COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=HELP_SECONDS,
+        )
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        errors.append(f"{' '.join(argv)} ended with {error.returncode}: {last}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        errors.append(f"{' '.join(argv)}: {error}")
+    else:
+        found = parse_help(answer.stdout)
+        if not found:
+            errors.append(f"{' '.join(argv)} listed no options")
+        return found
+    return []
+
+
+def parse_help(text: str) -> list[str]:
+    """Return every option string in argparse's ``text``, aliases among them, sorted."""
+    # An option starts its line; its explanation follows after two spaces, or on lines of their own, further in.
+    heads = (re.split(r"\s{2,}", line.strip())[0] for line in re.findall(r"(?m)^ {1,4}-.*$", text))
+    return sorted({word for head in heads for word in re.findall(r"(?:^|(?<=, ))--?[A-Za-z][\w-]*", head)})
+
+
+def knows_token_auth(ray: str | None) -> bool:
+    """Whether that Ray can be told to ask its clients for a token."""
+    numbers = re.match(r"(\d+)\.(\d+)", ray or "")
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= RAY_TOKEN_AUTH
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe()))
