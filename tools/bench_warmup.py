@@ -42,7 +42,7 @@ def client_seconds(urls: list[str]) -> tuple[float, float]:
 
 def plain_loop_seconds(urls: list[str]) -> float:
     """The guide's way: one synchronous client and one thread of the default pool a rank."""
-    from openai import OpenAI  # noqa: PLC0415  (its import is not what is timed)
+    from openai import OpenAI  # its import is not what is timed
 
     async def one(url: str) -> None:
         client = OpenAI(api_key="none", base_url=f"{url}/v1")

@@ -118,8 +118,8 @@ def extract(source: Path) -> dict[str, Any]:
     package.__path__ = [str(source / "lmdeploy")]
     sys.modules["lmdeploy"] = package
 
-    from lmdeploy.cli.serve import SubCliServe  # noqa: PLC0415
-    from lmdeploy.version import __version__  # noqa: PLC0415
+    from lmdeploy.cli.serve import SubCliServe
+    from lmdeploy.version import __version__
 
     SubCliServe.add_parsers()
     parsers = SubCliServe.subparsers.choices

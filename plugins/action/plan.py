@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         plan = build_plan(inputs, _observations(nodes, hostvars) if observed else Observations(), faults)
         return {
             "changed": False,
-            "ansible_facts": {"lmdeploy_plan": plan.to_json()},
+            "plan": plan.to_json(),
             "shown": {"table": as_table(plan), "shell": as_shell(plan), "json": json.dumps(plan.to_json(), indent=2)},
         }
 

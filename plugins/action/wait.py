@@ -83,7 +83,9 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         host = task_vars["inventory_hostname"]
         while True:
-            answer = self._execute_module("lmfleet.lmdeploy.service_status", wait.questions(), task_vars=task_vars)
+            answer: dict[str, Any] = self._execute_module(
+                "lmfleet.lmdeploy.service_status", wait.questions(), task_vars=task_vars
+            )
             now = time.monotonic()
             if answer.get("failed"):
                 board.post("failed", str(answer.get("msg")))

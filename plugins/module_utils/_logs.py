@@ -25,7 +25,9 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SOURCE = re.compile(r"^\([\w:.]+(?: pid=\d+)?(?:, ip=[\d.]+)?\)\s?")
 _ADDRESS = re.compile(r"\bip[=:] ?(?P<ip>\d+\.\d+\.\d+\.\d+)")
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit)(?:\(\w+\))?(?:: |:?$)")
-_ERROR = re.compile(r"\b(?:ERROR|ERR|FATAL|CRITICAL)\b|\berror: |^\[[\d :,-]+ [EF] |Termination is unexpected|^\[.*Failed to ")
+_ERROR = re.compile(
+    r"\b(?:ERROR|ERR|FATAL|CRITICAL)\b|\berror: |^\[[\d :,-]+ [EF] |Termination is unexpected|^\[.*Failed to "
+)
 # A line that begins a record of its own: a time stamp, a level, a traceback.
 _RECORD = re.compile(r"^(?:\d{4}-\d\d-\d\d|\[|Traceback|During handling|The above exception|(?:INFO|WARNING|ERROR)\b)")
 # What only says that another process has failed; the cause stands above it.

@@ -19,6 +19,8 @@ KEPT_LINES = 4000
 TCP_GRACE_S = 15.0
 # Docker restarts a failing container at once; twice in one wait is a loop.
 RESTART_LOOP = 2
+SILENCE_S = 20.0
+MOVED_BYTES = 64 << 20
 NO_PHASE = Phase(0, 0, "")
 
 
@@ -48,6 +50,7 @@ class HostWait:
         self._touched: dict[str, int] = {}
         self._phases: dict[str, Phase] = {}
         self._started: float | None = None
+        self._now = 0.0
         self._tcp_since: float | None = None
         self._missing = "nothing was seen yet"
         self._news: list[str] = []
@@ -58,7 +61,8 @@ class HostWait:
     def questions(self) -> dict[str, Any]:
         """Arguments of ``service_status`` for the next round."""
         ray = f"{self._head_address}:{self._plan['ports']['ray']}"
-        asked: dict[str, Any] = {"containers": dict(self._cursors)}
+        # Docker takes seconds to measure a container, so it is asked only while the logs are silent.
+        asked: dict[str, Any] = {"containers": dict(self._cursors), "measure": self._now - self.last_progress > SILENCE_S}
         if self._stage == "ray" and self._is_head:
             name = next(name for name, service in self._services.items() if service == "ray")
             asked.update(ray_container=name, ray_address=ray)
@@ -70,6 +74,7 @@ class HostWait:
 
     def take(self, answer: Mapping[str, Any], now: float, progress_elsewhere: float = 0.0) -> None:
         """Digest one round's answer at ``now`` seconds of a monotonic clock; sets ``ready`` or ``failure``."""
+        self._now = now
         if self._started is None:
             self._started = self.last_progress = now
         for name, status in answer["containers"].items():
@@ -97,9 +102,12 @@ class HostWait:
         fresh = status["lines"]
         self._cursors[name] = status["cursor"]
         self._lines[name] = [*self._lines[name], *fresh][-KEPT_LINES:]
-        if fresh or abs(status["touched"] - self._touched.get(name, 0)) > 64 << 20:
+        touched = status["touched"]  # 0 where it was not measured
+        moved = touched > 0 and abs(touched - self._touched.get(name, 0)) > MOVED_BYTES
+        if moved:
+            self._touched[name] = touched
+        if fresh or moved:
             self.last_progress = now
-            self._touched[name] = status["touched"]
         self._take_phases(name, fresh)
         self._check_container(name, status, fresh)
 
@@ -120,7 +128,9 @@ class HostWait:
         elif restarts >= RESTART_LOOP:
             self.failure = self._diagnosis(name, f"restarts in a loop ({restarts} times so far)")
         elif self._stage == "api" and status["started_at"] != first["started_at"]:
-            self.failure = self._diagnosis(name, "was started anew while the engine loads, so the engine has lost its workers")
+            self.failure = self._diagnosis(
+                name, "was started anew while the engine loads, so the engine has lost its workers"
+            )
         elif explain(fresh, fatal_only=True):
             self.failure = self._diagnosis(name, "cannot come up any more")
 
@@ -148,19 +158,26 @@ class HostWait:
         if "error" in ray:
             self._missing = f"Ray on {self._host} does not answer yet: {ray['error']}"
             return
-        alive = {node["address"]: node["gpus"] for node in ray["nodes"] if node["alive"]}
-        missing = [n for n in self._plan["nodes"] if alive.get(n["address"], 0) < n["gpus"]]
-        counted = sum(alive.get(n["address"], 0) for n in self._plan["nodes"])
-        joined = sum(n["address"] in alive for n in self._plan["nodes"])
-        state = f"Ray counts {joined} of {len(self._plan['nodes'])} nodes and {counted} of {self._plan['gpus']} GPUs"
+        planned = {node["address"]: node for node in self._plan["nodes"]}
+        alive = [node for node in ray["nodes"] if node["alive"]]
+        joined = {node["address"]: node["gpus"] for node in alive if node["address"] in planned}
+        state = (
+            f"Ray counts {len(joined)} of {len(planned)} nodes and {sum(joined.values())} of {self._plan['gpus']} GPUs"
+        )
+        missing = [node for address, node in planned.items() if joined.get(address, 0) < node["gpus"]]
         if missing:
-            names = ", ".join(f"{n['name']} ({n['address']}, {n['gpus']} GPUs)" for n in missing)
-            state += f"; missing: {names}"
+            state += "; missing: " + ", ".join(f"{n['name']} ({n['address']}, {n['gpus']} GPUs)" for n in missing)
+        # An engine that is given GPUs of a node that Ray has not yet found dead waits for them for ever.
+        surplus = [node["address"] for node in alive]
+        for address in joined:
+            surplus.remove(address)
+        if surplus:
+            state += f"; still counted, though gone or not of the plan: {', '.join(surplus)}"
         if state != self._missing:
             self._missing = state
             self._news.append(state)
             self.last_progress = now
-        self.ready = not missing
+        self.ready = not missing and not surplus
 
     def _take_tcp(self, tcp: Mapping[str, str], now: float) -> None:
         (target, error), *_ = tcp.items()
@@ -175,7 +192,7 @@ class HostWait:
             self.failure = (
                 f"{self._missing}.\n"
                 f"Ray is missing {self._host} and its {self._node['gpus']} GPUs of the plan's {nodes} nodes and {gpus} GPUs.\n"
-                f"Remedy: open TCP {target.rpartition(':')[2]} and Ray's other ports (see the plan) between the cluster "
+                f"Remedy: open TCP {target.rpartition(':')[2]} and all other TCP between the cluster "
                 f"addresses: check firewalls on {self._host} and on the head, and that plan_cluster_address is on the "
                 "network that joins them."
             )

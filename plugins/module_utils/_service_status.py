@@ -40,7 +40,7 @@ class ContainerStatus(TypedDict, total=False):
     touched: int
 
 
-def container_status(client: Any, name: str, cursor: str = "") -> ContainerStatus:
+def container_status(client: Any, name: str, cursor: str = "", *, measure: bool = False) -> ContainerStatus:
     """State of one container, and its log lines after ``cursor`` (RFC 3339 with nanoseconds)."""
     import docker
 
@@ -50,7 +50,8 @@ def container_status(client: Any, name: str, cursor: str = "") -> ContainerStatu
         return {"present": False}
     state = container.attrs["State"]
     raw = container.logs(timestamps=True, tail=LOG_LINES).decode("utf-8", "replace")
-    lines, cursor = new_lines(raw, cursor)
+    # The log of a container that was started again begins with its earlier runs, which are over.
+    lines, cursor = new_lines(raw, cursor or fixed(state["StartedAt"]))
     return {
         "present": True,
         "status": state["Status"],
@@ -60,8 +61,14 @@ def container_status(client: Any, name: str, cursor: str = "") -> ContainerStatu
         "started_at": state["StartedAt"],
         "lines": lines,
         "cursor": cursor,
-        "touched": _touched(container) if state["Status"] == "running" and not lines else 0,
+        "touched": _touched(container) if measure and state["Status"] == "running" else 0,
     }
+
+
+def fixed(stamp: str) -> str:
+    """An RFC 3339 time with all nine digits, as Docker stamps log lines, so that stamps compare as text."""
+    seconds, _, fraction = stamp.rstrip("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}Z"
 
 
 def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
@@ -110,9 +117,9 @@ def tcp_status(host: str, port: int) -> str:
 def http_status(url: str) -> dict[str, Any]:
     """``{"health": status, "models": [names]}`` of an api_server, or ``{"error": ...}`` while it does not answer."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=PROBE_SECONDS) as answer:
+        with urllib.request.urlopen(f"{url}/health", timeout=PROBE_SECONDS) as answer:  # noqa: S310 - an endpoint of the plan
             health = answer.status
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:  # noqa: S310
             models = [entry["id"] for entry in json.load(answer)["data"]]
     except urllib.error.HTTPError as error:
         return {"error": f"HTTP {error.code} from {error.url}"}

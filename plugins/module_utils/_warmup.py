@@ -142,7 +142,7 @@ def prompt(config: Config, endpoint: Endpoint, shape: Shape, index: int) -> str:
 
 def import_openai() -> Any:
     """The openai package, late: this file is also read on hosts that have none."""
-    import openai  # noqa: PLC0415
+    import openai
 
     return openai
 

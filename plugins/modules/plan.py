@@ -35,10 +35,6 @@ options:
         they are set.
     type: bool
     default: false
-seealso:
-  - name: Variables of the plan
-    description: All C(plan_*) variables.
-    link: https://github.com/lmfleet/lmdeploy/blob/main/docs/variables.md
 """
 
 EXAMPLES = r"""
@@ -48,15 +44,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-ansible_facts:
-  description: The plan, as C(lmdeploy_plan).
+plan:
+  description: Nodes, services, endpoints, ports and URL of the deployment, as plain data.
   returned: success
   type: dict
-  contains:
-    lmdeploy_plan:
-      description: Nodes, services, endpoints, ports and URL of the deployment.
-      type: dict
-      returned: success
 shown:
   description: The plan as C(table) for people, as C(shell) commands that a person would type instead, and as C(json).
   returned: success

@@ -28,6 +28,10 @@ options:
     description: Container names, each with the time stamp after which log lines are wanted (empty for all).
     type: dict
     default: {}
+  measure:
+    description: Measure how much each container has read and holds; takes seconds.
+    type: bool
+    default: false
   tcp:
     description: Ports to connect to from this host, as C(address:port).
     type: list
@@ -88,6 +92,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "containers": {"type": "dict", "default": {}},
+            "measure": {"type": "bool", "default": False},
             "tcp": {"type": "list", "elements": "str", "default": []},
             "http": {"type": "list", "elements": "str", "default": []},
             "ray_container": {"type": "str"},
@@ -102,7 +107,8 @@ def main() -> None:
     try:
         client = docker.from_env()
         containers = {
-            name: status.container_status(client, name, cursor or "") for name, cursor in asked["containers"].items()
+            name: status.container_status(client, name, cursor or "", measure=asked["measure"])
+            for name, cursor in asked["containers"].items()
         }
         ray = status.ray_nodes(client, asked["ray_container"], asked["ray_address"]) if asked["ray_container"] else None
     except docker.errors.DockerException as error:

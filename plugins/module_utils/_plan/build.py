@@ -224,8 +224,9 @@ def _api_service(inputs: Inputs, image: Image, head: Node, tp: int, options: lis
         *options,
     ]
     environment = {"RAY_ADDRESS": f"{head.address}:{inputs.ports.ray}"}
+    listens = [inputs.ports.api, inputs.ports.torch]
     # No restart: one service alone can never rejoin its group, and a crash while loading would load for ever.
-    return _service(inputs, image, head, "api", command, environment, [inputs.ports.api], "no", token)
+    return _service(inputs, image, head, "api", command, environment, listens, "no", token)
 
 
 def _service(

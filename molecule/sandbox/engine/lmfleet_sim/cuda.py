@@ -200,7 +200,7 @@ def _move_cuda_to_cpu(torch: Any) -> None:
             return torch.device("cpu")
         return "cpu" if isinstance(device, str) and device.startswith("cuda") else device
 
-    class OnCpu(TorchFunctionMode):  # type: ignore[misc]  # torch is not there to be checked against
+    class OnCpu(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = dict(kwargs or {})
             if kwargs.get("device") is not None:

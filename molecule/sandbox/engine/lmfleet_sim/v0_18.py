@@ -30,7 +30,7 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
         import torch
         from torch import distributed
 
-        class SimulatedModel(torch.nn.Module):  # type: ignore[misc]  # torch is not there to be checked against
+        class SimulatedModel(torch.nn.Module):
             """A model without layers. Its hidden state of a token is the token's position; its answer counts up."""
 
             ctx_mgr = None

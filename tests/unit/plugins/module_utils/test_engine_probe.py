@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import (
@@ -29,7 +29,6 @@ readings = st.lists(st.builds(Reading, seconds, st.integers(0, 3).map(float)), m
 )
 
 
-@settings(deadline=None)
 @given(seconds, readings, st.floats(0.1, 100), st.floats(0.1, 100))
 def test_silence_is_death_only_with_counters_that_stood_still_long_enough(
     waited: float, seen: list[Reading], timeout: float, stall: float
@@ -51,7 +50,6 @@ def test_silence_is_death_only_with_counters_that_stood_still_long_enough(
         assert verdict.state is (State.DEAD if long_enough else State.UNKNOWN)
 
 
-@settings(deadline=None)
 @given(readings, seconds, st.integers(500, 599), st.sampled_from([None, "healthy", "unhealthy"]))
 def test_an_engine_error_is_death_whatever_health_and_the_counters_say(
     seen: list[Reading], waited: float, status: int, health: str | None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import (
     catalogue,
     decisive,
@@ -125,6 +126,15 @@ def test_ray_is_ready_when_every_node_and_gpu_is_counted() -> None:
     wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), 3)
     assert wait.ready
     assert wait.failure is None
+
+
+def test_a_node_that_ray_has_not_yet_found_dead_is_waited_for() -> None:
+    wait = waiting("node0", "ray")
+    wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8), ("10.77.0.12", 8)), 1)
+    assert not wait.ready
+    assert "though gone or not of the plan: 10.77.0.12" in wait.news()[-1]
+    wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), 20)
+    assert wait.ready
 
 
 def test_a_missing_node_fails_at_the_timeout_and_is_named() -> None:

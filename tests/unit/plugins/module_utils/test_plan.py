@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,13 @@ from hypothesis import strategies as st
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.build import Observations, build_plan
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.inputs import read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.render import as_shell, as_table
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import Faults, Plan, PlanError, Ports
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import (
+    Faults,
+    Plan,
+    PlanError,
+    Ports,
+    Service,
+)
 
 ROOT = Path(__file__).parents[4]
 SPEC = yaml.safe_load((ROOT / "roles/plan/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"][
@@ -31,6 +40,13 @@ def plan_of(variables: Variables, seen: Observations | None = None) -> Plan:
     return build_plan(read_inputs(SPEC, variables, faults), seen or Observations(), faults)
 
 
+def plan_or_faults(variables: Variables) -> tuple[Plan | None, list[str]]:
+    try:
+        return plan_of(variables), []
+    except PlanError as refused:
+        return None, refused.faults
+
+
 def faults_of(variables: Variables, seen: Observations | None = None) -> list[str]:
     with pytest.raises(PlanError) as refused:
         plan_of(variables, seen)
@@ -41,7 +57,7 @@ def nodes(count: int = 2, **everywhere: Any) -> Variables:
     return {f"node{n}": {"plan_cluster_address": f"10.0.0.{n + 10}", **everywhere} for n in range(count)}
 
 
-def service(plan: Plan, name: str, node: str = "node0") -> Any:
+def service(plan: Plan, name: str, node: str = "node0") -> Service:
     return next(s for s in plan.services if s.service == name and s.node == node)
 
 
@@ -212,6 +228,67 @@ def test_shell_commands_and_table_show_every_service_and_no_secret() -> None:
     assert "--volume /root/.cache/huggingface:/root/.cache/huggingface" in shell
 
 
+def typed(shell: str, plan: Plan) -> list[tuple[list[str], argparse.Namespace]]:
+    """By service, the directories and the ``docker run`` of the commands to type, as a shell would split them."""
+    docker_run = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    for flag in ("--detach", "--privileged"):
+        docker_run.add_argument(flag, action="store_true")
+    for option in ("--name", "--network", "--ipc", "--pid", "--gpus", "--restart"):
+        docker_run.add_argument(option)
+    for option in ("--env", "--volume", "--cap-add", "--ulimit", "--device"):
+        docker_run.add_argument(option, action="append", default=[])
+    docker_run.add_argument("image")
+    docker_run.add_argument("command", nargs=argparse.REMAINDER)
+
+    found = []
+    titles = "|".join(re.escape(f"\n\n# {each.node}: {each.name}\n") for each in plan.services)
+    for block in re.split(titles, shell)[1:]:
+        mkdir, _, run = block.partition("\ndocker run ")
+        # Where a line goes on, a shell reads nothing, but shlex the end of the line.
+        words = [word for word in shlex.split(run) if word != "\n"]
+        assert shlex.split(mkdir)[:2] == ["mkdir", "-p"]
+        found.append((shlex.split(mkdir)[2:], docker_run.parse_args(words)))
+    return found
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+paths = st.text(st.characters(codec="utf-8", exclude_characters="\0:")).map(lambda text: f"/{text}")
+
+
+@given(
+    served=texts.filter(lambda text: text != "\n"),
+    environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), texts),
+    mounts=st.lists(st.fixed_dictionaries({"source": paths, "target": paths, "read_only": st.booleans()}), max_size=3),
+    privileged=st.booleans(),
+)
+def test_the_shell_commands_say_what_the_plan_says(
+    served: str, environment: dict[str, str], mounts: list[dict[str, Any]], privileged: bool
+) -> None:
+    plan = plan_of(
+        nodes(
+            plan_served_model_name=served,
+            plan_environment=environment,
+            plan_extra_mounts=mounts,
+            plan_privileged=privileged,
+        )
+    )
+    commands = typed(as_shell(plan), plan)
+    assert len(commands) == len(plan.services)
+    for each, (directories, run) in zip(plan.services, commands):
+        assert directories == each.directories
+        assert run.detach
+        assert (run.name, run.image, run.command) == (each.name, each.image, each.command)
+        assert (run.network, run.ipc, run.pid) == ("host", "host", each.pid_mode)
+        assert (run.gpus, run.privileged, run.restart) == ("all", each.privileged, each.restart_policy)
+        assert (run.device == ["/dev/infiniband"]) is not each.privileged
+        assert dict(entry.split("=", 1) for entry in run.env) == each.environment
+        assert len(run.env) == len(each.environment)
+        wanted = [(mount.source, mount.target, mount.read_only) for mount in each.mounts]
+        wanted += [(secret.source, secret.target, True) for secret in each.secrets]
+        volumes = [(*volume.split(":"), "") for volume in run.volume]
+        assert [(source, target, mode == "ro") for source, target, mode, *_ in volumes] == wanted
+
+
 @given(
     gpus=st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=6),
     base=st.integers(1024, 9000),
@@ -221,12 +298,12 @@ def test_any_plan_that_is_accepted_holds_together(gpus: list[int], base: int, he
     total = sum(gpus)
     tp = 1 << (total.bit_length() - 1)
     variables = nodes(len(gpus), plan_tp=tp, plan_ports={"api": base + 10000}, plan_head=f"node{head % len(gpus)}")
-    for node, count in zip(variables.values(), gpus):
-        node["plan_gpus"] = count
-    try:
-        plan = plan_of(variables)
-    except PlanError as refused:
-        assert all("plan_ports" in fault for fault in refused.faults)  # the only thing drawn that can be wrong
+    for given_node, count in zip(variables.values(), gpus):
+        given_node["plan_gpus"] = count
+    plan, faults = plan_or_faults(variables)
+    if plan is None:
+        assert faults
+        assert all("plan_ports" in fault for fault in faults)  # the only thing drawn that can be wrong
         return
     data = plan.to_json()
     assert json.loads(json.dumps(data)) == data
@@ -243,9 +320,8 @@ def test_any_plan_that_is_accepted_holds_together(gpus: list[int], base: int, he
 
 @given(key=st.sampled_from([f.name for f in __import__("dataclasses").fields(Ports)]), port=st.integers(-5, 70000))
 def test_ports_outside_the_range_never_pass(key: str, port: int) -> None:
-    try:
-        plan = plan_of(nodes(plan_ports={key: port}))
-    except PlanError as refused:
-        assert any(f"plan_ports.{key}" in fault for fault in refused.faults) or "worker ports" in refused.faults[0]
+    plan, faults = plan_or_faults(nodes(plan_ports={key: port}))
+    if plan is None:
+        assert any(f"plan_ports.{key}" in fault for fault in faults) or "worker ports" in faults[0]
     else:
         assert 1 <= getattr(plan.ports, key) <= 65535

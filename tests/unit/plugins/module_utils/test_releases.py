@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._releases import (
@@ -160,7 +160,6 @@ SHAPES = Command(
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1)
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(
     st.fixed_dictionaries(
         {},

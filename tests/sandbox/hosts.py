@@ -1,0 +1,107 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the playbooks as a user would, against the sandbox's hosts, and looks at what the hosts then have.
+
+The sandbox has to be up (playbooks/sandbox.yml); scripts/test brings it up. Traffic goes to its hosts only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+GPUS = int(os.environ.get("LMFLEET_SANDBOX_GPUS", "2"))
+URL = "http://10.77.0.11:23333"
+MODEL = "deepseek-ai/DeepSeek-V3"
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclasses.dataclass
+class Run:
+    """What ansible-playbook printed, its exit code and how long it took."""
+
+    code: int
+    output: str
+    seconds: float
+
+    @property
+    def changed(self) -> dict[str, int]:
+        return {host: int(changed) for host, _, changed, _, _ in RECAP.findall(self.output)}
+
+    def succeeded(self) -> Run:
+        assert self.code == 0, self.output[-6000:]
+        return self
+
+    def failed_with(self, *words: str) -> Run:
+        assert self.code != 0, self.output[-3000:]
+        # What a person reads: wrapped lines are one line.
+        text = " ".join(self.output.split())
+        for word in words:
+            assert word in text, f"{word!r} is not in:\n{self.output[-6000:]}"
+        return self
+
+
+class Sandbox:
+    """The hosts, by the numbers of their nodes."""
+
+    def playbook(self, name: str, *arguments: str, **variables: Any) -> Run:
+        """Run a playbook from the root of the checkout."""
+        command = ["ansible-playbook", name, "-i", "inventory/sandbox", *arguments]
+        if variables:
+            command += ["-e", json.dumps(variables)]
+        began = time.monotonic()
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False
+        )
+        return Run(done.returncode, done.stdout, time.monotonic() - began)
+
+    def deploy(self, *arguments: str, **variables: Any) -> Run:
+        """``deploy_tp16.yml``, as typed."""
+        return self.playbook("deploy_tp16.yml", *arguments, **variables)
+
+    def outer(self, *command: str) -> str:
+        """A docker command on the engine that runs the hosts."""
+        return subprocess.run(["docker", *command], check=True, capture_output=True, text=True, timeout=120).stdout
+
+    def on(self, node: int, *command: str) -> str:
+        """A command on a host; its output."""
+        return self.outer("exec", f"lmfleet-sandbox-node{node}", *command)
+
+    def containers(self) -> dict[str, tuple[str, str]]:
+        """``node0/lmdeploy-ray`` -> id and start time of every container on every host."""
+        found = {}
+        for node in (0, 1):
+            for name in self.on(node, "docker", "ps", "--all", "--format", "{{.Names}}").split():
+                shown = self.on(node, "docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name)
+                identity, started = shown.split()
+                found[f"node{node}/{name}"] = (identity, started)
+        return found
+
+    def power(self, node: int, *, on: bool) -> None:
+        """Switch a host off, or on again."""
+        name = f"lmfleet-sandbox-node{node}"
+        if on:
+            self.outer("start", name)
+            self.outer("exec", name, "wait-ready")
+        else:
+            self.outer("kill", name)
+
+    def chat(self, max_tokens: int = 8, timeout: float = 60) -> dict[str, Any]:
+        """One chat completion."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": max_tokens}
+        request = urllib.request.Request(
+            f"{URL}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=timeout) as answer:
+            result: dict[str, Any] = json.load(answer)
+        return result

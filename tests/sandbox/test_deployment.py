@@ -1,0 +1,145 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the deployment promises, on real hosts: real SSH, Docker, Ray and LMDeploy."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+import urllib.request
+
+from sandbox.hosts import GPUS, URL, Sandbox
+
+SIM = {"LMFLEET_SIM_GPUS": str(GPUS)}
+API, HEAD, WORKER = "node0/lmdeploy-api", "node0/lmdeploy-ray", "node1/lmdeploy-ray"
+
+
+def test_a_second_run_changes_nothing(deployed: Sandbox) -> None:
+    before = deployed.containers()
+    assert set(before) == {API, HEAD, WORKER}
+    run = deployed.deploy().succeeded()
+    assert set(run.changed.values()) == {0}
+    assert deployed.containers() == before
+    check = deployed.deploy("--check", "--diff").succeeded()
+    assert set(check.changed.values()) == {0}
+
+
+def test_one_option_replaces_the_api_and_nothing_else(deployed: Sandbox) -> None:
+    before = deployed.containers()
+    run = deployed.deploy("--diff", plan_api_server_options={"max_batch_size": 2}).succeeded()
+    after = deployed.containers()
+    assert {name for name in after if after[name] != before[name]} == {API}
+    assert (run.changed["node0"], run.changed["node1"]) == (1, 0)
+    assert "--max-batch-size" in run.output
+    busy_engine_is_left_alone(deployed)
+
+
+def busy_engine_is_left_alone(sandbox: Sandbox) -> None:
+    """All slots taken by long requests: two run, the others wait. Continues the test above, whose engine has two slots."""
+    before = sandbox.containers()
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        long = [pool.submit(sandbox.chat, 4000, 400) for _ in range(6)]
+        time.sleep(3)
+        run = sandbox.deploy(plan_api_server_options={"max_batch_size": 2}).succeeded()
+        assert not any(request.done() for request in long), "the engine was not busy for all of the run"
+        assert set(run.changed.values()) == {0}
+        assert sandbox.containers() == before
+        for name in ("node0/lmdeploy-api",):  # ends the long requests
+            sandbox.on(0, "docker", "kill", name.partition("/")[2])
+
+
+def test_a_worker_container_removed_by_hand_comes_back(deployed: Sandbox) -> None:
+    before = deployed.containers()
+    deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")
+    run = deployed.deploy().succeeded()
+    after = deployed.containers()
+    assert {name for name in after if after[name] != before[name]} == {WORKER, API}
+    assert run.changed["node1"] == 1
+    assert deployed.chat()["usage"]["completion_tokens"] == 8
+
+
+def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
+    before = deployed.containers()
+    deployed.on(1, "pkill", "-9", "-f", "ray::RayWorkerWrapper")
+    with urllib.request.urlopen(f"{URL}/health", timeout=10) as health:
+        assert health.status == 200, "LMDeploy itself has noticed, so this proves nothing any more"
+    warmup = deployed.playbook("playbooks/warmup.yml")
+    warmup.failed_with("node0", URL, "dead", "deploy")
+    run = deployed.deploy().succeeded()
+    assert "is dead though its container runs" in run.output
+    after = deployed.containers()
+    assert {name for name in after if after[name] != before[name]} == {API}
+    assert deployed.chat()["usage"]["completion_tokens"] == 8
+
+
+def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sandbox) -> None:
+    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{2 * GPUS - 1}"})
+    run.failed_with("lmdeploy-api exited with code 1", "RuntimeError: lmfleet simulator", "The failure is on node1")
+    seen = time.time() - run.seconds
+    assert seen  # the times are printed: the bound is the issue's own
+    ended = deployed.on(0, "docker", "inspect", "--format", "{{.State.FinishedAt}}", "lmdeploy-api").strip()
+    print(f"engine ended {ended}, the play {time.strftime('%H:%M:%S', time.gmtime())}")
+
+
+def test_a_blocked_way_to_rays_port_is_named(deployed: Sandbox) -> None:
+    rule = ("OUTPUT", "-p", "tcp", "-d", "10.77.0.11", "--dport", "6379", "-j", "DROP")
+    deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")
+    deployed.on(1, "iptables", "-A", *rule)
+    try:
+        run = deployed.deploy()
+    finally:
+        deployed.on(1, "iptables", "-D", *rule)
+    run.failed_with(
+        "node1 (10.77.0.12) cannot reach Ray's head at 10.77.0.11:6379", f"Ray is missing node1 and its {GPUS} GPUs"
+    )
+    assert run.seconds < 180
+
+
+def test_a_host_that_is_off_is_named(deployed: Sandbox) -> None:
+    deployed.power(1, on=False)
+    try:
+        run = deployed.deploy()
+    finally:
+        deployed.power(1, on=True)
+    run.failed_with(
+        "node1 (10.77.0.12) cannot be reached", f"Ray would count 1 of 2 nodes and {GPUS} of {2 * GPUS} GPUs"
+    )
+    assert run.seconds < 120
+
+
+def test_a_missing_shard_stops_the_play_before_anything_starts(sandbox: Sandbox) -> None:
+    shard = sandbox.on(1, "sh", "-c", "ls /srv/huggingface/hub/*/snapshots/*/model-00002*").strip()
+    sandbox.on(1, "mv", shard, "/tmp/shard")
+    try:
+        run = sandbox.deploy()
+    finally:
+        sandbox.on(1, "mv", "/tmp/shard", shard)
+    run.failed_with("node1", "model-00002")
+
+
+def test_a_container_of_somebody_else_is_left_alone(sandbox: Sandbox) -> None:
+    sandbox.playbook("playbooks/teardown.yml").succeeded()
+    image = sandbox.on(0, "docker", "images", "--format", "{{.ID}}").split()[0]
+    sandbox.on(0, "docker", "create", "--name", "lmdeploy-api", image, "true")
+    try:
+        run = sandbox.deploy()
+        run.failed_with("node0", "a container lmdeploy-api exists that the deployment lmdeploy did not make")
+        sandbox.playbook("playbooks/teardown.yml").succeeded()
+        assert list(sandbox.containers()) == [API]
+    finally:
+        sandbox.on(0, "docker", "rm", "lmdeploy-api")
+
+
+def test_check_mode_on_an_empty_sandbox_tells_and_does_nothing(sandbox: Sandbox) -> None:
+    sandbox.playbook("playbooks/teardown.yml").succeeded()
+    for node in (0, 1):
+        sandbox.on(node, "sh", "-c", "docker image rm --force $(docker images --quiet) && rm -rf /var/lib/lmfleet")
+    run = sandbox.deploy("--check", "--diff").succeeded()
+    assert run.changed["node0"] > 0
+    assert run.changed["node1"] > 0
+    assert sandbox.containers() == {}
+    for node in (0, 1):
+        assert sandbox.on(node, "docker", "images", "--quiet") == ""
+        assert "No such file" in sandbox.on(node, "sh", "-c", "ls /var/lib/lmfleet 2>&1 || true")
+    sandbox.deploy().succeeded()

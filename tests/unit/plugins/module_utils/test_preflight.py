@@ -1,0 +1,76 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What preflight reads from a host, and what it says about it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._preflight import (
+    container_faults,
+    docker_faults,
+    interfaces,
+    listening_ports,
+    port_faults,
+    read_tcp_tables,
+)
+
+API = {"name": "lmdeploy-api", "listens": [23333]}
+RAY = {"name": "lmdeploy-ray", "listens": [6379, 8265]}
+
+
+def test_interfaces_and_their_addresses_are_read_from_ip() -> None:
+    # ip leaves an empty object for an interface that has no address of the family asked for.
+    links: list[dict[str, Any]] = [
+        {"ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1"}]},
+        {},
+        {"ifname": "bond0@eth0", "addr_info": [{"local": "10.0.0.10"}, {"local": "10.0.1.10"}, {"family": "inet"}]},
+        {"ifname": "down0"},
+    ]
+    assert interfaces(json.dumps(links)) == {"lo": ["127.0.0.1"], "bond0": ["10.0.0.10", "10.0.1.10"], "down0": []}
+    assert interfaces("") == {}
+
+
+def test_a_port_counts_while_something_listens_on_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            seen = listening_ports(read_tcp_tables())
+            assert port in seen
+            assert client.getsockname()[1] not in seen
+    assert port not in listening_ports(read_tcp_tables())
+
+
+def test_ipv6_sockets_count_too() -> None:
+    title = "  sl  local_address                         remote_address                        st"
+    listens = f"   0: {'0' * 32}:5B25 {'0' * 32}:0000 0A 00000000:00000000"
+    connected = f"   1: {'0' * 32}:5B26 {'0' * 32}:A1B2 01 00000000:00000000"
+    assert listening_ports([f"{title}\n{listens}\n{connected}\n", title]) == {0x5B25}
+
+
+@pytest.mark.parametrize(("version", "fit"), [("1.39", False), ("1.40", True), ("1.9", False), ("1.100", True)])
+def test_docker_has_to_know_device_requests(version: str, fit: bool) -> None:
+    faults = docker_faults(version)
+    assert bool(faults) is not fit
+    assert all(version in fault for fault in faults)
+
+
+def test_containers_that_are_not_ours_are_faults() -> None:
+    label = "lmfleet.lmdeploy.deployment"
+    containers = {"lmdeploy-ray": {label: "lmdeploy"}, "lmdeploy-api": {label: "other"}, "lmdeploy-x": {}}
+    faults = container_faults(containers, "lmdeploy")
+    assert [fault.split()[2] for fault in faults] == ["lmdeploy-api", "lmdeploy-x"]
+    assert all("left alone" in fault for fault in faults)
+
+
+def test_ports_in_use_are_faults_unless_the_service_itself_has_them() -> None:
+    [fault] = port_faults([API, RAY], {"lmdeploy-ray"}, {22, 6379, 23333})
+    assert fault.startswith("port 23333 of lmdeploy-api is in use")
+    both = port_faults([API, RAY], set(), {8265, 23333})
+    assert [fault.split()[1] for fault in both] == ["23333", "8265"]
+    assert port_faults([API, RAY], set(), {22}) == []
