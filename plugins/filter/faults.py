@@ -21,7 +21,7 @@ def host_faults(results: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any
         if result.get("unreachable"):
             others = [each for each in plan["nodes"] if not results[each["name"]].get("unreachable")]
             faults.append(
-                f"{host} ({node['address']}) cannot be reached: {str(result.get('msg', '')).strip()} "
+                f"{host} ({node['address']}) cannot be reached: {_reason(result)}. "
                 f"Without it Ray would count {len(others)} of {len(nodes)} nodes and {sum(n['gpus'] for n in others)} of "
                 f"{plan['gpus']} GPUs. Bring the host up, or take it out of the inventory group."
             )
@@ -29,6 +29,11 @@ def host_faults(results: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any
             faults.append(f"{host} ({node['address']}): {result.get('msg')}")
         faults.extend(f"{host} ({node['address']}): {fault}" for fault in result.get("faults", []))
     return faults
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    """Ansible's message without what core 2.19 puts before it."""
+    return str(result.get("msg", "no answer")).strip().removeprefix("Task failed: ").rstrip(".")
 
 
 class FilterModule:

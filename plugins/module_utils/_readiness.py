@@ -20,6 +20,8 @@ TCP_GRACE_S = 15.0
 # Docker restarts a failing container at once; twice in one wait is a loop.
 RESTART_LOOP = 2
 SILENCE_S = 20.0
+# A claim takes eight seconds to be refused.
+REFUSALS = 3
 MOVED_BYTES = 64 << 20
 NO_PHASE = Phase(0, 0, "")
 
@@ -51,6 +53,8 @@ class HostWait:
         self._phases: dict[str, Phase] = {}
         self._started: float | None = None
         self._now = 0.0
+        self._counted = False
+        self._refusals = 0
         self._tcp_since: float | None = None
         self._missing = "nothing was seen yet"
         self._news: list[str] = []
@@ -62,10 +66,16 @@ class HostWait:
         """Arguments of ``service_status`` for the next round."""
         ray = f"{self._head_address}:{self._plan['ports']['ray']}"
         # Docker takes seconds to measure a container, so it is asked only while the logs are silent.
-        asked: dict[str, Any] = {"containers": dict(self._cursors), "measure": self._now - self.last_progress > SILENCE_S}
+        asked: dict[str, Any] = {
+            "containers": dict(self._cursors),
+            "measure": self._now - self.last_progress > SILENCE_S,
+        }
         if self._stage == "ray" and self._is_head:
             name = next(name for name, service in self._services.items() if service == "ray")
-            asked.update(ray_container=name, ray_address=ray)
+            api = next(s["name"] for s in self._plan["services"] if s["service"] == "api")
+            # Counting GPUs is not being given them; an engine that runs already has them.
+            claim = self._plan["tp"] if self._counted else 0
+            asked.update(ray_container=name, ray_address=ray, ray_claim=claim, ray_claim_unless=api)
         elif self._stage == "ray":
             asked["tcp"] = [ray]
         else:
@@ -177,7 +187,18 @@ class HostWait:
             self._missing = state
             self._news.append(state)
             self.last_progress = now
-        self.ready = not missing and not surplus
+        claimed, self._counted = self._counted, not missing and not surplus
+        if not (claimed and self._counted):
+            return
+        self.ready = ray["given"]
+        self._refusals += not self.ready
+        if self._refusals >= REFUSALS:
+            self.failure = (
+                f"{self._host}: {state}, but does not give {self._plan['tp']} of them to an engine.\n"
+                "Something else holds them (`ray status` in the container), or Ray has lost track of them.\n"
+                f"Remedy: docker rm --force {self._plan['name']}-ray   (on {self._host}), and run the playbook again: "
+                "it forms the cluster anew."
+            )
 
     def _take_tcp(self, tcp: Mapping[str, str], now: float) -> None:
         (target, error), *_ = tcp.items()

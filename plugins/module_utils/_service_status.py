@@ -8,6 +8,7 @@ Runs on the host. Docker is asked through the Docker SDK for Python (5.0 or newe
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import urllib.error
@@ -20,9 +21,12 @@ RAY_SECONDS = 20
 # Ray's own public API, asked inside the head's container, where the Ray of the image and its token are.
 RAY_NODES = """
 import json, ray
+from ray.util.placement_group import placement_group
 ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR', configure_logging=False)
-print(json.dumps([dict(address=n['NodeManagerAddress'], alive=n['Alive'], gpus=int(n['Resources'].get('GPU', 0)))
-                  for n in ray.nodes()]))
+nodes = [dict(address=n['NodeManagerAddress'], alive=n['Alive'], gpus=int(n['Resources'].get('GPU', 0))) for n in ray.nodes()]
+claim = {claim}
+given = not claim or placement_group([dict(GPU=1)] * claim).wait(timeout_seconds=8)
+print(json.dumps(dict(nodes=nodes, given=given)))
 """
 
 
@@ -65,6 +69,11 @@ def container_status(client: Any, name: str, cursor: str = "", *, measure: bool 
     }
 
 
+def is_running(client: Any, name: str | None) -> bool:
+    """Whether a container of that name runs."""
+    return bool(name and client.containers.list(filters={"name": f"^/{name}$"}))
+
+
 def fixed(stamp: str) -> str:
     """An RFC 3339 time with all nine digits, as Docker stamps log lines, so that stamps compare as text."""
     seconds, _, fraction = stamp.rstrip("Z").partition(".")
@@ -73,14 +82,14 @@ def fixed(stamp: str) -> str:
 
 def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
     """Split Docker's time-stamped log into the lines after ``cursor`` and the new cursor."""
-    lines = []
+    lines, last = [], cursor
     for stamped in raw.split("\n"):
         stamp, _, line = stamped.partition(" ")
-        if stamp > cursor:
+        if stamp > cursor:  # not > last: stdout and stderr come interleaved
             # A progress bar redraws itself with carriage returns: its last state is the line.
             lines.append(line.rstrip("\r").rpartition("\r")[2])
-            cursor = stamp
-    return lines, cursor
+            last = max(last, stamp)
+    return lines, last
 
 
 def _touched(container: Any) -> int:
@@ -90,11 +99,14 @@ def _touched(container: Any) -> int:
     return int(read) + int((stats.get("memory_stats") or {}).get("usage", 0))
 
 
-def ray_nodes(client: Any, container: str, address: str) -> dict[str, Any]:
-    """``{"nodes": [{"address", "alive", "gpus"}]}`` as Ray's head counts them, or ``{"error": ...}``."""
+def ray_nodes(client: Any, container: str, address: str, claim: int = 0) -> dict[str, Any]:
+    """``{"nodes": [{"address", "alive", "gpus"}]}`` as Ray's head counts them, or ``{"error": ...}``.
+
+    ``claim`` asks Ray for that many GPUs at once, as an engine does, and gives them back; ``given`` says whether it got them.
+    """
     import docker
 
-    program = ["timeout", str(RAY_SECONDS), "python3", "-c", RAY_NODES.format(address=address)]
+    program = ["timeout", str(RAY_SECONDS), "python3", "-c", RAY_NODES.format(address=address, claim=claim)]
     try:
         code, output = client.containers.get(container).exec_run(program, demux=True)
     except docker.errors.APIError as error:
@@ -102,7 +114,8 @@ def ray_nodes(client: Any, container: str, address: str) -> dict[str, Any]:
     stdout, stderr = ((part or b"").decode("utf-8", "replace").strip() for part in output)
     if code != 0:
         return {"error": stderr.rpartition("\n")[2] or f"exit code {code}"}
-    return {"nodes": json.loads(stdout.rpartition("\n")[2])}
+    result: dict[str, Any] = json.loads(stdout.rpartition("\n")[2])
+    return result
 
 
 def tcp_status(host: str, port: int) -> str:
@@ -116,15 +129,17 @@ def tcp_status(host: str, port: int) -> str:
 
 def http_status(url: str) -> dict[str, Any]:
     """``{"health": status, "models": [names]}`` of an api_server, or ``{"error": ...}`` while it does not answer."""
+    # Cluster addresses are reached directly, whatever proxy the host is set to use.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=PROBE_SECONDS) as answer:  # noqa: S310 - an endpoint of the plan
+        with opener.open(f"{url}/health", timeout=PROBE_SECONDS) as answer:
             health = answer.status
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:  # noqa: S310
+        with opener.open(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:
             models = [entry["id"] for entry in json.load(answer)["data"]]
     except urllib.error.HTTPError as error:
         return {"error": f"HTTP {error.code} from {error.url}"}
-    except OSError as error:
-        return {"error": str(getattr(error, "reason", error))}
+    except (OSError, http.client.HTTPException) as error:
+        return {"error": str(getattr(error, "reason", error)) or type(error).__name__}
     except (ValueError, KeyError) as error:
         return {"error": f"no model list from {url}/v1/models: {error}"}
     return {"health": health, "models": models}

@@ -48,6 +48,13 @@ options:
   ray_address:
     description: Address and port of Ray's head; needed with O(ray_container).
     type: str
+  ray_claim:
+    description: Ask Ray for this many GPUs at once, and give them back, to see whether an engine would get them.
+    type: int
+    default: 0
+  ray_claim_unless:
+    description: Do not, while this container runs, because it holds them.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -72,7 +79,7 @@ http:
   returned: success
   type: dict
 ray:
-  description: C(nodes), each with C(address), C(alive) and C(gpus), or C(error).
+  description: C(nodes), each with C(address), C(alive) and C(gpus), and C(given); or C(error).
   returned: when O(ray_container) is given
   type: dict
 """
@@ -97,6 +104,8 @@ def main() -> None:
             "http": {"type": "list", "elements": "str", "default": []},
             "ray_container": {"type": "str"},
             "ray_address": {"type": "str"},
+            "ray_claim": {"type": "int", "default": 0},
+            "ray_claim_unless": {"type": "str"},
         },
         required_together=[("ray_container", "ray_address")],
         supports_check_mode=True,
@@ -110,7 +119,10 @@ def main() -> None:
             name: status.container_status(client, name, cursor or "", measure=asked["measure"])
             for name, cursor in asked["containers"].items()
         }
-        ray = status.ray_nodes(client, asked["ray_container"], asked["ray_address"]) if asked["ray_container"] else None
+        ray = None
+        if asked["ray_container"]:
+            claim = 0 if status.is_running(client, asked["ray_claim_unless"]) else asked["ray_claim"]
+            ray = status.ray_nodes(client, asked["ray_container"], asked["ray_address"], claim)
     except docker.errors.DockerException as error:
         module.fail_json(msg=f"Docker on this host does not answer: {error}")
     result = {

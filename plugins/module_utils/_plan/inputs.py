@@ -173,11 +173,11 @@ def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str]) -> 
     faults = _address_faults(name, node["plan_cluster_address"], owners)
     if node["plan_gpus"] < 1:
         faults.append(f"plan_gpus is {node['plan_gpus']}: give the number of GPUs that a node contributes, 1 or more.")
-    faults.extend(
-        f"{key} {node[key]!r} is not an absolute path: it has to start with '/'."
-        for key in ("plan_hf_home", "plan_state_dir")
-        if not node[key].startswith("/")
-    )
+    for key in ("plan_hf_home", "plan_state_dir"):
+        if not node[key].startswith("/"):
+            faults.append(f"{key} {node[key]!r} is not an absolute path: it has to start with '/'.")
+        elif ":" in node[key]:
+            faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
     for key in map(str, node["plan_environment"]):
         if not ENVIRONMENT_NAME.fullmatch(key):
             faults.append(f"plan_environment has {key!r}, which is no name of an environment variable.")

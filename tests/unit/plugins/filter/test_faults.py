@@ -32,7 +32,7 @@ def test_every_fault_of_every_host_is_listed_with_its_host() -> None:
 def test_a_host_that_is_not_reached_is_named_with_what_ray_would_miss() -> None:
     results = {"node0": FIT, "node1": {"unreachable": True, "msg": " No route to host\n"}, "node2": FIT}
     [fault] = host_faults(results, PLAN)
-    assert fault.startswith("node1 (10.0.0.11) cannot be reached: No route to host Without it ")
+    assert fault.startswith("node1 (10.0.0.11) cannot be reached: No route to host. Without it ")
     assert "Ray would count 2 of 3 nodes and 12 of 20 GPUs" in fault
 
 

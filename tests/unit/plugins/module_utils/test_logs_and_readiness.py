@@ -22,6 +22,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._readiness import
 
 LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
 PLAN: dict[str, Any] = {
+    "name": "lmdeploy",
+    "tp": 16,
     "head": "node0",
     "gpus": 16,
     "served_model_name": "deepseek-ai/DeepSeek-V3",
@@ -111,9 +113,9 @@ def api_round(lines: list[str] | None = None, http: dict[str, Any] | None = None
     }
 
 
-def ray_round(*alive: tuple[str, int]) -> dict[str, Any]:
+def ray_round(*alive: tuple[str, int], given: bool = True) -> dict[str, Any]:
     nodes = [{"address": address, "alive": True, "gpus": gpus} for address, gpus in alive]
-    return {"containers": {"lmdeploy-ray": RUNNING}, "ray": {"nodes": nodes}}
+    return {"containers": {"lmdeploy-ray": RUNNING}, "ray": {"nodes": nodes, "given": given}}
 
 
 def test_ray_is_ready_when_every_node_and_gpu_is_counted() -> None:
@@ -123,7 +125,11 @@ def test_ray_is_ready_when_every_node_and_gpu_is_counted() -> None:
     assert "1 of 2 nodes and 8 of 16 GPUs; missing: node1 (10.77.0.12, 8 GPUs)" in wait.news()[-1]
     wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 4)), 2)
     assert not wait.ready
+    assert wait.questions()["ray_claim"] == 0
     wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), 3)
+    assert not wait.ready, "counted is not given"
+    assert wait.questions()["ray_claim"] == 16
+    wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), 5)
     assert wait.ready
     assert wait.failure is None
 
@@ -133,8 +139,20 @@ def test_a_node_that_ray_has_not_yet_found_dead_is_waited_for() -> None:
     wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8), ("10.77.0.12", 8)), 1)
     assert not wait.ready
     assert "though gone or not of the plan: 10.77.0.12" in wait.news()[-1]
-    wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), 20)
+    for now in (20, 22):
+        wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8)), now)
     assert wait.ready
+
+
+def test_gpus_that_ray_counts_but_does_not_give_are_a_failure() -> None:
+    wait = waiting("node0", "ray")
+    for now in range(0, 40, 10):
+        assert wait.failure is None
+        wait.take(ray_round(("10.77.0.11", 8), ("10.77.0.12", 8), given=False), now)
+    assert not wait.ready
+    assert wait.failure
+    assert "does not give 16 of them to an engine" in wait.failure
+    assert "docker rm --force lmdeploy-ray" in wait.failure
 
 
 def test_a_missing_node_fails_at_the_timeout_and_is_named() -> None:
