@@ -10,6 +10,7 @@ import datetime
 import time
 import urllib.request
 
+import pytest
 from sandbox.hosts import GPUS, URL, Sandbox
 
 SIM = {"LMFLEET_SIM_GPUS": str(GPUS)}
@@ -24,6 +25,16 @@ def test_a_second_run_changes_nothing(deployed: Sandbox) -> None:
     assert deployed.containers() == before
     check = deployed.deploy("--check", "--diff").succeeded()
     assert set(check.changed.values()) == {0}
+
+
+def test_a_missing_shard_stops_the_play_before_anything_starts(sandbox: Sandbox) -> None:
+    shard = sandbox.on(1, "sh", "-c", "ls /srv/huggingface/hub/*/snapshots/*/model-00002*").strip()
+    sandbox.on(1, "mv", shard, "/tmp/shard")
+    try:
+        run = sandbox.deploy()
+    finally:
+        sandbox.on(1, "mv", "/tmp/shard", shard)
+    run.failed_with("node1", "model-00002")
 
 
 def test_one_option_replaces_the_api_and_nothing_else(deployed: Sandbox) -> None:
@@ -49,6 +60,7 @@ def busy_engine_is_left_alone(sandbox: Sandbox) -> None:
         sandbox.on(0, "docker", "kill", "lmdeploy-api")  # ends the long requests
 
 
+@pytest.mark.slow
 def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: Sandbox) -> None:
     before = deployed.containers()
     deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")
@@ -84,6 +96,7 @@ def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sand
     print(f"the engine's container ended {began + run.seconds - ended:.0f} s before the play did")
 
 
+@pytest.mark.slow
 def test_a_blocked_way_to_rays_port_is_named(deployed: Sandbox) -> None:
     rule = ("OUTPUT", "-p", "tcp", "-d", "10.77.0.11", "--dport", "6379", "-j", "DROP")
     deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")
@@ -98,6 +111,7 @@ def test_a_blocked_way_to_rays_port_is_named(deployed: Sandbox) -> None:
     assert run.seconds < 180
 
 
+@pytest.mark.slow
 def test_a_host_that_is_off_is_named(deployed: Sandbox) -> None:
     deployed.power(1, on=False)
     try:
@@ -108,16 +122,6 @@ def test_a_host_that_is_off_is_named(deployed: Sandbox) -> None:
         "node1 (10.77.0.12) cannot be reached", f"Ray would count 1 of 2 nodes and {GPUS} of {2 * GPUS} GPUs"
     )
     assert run.seconds < 120
-
-
-def test_a_missing_shard_stops_the_play_before_anything_starts(sandbox: Sandbox) -> None:
-    shard = sandbox.on(1, "sh", "-c", "ls /srv/huggingface/hub/*/snapshots/*/model-00002*").strip()
-    sandbox.on(1, "mv", shard, "/tmp/shard")
-    try:
-        run = sandbox.deploy()
-    finally:
-        sandbox.on(1, "mv", "/tmp/shard", shard)
-    run.failed_with("node1", "model-00002")
 
 
 def test_a_container_of_somebody_else_is_left_alone(sandbox: Sandbox) -> None:
@@ -133,6 +137,7 @@ def test_a_container_of_somebody_else_is_left_alone(sandbox: Sandbox) -> None:
         sandbox.on(0, "docker", "rm", "lmdeploy-api")
 
 
+@pytest.mark.slow
 def test_check_mode_on_an_empty_sandbox_tells_and_does_nothing(sandbox: Sandbox) -> None:
     sandbox.playbook("playbooks/teardown.yml").succeeded()
     for node in (0, 1):
