@@ -1,0 +1,69 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where images come from, other than the open registry that every other test uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sandbox.hosts import Sandbox
+
+ENGINE = "localhost:5077/lmdeploy-test-engine:0.18.0"
+PASSWORD = "correct-horse-battery"
+PRIVATE = "10.77.0.3:5000"
+REGISTRY = "lmfleet-sandbox-private-registry"
+
+
+def images(sandbox: Sandbox, node: int) -> str:
+    return sandbox.on(node, "docker", "images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+@pytest.mark.slow
+def test_an_archive_takes_the_place_of_a_registry(sandbox: Sandbox, tmp_path: Path) -> None:
+    image, archive = "lmfleet/carried-by-hand:0.18.0", str(tmp_path / "engine.tar")
+    sandbox.outer("tag", ENGINE, image)
+    sandbox.outer("save", "--output", archive, image)
+    sandbox.outer("rmi", image)
+    sandbox.deploy(plan_image=image, image_archive=archive).succeeded()
+    before = sandbox.containers()
+    assert set(sandbox.deploy(plan_image=image, image_archive=archive).succeeded().changed.values()) == {0}
+    assert sandbox.containers() == before
+    for node in (0, 1):
+        assert image in images(sandbox, node)
+        assert sandbox.on(node, "ls", "/var/lib/lmfleet/archives") == ""
+
+
+@pytest.fixture
+def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
+    """A registry with the same images that wants a login."""
+    hashed = sandbox.on(
+        0, "python3", "-W", "ignore", "-c", f"import crypt; print(crypt.crypt({PASSWORD!r}, crypt.METHOD_BLOWFISH))"
+    )
+    accounts = tmp_path / "htpasswd"
+    accounts.write_text(f"operator:{hashed}")
+    settings = ["REGISTRY_AUTH=htpasswd", "REGISTRY_AUTH_HTPASSWD_REALM=test", "REGISTRY_AUTH_HTPASSWD_PATH=/htpasswd"]
+    volume = "lmfleet-sandbox-registry:/var/lib/docker-registry"
+    create = ["create", "--name", REGISTRY, "--network", "lmfleet-sandbox", "--ip", "10.77.0.3", "--volume", volume]
+    sandbox.outer(*create, *(word for each in settings for word in ("--env", each)), "lmfleet-sandbox-registry:latest")
+    try:
+        sandbox.outer("cp", str(accounts), f"{REGISTRY}:/htpasswd")
+        sandbox.outer("start", REGISTRY)
+        yield f"{PRIVATE}/lmdeploy-test-engine:0.18.0"
+    finally:
+        sandbox.outer("rm", "--force", REGISTRY)
+
+
+@pytest.mark.slow
+def test_a_private_registry_wants_a_login_that_leaves_no_trace(sandbox: Sandbox, private_registry: str) -> None:
+    refused = sandbox.deploy(plan_image=private_registry)
+    refused.failed_with("no basic auth credentials")
+    login = {"image_registry": PRIVATE, "image_registry_username": "operator", "image_registry_password": PASSWORD}
+    run = sandbox.deploy("-v", "--diff", plan_image=private_registry, **login).succeeded()
+    assert PASSWORD not in run.output
+    assert sandbox.on(0, "sh", "-c", "ls /root/.docker 2>/dev/null || true") == "", (
+        "the users' own configuration was touched"
+    )
+    assert set(sandbox.deploy(plan_image=private_registry, **login).succeeded().changed.values()) == {0}
