@@ -15,9 +15,10 @@ from ansible import context
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.inputs import PREFIX, did_you_mean, read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.inputs import PREFIX, read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.render import as_shell, as_table
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import Faults, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._releases import did_you_mean
 
 SPECS = Path(__file__).parents[2] / "roles" / "plan" / "meta" / "argument_specs.yml"
 

@@ -36,13 +36,8 @@ options:
     description: Seconds beyond O(timeout) without a token and without progress in the counters that make it dead.
     type: float
     default: 30
-attributes:
-  check_mode:
-    description: Runs in check mode as well, for it changes nothing.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
 author:
   - lmfleet contributors (@lmfleet)
 """

@@ -33,13 +33,8 @@ options:
   path:
     description: Directory that holds the files themselves, instead of O(repo).
     type: path
-attributes:
-  check_mode:
-    support: full
-    description: Reads only, so check mode does the same.
-  diff_mode:
-    support: none
-    description: Nothing is changed.
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
 """
 
 EXAMPLES = r"""

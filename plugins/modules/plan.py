@@ -17,13 +17,8 @@ description:
   - Fails with one message that lists every fault and the variable to change.
 author:
   - lmfleet contributors (@lmfleet)
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing.
-  diff_mode:
-    support: none
-    description: Changes nothing.
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
 options:
   group:
     description: The inventory group whose hosts are the nodes.

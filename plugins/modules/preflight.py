@@ -16,13 +16,8 @@ author:
   - lmfleet contributors (@lmfleet)
 requirements:
   - iproute2
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing.
-  diff_mode:
-    support: none
-    description: Changes nothing.
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
 options:
   deployment:
     description: Name of the deployment.

@@ -16,13 +16,8 @@ author:
   - lmfleet contributors (@lmfleet)
 requirements:
   - Docker SDK for Python 5.0 or newer
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing.
-  diff_mode:
-    support: none
-    description: Changes nothing.
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
 options:
   containers:
     description: Container names, each with the time stamp after which log lines are wanted (empty for all).

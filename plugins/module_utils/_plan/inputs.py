@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import ipaddress
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from .._releases import did_you_mean
 from .types import Faults, Mount, Node, PlanError, Ports
 
 PREFIX = "plan_"
@@ -47,12 +47,6 @@ class Inputs:
     api_server_options: dict[str, Any]
     privileged: bool
     extra_mounts: list[Mount]
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """``" (did you mean plan_tp?)"``, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def read_inputs(

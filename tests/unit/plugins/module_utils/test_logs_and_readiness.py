@@ -82,6 +82,8 @@ def test_the_decisive_lines_show_the_cause_and_not_its_echo(name: str, known: st
 def test_ray_names_the_node_of_the_failed_worker() -> None:
     assert failed_address(decisive(log("crash_at_load"))) == "10.77.0.11"
     assert failed_address(decisive(log("killed_at_load"))) == "10.77.0.11"
+    for name in ("crash_at_load_on_worker", "killed_at_load_on_worker"):
+        assert failed_address(decisive(log(name))) == "10.77.0.12"
 
 
 def test_a_good_start_has_no_known_failure_and_goes_through_its_phases() -> None:
