@@ -42,6 +42,15 @@ def docker_faults(api_version: str) -> list[str]:
     return [f"Docker is too old (API {api_version}): install 19.03 or newer."]
 
 
+def gpu_faults(planned: int, listing: str) -> list[str]:
+    """Why the host has fewer GPUs than planned; ``listing`` is the output of ``nvidia-smi -L``."""
+    has = sum(line.startswith("GPU ") for line in listing.splitlines())  # the parts of a MIG device are indented
+    if has >= planned:
+        return []
+    missing = f"the host has {has} GPUs (nvidia-smi -L), but plan_gpus is {planned}"
+    return [f"{missing}: lower it, or find the missing ones (dmesg | grep -i nvrm)."]
+
+
 def container_faults(containers: Mapping[str, Mapping[str, Any]], deployment: str) -> list[str]:
     """Containers that bear a planned name but were not made for this deployment; each is left alone."""
     return [

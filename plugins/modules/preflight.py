@@ -10,7 +10,8 @@ module: preflight
 short_description: Check that a host can run its services, before anything starts
 version_added: 0.1.0
 description:
-  - Checks Docker and its Python SDK, that the planned container names are free or ours, and that the planned ports are free.
+  - Checks the number of GPUs, Docker and its Python SDK, that the planned container names are free or ours, and that the
+    planned ports are free.
   - Reports every fault instead of failing at the first, so that all hosts can be reported at once.
 author:
   - lmfleet contributors (@lmfleet)
@@ -23,6 +24,10 @@ options:
     description: Name of the deployment.
     type: str
     required: true
+  gpus:
+    description: GPUs that the host has to have; counted where C(nvidia-smi) is installed.
+    type: int
+    default: 0
   services:
     description: The services planned for this host, each with C(name) and C(listens).
     type: list
@@ -55,6 +60,8 @@ docker:
   type: str
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _preflight as preflight
@@ -73,14 +80,18 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "deployment": {"type": "str", "required": True},
+            "gpus": {"type": "int", "default": 0},
             "services": {"type": "list", "elements": "dict", "required": True},
         },
         supports_check_mode=True,
     )
     _, addresses, _ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
-    result = {"changed": False, "interfaces": preflight.interfaces(addresses), "faults": []}
+    result: dict[str, Any] = {"changed": False, "interfaces": preflight.interfaces(addresses), "faults": []}
+    if module.get_bin_path("nvidia-smi"):
+        _, listing, _ = module.run_command(["nvidia-smi", "-L"])
+        result["faults"] += preflight.gpu_faults(module.params["gpus"], listing)
     if docker is None:
-        result["faults"] = [NO_SDK]
+        result["faults"] += [NO_SDK]
         module.exit_json(**result)
     deployment, services = module.params["deployment"], module.params["services"]
     planned = {service["name"] for service in services}
@@ -89,7 +100,7 @@ def main() -> None:
         version = client.version()
         containers = {c.name: c for c in client.containers.list(all=True, ignore_removed=True) if c.name in planned}
     except docker.errors.DockerException as error:
-        result["faults"] = [NO_DOCKER.format(error=error)]
+        result["faults"] += [NO_DOCKER.format(error=error)]
         module.exit_json(**result)
     running = {name for name, container in containers.items() if container.status == "running"}
     module.exit_json(
@@ -97,6 +108,7 @@ def main() -> None:
             **result,
             "docker": version["Version"],
             "faults": [
+                *result["faults"],
                 *preflight.docker_faults(version["ApiVersion"]),
                 *preflight.container_faults({name: c.labels for name, c in containers.items()}, deployment),
                 *preflight.port_faults(services, running, preflight.listening_ports(preflight.read_tcp_tables())),

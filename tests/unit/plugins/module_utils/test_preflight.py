@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._preflight import (
     container_faults,
     docker_faults,
+    gpu_faults,
     interfaces,
     listening_ports,
     port_faults,
@@ -74,3 +75,10 @@ def test_ports_in_use_are_faults_unless_the_service_itself_has_them() -> None:
     both = port_faults([API, RAY], set(), {8265, 23333})
     assert [fault.split()[1] for fault in both] == ["23333", "8265"]
     assert port_faults([API, RAY], set(), {22}) == []
+
+
+def test_missing_gpus_are_counted_as_nvidia_smi_lists_them() -> None:
+    listing = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA H100 (UUID: 2)\n"
+    assert gpu_faults(2, listing) == []
+    assert "has 2 GPUs (nvidia-smi -L), but plan_gpus is 8" in gpu_faults(8, listing)[0]
+    assert "has 0 GPUs" in gpu_faults(1, "NVIDIA-SMI has failed because it couldn't communicate with the driver.")[0]
