@@ -47,7 +47,7 @@ def gpu_faults(planned: int, listing: str) -> list[str]:
     has = sum(line.startswith("GPU ") for line in listing.splitlines())  # the parts of a MIG device are indented
     if has >= planned:
         return []
-    missing = f"the host has {has} GPUs (nvidia-smi -L), but plan_gpus is {planned}"
+    missing = f"nvidia-smi -L lists {has} of the {planned} GPUs that plan_gpus says"
     return [f"{missing}: lower it, or find the missing ones (dmesg | grep -i nvrm)."]
 
 

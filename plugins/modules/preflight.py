@@ -71,6 +71,7 @@ try:
 except ImportError:
     docker = None
 
+NO_IP = "the command ip is missing, which tells the interface of the cluster address: apt-get install iproute2."
 NO_SDK = "the Docker SDK for Python is missing: apt-get install python3-docker (Debian, Ubuntu), or pip install docker."
 NO_DOCKER = "Docker does not answer ({error}): install and start it (systemctl enable --now docker)."
 
@@ -85,8 +86,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    _, addresses, _ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
-    result: dict[str, Any] = {"changed": False, "interfaces": preflight.interfaces(addresses), "faults": []}
+    result: dict[str, Any] = {"changed": False, "interfaces": {}, "faults": []}
+    if module.get_bin_path("ip"):
+        _, addresses, _ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
+        result["interfaces"] = preflight.interfaces(addresses)
+    else:
+        result["faults"] += [NO_IP]
     if module.get_bin_path("nvidia-smi"):
         _, listing, _ = module.run_command(["nvidia-smi", "-L"])
         result["faults"] += preflight.gpu_faults(module.params["gpus"], listing)

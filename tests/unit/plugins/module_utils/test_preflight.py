@@ -80,5 +80,8 @@ def test_ports_in_use_are_faults_unless_the_service_itself_has_them() -> None:
 def test_missing_gpus_are_counted_as_nvidia_smi_lists_them() -> None:
     listing = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA H100 (UUID: 2)\n"
     assert gpu_faults(2, listing) == []
-    assert "has 2 GPUs (nvidia-smi -L), but plan_gpus is 8" in gpu_faults(8, listing)[0]
-    assert "has 0 GPUs" in gpu_faults(1, "NVIDIA-SMI has failed because it couldn't communicate with the driver.")[0]
+    assert "nvidia-smi -L lists 2 of the 8 GPUs" in gpu_faults(8, listing)[0]
+    assert (
+        "lists 0 of the 1 GPUs"
+        in gpu_faults(1, "NVIDIA-SMI has failed because it couldn't communicate with the driver.")[0]
+    )
