@@ -12,6 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._text import columns
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config
 
 POLL_S = 2.0
@@ -56,7 +57,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 REMEDIES = {
     "engine": "The engine is dead or failing, whatever its /health says: read its container's log on that node, then"
-    " deploy again, which replaces a dead engine with its whole group.",
+    " deploy again, which replaces a dead engine.",
     "connection": "Nothing answers there: see on that node whether the container runs, and from this host whether the"
     " address and port can be reached.",
     "request": "The server refused the request: compare the model's name, the API key and the shapes with"
@@ -75,11 +76,9 @@ def failure_message(result: dict[str, Any]) -> str:
             if not shape["ok"]:
                 rows.append((str(endpoint["rank"]), endpoint["node"], endpoint["url"], shape["name"], shape["error"]))
                 kinds.append(shape["kind"])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     remedies = [REMEDIES[kind] for kind in sorted(set(kinds))]
     head = f"warm-up: {len(kinds)} of {len(result['endpoints'])} ranks failed"
-    return "\n".join([head, *table, *remedies])
+    return "\n".join([head, *columns(rows), *remedies])
 
 
 class ActionModule(ActionBase):

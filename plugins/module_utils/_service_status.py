@@ -12,8 +12,9 @@ import http.client
 import json
 import socket
 import urllib.error
-import urllib.request
 from typing import Any, TypedDict
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
 
 LOG_LINES = 4000
 PROBE_SECONDS = 3.0
@@ -129,12 +130,10 @@ def tcp_status(host: str, port: int) -> str:
 
 def http_status(url: str) -> dict[str, Any]:
     """``{"health": status, "models": [names]}`` of an api_server, or ``{"error": ...}`` while it does not answer."""
-    # Cluster addresses are reached directly, whatever proxy the host is set to use.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/health", timeout=PROBE_SECONDS) as answer:
+        with OPENER.open(f"{url}/health", timeout=PROBE_SECONDS) as answer:
             health = answer.status
-        with opener.open(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:
+        with OPENER.open(f"{url}/v1/models", timeout=PROBE_SECONDS) as answer:
             models = [entry["id"] for entry in json.load(answer)["data"]]
     except urllib.error.HTTPError as error:
         return {"error": f"HTTP {error.code} from {error.url}"}

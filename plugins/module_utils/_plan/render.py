@@ -9,8 +9,8 @@ Secrets are not in a plan, so neither can show one: only the file's name appears
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 
+from .._text import columns
 from .types import Plan, Service
 
 
@@ -23,7 +23,7 @@ def as_table(plan: Plan) -> str:
         f"model  {plan.model}, revision {plan.model_revision}",
         f"url    {plan.url}",
         "",
-        *_columns(
+        *columns(
             [
                 ("NODE", "RANK", "ADDRESS", "INTERFACE", "GPUS", "SERVICES"),
                 *(
@@ -40,7 +40,7 @@ def as_table(plan: Plan) -> str:
             ]
         ),
         "",
-        *_columns(
+        *columns(
             [
                 ("SERVICE", "NODE", "LISTENS", "RESTART", "IDENTITY"),
                 *(
@@ -93,9 +93,3 @@ def _docker_run(service: Service) -> str:
         service.command,
     ]
     return " \\\n  ".join(shlex.join(part) for part in words if part)
-
-
-def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    table = list(rows)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
