@@ -33,14 +33,20 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         _, arguments = self.validate_argument_spec(
-            {"group": {"type": "str", "required": True}, "observed": {"type": "bool", "default": False}}
+            {
+                "group": {"type": "str", "required": True},
+                "topology": {"type": "str", "choices": ["tp", "dpep"]},
+                "observed": {"type": "bool", "default": False},
+            }
         )
         try:
-            return self._plan(arguments["group"], task_vars, observed=arguments["observed"])
+            return self._plan(arguments["group"], arguments["topology"], task_vars, observed=arguments["observed"])
         except PlanError as error:
             return {"failed": True, "changed": False, "msg": str(error)}
 
-    def _plan(self, group: str, task_vars: Mapping[str, Any], *, observed: bool) -> dict[str, Any]:
+    def _plan(
+        self, group: str, topology: str | None, task_vars: Mapping[str, Any], *, observed: bool
+    ) -> dict[str, Any]:
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
         if group not in groups:
             known = [name for name in groups if name not in ("all", "ungrouped")]
@@ -50,7 +56,7 @@ class ActionModule(ActionBase):
         spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
         faults = Faults()
         variables = {node: _variables(node, hostvars[node]) for node in nodes}
-        inputs = read_inputs(spec, variables, faults, f"group {group}")
+        inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology)
         faults.extend(_forks_faults(len(nodes)))
         plan = build_plan(inputs, _observations(nodes, hostvars) if observed else Observations(), faults)
         return {
@@ -76,6 +82,11 @@ def _observations(nodes: list[str], hostvars: Mapping[str, Any]) -> Observations
         run=first("image_observed").get("run"),
         interfaces={
             node: hostvars[node]["preflight_observed"]["interfaces"]
+            for node in nodes
+            if "preflight_observed" in hostvars[node]
+        },
+        sources={
+            node: hostvars[node]["preflight_observed"]["source"]
             for node in nodes
             if "preflight_observed" in hostvars[node]
         },

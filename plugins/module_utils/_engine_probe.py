@@ -10,6 +10,7 @@ a dead one. They are read beside the request, which stays in flight all the time
 
 from __future__ import annotations
 
+import concurrent.futures
 import enum
 import http.client
 import json
@@ -18,6 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,14 +34,14 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class State(str, enum.Enum):
-    """What an engine is found to be."""
+    """What an engine is found to be, the worst first."""
 
-    ALIVE = "alive"
-    BUSY = "busy"
-    LOADING = "loading"
     DEAD = "dead"
     UNREACHABLE = "unreachable"
     UNKNOWN = "unknown"
+    LOADING = "loading"
+    BUSY = "busy"
+    ALIVE = "alive"
 
 
 @dataclass(frozen=True)
@@ -220,3 +222,16 @@ class EngineProbe:
         except ValueError:
             return None
         return str(data["status"]) if isinstance(data, dict) and "status" in data else None
+
+
+def probe_all(probes: Iterable[EngineProbe]) -> dict[str, Verdict]:
+    """URL -> verdict of each engine, all asked at once: a rank may not answer before its peers have been asked."""
+    asked = list(probes)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(asked), 1)) as pool:
+        return dict(zip((probe.url for probe in asked), pool.map(EngineProbe.run, asked)))
+
+
+def worst(verdicts: Mapping[str, Verdict]) -> str:
+    """The URL of the engine that is worst off."""
+    order = list(State)
+    return min(verdicts, key=lambda url: order.index(verdicts[url].state))

@@ -22,9 +22,12 @@ LINE_LENGTH = 320
 
 # Ray and LMDeploy colour their logs and put a source before each line that another process wrote.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_RANK = re.compile(r"^\[rank (?P<rank>\d+)\] ")
+# What the rank program says of a rank that nobody told to end.
+_RANK_ENDED = re.compile(r"^\[rank (?P<rank>\d+)\] lmfleet: rank \d+ .*\bended with\b")
 _SOURCE = re.compile(r"^\([\w:.]+(?: pid=\d+)?(?:, ip=[\d.]+)?\)\s?")
 _ADDRESS = re.compile(r"\bip[=:] ?(?P<ip>\d+\.\d+\.\d+\.\d+)")
-_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit)(?:\(\w+\))?(?:: |:?$)")
+_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?:[A-Z]\w*)?(?:Error|Exception|Exit)(?:\(\w+\))?(?:: |:?$)")
 _ERROR = re.compile(
     r"\b(?:ERROR|ERR|FATAL|CRITICAL)\b|\berror: |^\[[\d :,-]+ [EF] |Termination is unexpected|^\[.*Failed to "
 )
@@ -63,8 +66,19 @@ def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
 
 
 def plain(line: str) -> str:
-    """``line`` without colour, and without the source that Ray puts before it."""
-    return _SOURCE.sub("", _COLOUR.sub("", line)).rstrip()
+    """``line`` without colour, and without the source that the rank program or Ray puts before it."""
+    return _SOURCE.sub("", _COLOUR.sub("", _RANK.sub("", line))).rstrip()
+
+
+def ended_rank(lines: Sequence[str]) -> int | None:
+    """The first DP rank that ended by itself, where the rank program says so."""
+    found = (_RANK_ENDED.match(line) for line in lines)
+    return next((int(match["rank"]) for match in found if match), None)
+
+
+def of_rank(lines: Sequence[str], rank: int) -> list[str]:
+    """The lines that one DP rank wrote."""
+    return [line for line in lines if line.startswith(f"[rank {rank}] ")]
 
 
 def decisive(lines: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,29 @@ def gpu_faults(planned: int, listing: str) -> list[str]:
         return []
     missing = f"nvidia-smi -L lists {has} of the {planned} GPUs that plan_gpus says"
     return [f"{missing}: lower it, or find the missing ones (dmesg | grep -i nvrm)."]
+
+
+def source_address() -> str:
+    """This host's own address on its default route, as LMDeploy and Ray find theirs; empty where there is no route.
+
+    Nothing is sent: connecting a UDP socket only looks the route up.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("8.8.8.8", 80))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def leftover_faults(containers: Mapping[str, Mapping[str, Any]], deployment: str, planned: set[str]) -> list[str]:
+    """Containers of this deployment that the plan no longer has, as after a change of topology: they hold the GPUs."""
+    return [
+        f"the container {name} is of the deployment {deployment}, but not of this plan (another topology?): "
+        "run playbooks/teardown.yml first, or set plan_name to another name."
+        for name, labels in containers.items()
+        if labels.get(DEPLOYMENT_LABEL) == deployment and name not in planned
+    ]
 
 
 def container_faults(containers: Mapping[str, Mapping[str, Any]], deployment: str) -> list[str]:

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ._logs import Phase, decisive, explain, failed_address, phase_of, plain
+from ._logs import Phase, decisive, ended_rank, explain, failed_address, of_rank, phase_of, plain
 
 KEPT_LINES = 4000
 # A worker starts while the head may still be opening its port; after this long the way is blocked.
@@ -35,14 +35,21 @@ class Limits:
 
 
 class HostWait:
-    """The wait of one host for one stage of a plan: ``ray`` (Ray counts every node and GPU) or ``api`` (engines answer)."""
+    """The wait of one host for one stage of its engine's plan.
+
+    ``ray``: Ray counts every node and GPU. ``api``: every rank of the host answers, and where the proxy runs, it lists
+    all ranks of the deployment, as they registered themselves.
+    """
 
     def __init__(self, plan: Mapping[str, Any], host: str, stage: str, limits: Limits) -> None:
         self._plan, self._host, self._stage, self._limits = plan, host, stage, limits
         self._node = next(node for node in plan["nodes"] if node["name"] == host)
         self._is_head = plan["head"] == host
         self._head_address = plan["nodes"][0]["address"]
-        wanted = ("ray",) if stage == "ray" else ("ray", "api")
+        wanted = ("ray",) if stage == "ray" else ("ray", "api", "dp", "proxy")
+        proxy = plan.get("proxy") or {}
+        self._proxy = proxy if stage == "api" and proxy.get("node") == host else {}
+        self._ranks = {each["url"]: each for each in plan["endpoints"] if each["node"] == host}
         self._services = {
             s["name"]: s["service"] for s in plan["services"] if s["node"] == host and s["service"] in wanted
         }
@@ -56,6 +63,8 @@ class HostWait:
         self._counted = False
         self._refusals = 0
         self._tcp_since: float | None = None
+        self._unlisted_since: dict[str, float] = {}
+        self._answering = -1
         self._missing = "nothing was seen yet"
         self._news: list[str] = []
         self.last_progress = 0.0
@@ -79,7 +88,9 @@ class HostWait:
         elif self._stage == "ray":
             asked["tcp"] = [ray]
         else:
-            asked["http"] = [e["url"] for e in self._plan["endpoints"] if e["node"] == self._host]
+            asked["http"] = list(dict.fromkeys([*self._ranks, *self._proxy.get("ranks", [])]))
+            if self._proxy:
+                asked["proxy"] = self._proxy["url"]
         return asked
 
     def take(self, answer: Mapping[str, Any], now: float, progress_elsewhere: float = 0.0) -> None:
@@ -94,7 +105,7 @@ class HostWait:
         if self._stage == "ray":
             self._take_ray(answer, now)
         else:
-            self._take_http(answer)
+            self._take_http(answer, now)
         if not self.failure and not self.ready:
             self._check_limits(now, max(self.last_progress, progress_elsewhere))
 
@@ -137,7 +148,11 @@ class HostWait:
             self.failure = self._diagnosis(name, f"exited with code {status['exit_code']}{killed}")
         elif restarts >= RESTART_LOOP:
             self.failure = self._diagnosis(name, f"restarts in a loop ({restarts} times so far)")
-        elif self._stage == "api" and status["started_at"] != first["started_at"]:
+        elif (
+            self._stage == "api"
+            and self._services[name] != "proxy"  # which only forgets its list
+            and status["started_at"] != first["started_at"]
+        ):
             self.failure = self._diagnosis(
                 name, "was started anew while the engine loads, so the engine has lost its workers"
             )
@@ -145,8 +160,14 @@ class HostWait:
             self.failure = self._diagnosis(name, "cannot come up any more")
 
     def _diagnosis(self, name: str, what: str) -> str:
-        lines = decisive(self._lines[name]) or ["(the log is empty)"]
-        known = explain(lines)
+        log = self._lines[name]
+        rank = ended_rank(log)
+        if rank is not None:
+            log = of_rank(log, rank)
+            gpus: list[int] = next((each["gpus"] for each in self._ranks.values() if each["rank"] == rank), [])
+            what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
+        lines = decisive(log) or ["(the log is empty)"]
+        known = explain(lines) or explain(log, fatal_only=True)
         address = failed_address(lines)
         node = next((n["name"] for n in self._plan["nodes"] if n["address"] == address), None)
         parts = [f"{self._where(name)} {what}."]
@@ -218,19 +239,49 @@ class HostWait:
                 "network that joins them."
             )
 
-    def _take_http(self, answer: Mapping[str, Any]) -> None:
+    def _take_http(self, answer: Mapping[str, Any], now: float) -> None:
+        name = self._plan["served_model_name"]
         waiting = []
-        for url, status in answer["http"].items():
-            name = self._plan["served_model_name"]
+        for url, rank in self._ranks.items():
+            status = answer["http"][url]
             if "error" in status:
-                waiting.append(f"{url}: {status['error']}")
+                waiting.append(f"rank {rank['rank']} at {url}: {status['error']}")
             elif name not in status["models"]:
                 self.failure = (
                     f"{self._host}: {url} serves {', '.join(status['models']) or 'no model'}, but the plan says {name}. "
                     "Something else listens on that port: stop it, or set plan_ports.api."
                 )
+        answering = len(self._ranks) - len(waiting)
+        if answering != self._answering and len(self._ranks) > 1:
+            self._news.append(f"{answering} of {len(self._ranks)} ranks answer")
+            self.last_progress = now
+        self._answering = answering
+        if self._proxy and not self.failure:
+            waiting += self._take_proxy(answer, now)
         self._missing = "; ".join(waiting)
         self.ready = not waiting and not self.failure
+
+    def _take_proxy(self, answer: Mapping[str, Any], now: float) -> list[str]:
+        """What the proxy's list lacks; a rank that answers and is not listed has failed to register, which it tries once."""
+        url, name = self._proxy["url"], self._plan["served_model_name"]
+        if "error" in answer["proxy"]:
+            return [f"the proxy at {url}: {answer['proxy']['error']}"]
+        listed = answer["proxy"]["nodes"]
+        missing = [rank for rank in self._proxy["ranks"] if name not in listed.get(rank, [])]
+        up = {rank for rank in missing if name in answer["http"][rank].get("models", [])}
+        self._unlisted_since = {rank: self._unlisted_since.get(rank, now) for rank in up}
+        failed = [rank for rank, since in self._unlisted_since.items() if now - since >= TCP_GRACE_S]
+        if failed:
+            self.failure = (
+                f"{self._host}: the proxy at {url} does not list {', '.join(failed)} with the model {name}, though it "
+                "answers: a rank registers once, when it comes up, and could not.\n"
+                f"Remedy: check that its host reaches {url}; then run the playbook again: it adds the rank to the list."
+            )
+        strangers = [rank for rank in listed if rank not in self._proxy["ranks"]]
+        return [
+            *([f"the proxy lists {len(listed)} of {len(self._proxy['ranks'])} ranks"] if missing else []),
+            *([f"the proxy lists what is not of the plan: {', '.join(strangers)}"] if strangers else []),
+        ]
 
     # ---- limits
 

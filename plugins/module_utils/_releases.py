@@ -135,6 +135,15 @@ def release_table(release: str | None) -> ReleaseTable:
     return ReleaseTable(release, known, **commands)
 
 
+def at_least(release: str | None, since: str) -> bool:
+    """Whether ``release`` is ``since`` or later; one that nobody knows yet counts as the newest."""
+    return release is None or _numbers(release) >= _numbers(since)
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", release.partition("+")[0])))
+
+
 def _options(command: str, release: str) -> dict[str, Option]:
     order = releases()
     position = order.index(release)

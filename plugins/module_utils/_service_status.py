@@ -8,10 +8,12 @@ Runs on the host. Docker is asked through the Docker SDK for Python (5.0 or newe
 
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import json
 import socket
 import urllib.error
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
@@ -142,3 +144,20 @@ def http_status(url: str) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         return {"error": f"no model list from {url}/v1/models: {error}"}
     return {"health": health, "models": models}
+
+
+def http_statuses(urls: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``http_status`` of each URL, all asked at once."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(urls), 1)) as pool:
+        return dict(zip(urls, pool.map(http_status, urls)))
+
+
+def proxy_status(url: str) -> dict[str, Any]:
+    """``{"nodes": {url: [models]}}`` as the proxy lists them, or ``{"error": ...}``."""
+    try:
+        with OPENER.open(f"{url}/nodes/status", timeout=PROBE_SECONDS) as answer:
+            return {"nodes": {node: list(status["models"]) for node, status in json.load(answer).items()}}
+    except (OSError, http.client.HTTPException) as error:
+        return {"error": str(getattr(error, "reason", error)) or type(error).__name__}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {"error": f"no list of nodes from {url}/nodes/status: {error}"}

@@ -24,6 +24,10 @@ options:
     description: The inventory group whose hosts are the nodes.
     type: str
     required: true
+  topology:
+    description: The topology that the playbook deploys; another one in C(plan_topology) is a fault. Left out, any will do.
+    type: str
+    choices: [tp, dpep]
   observed:
     description:
       - Bind the plan to the facts C(preflight_observed), C(image_observed) and C(model_observed) of the nodes, as far as
@@ -40,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: Nodes, services, endpoints, ports and URL of the deployment, as plain data.
+  description: Nodes, engines, services, endpoints, proxy, ports and URL of the deployment, as plain data.
   returned: success
   type: dict
 shown:

@@ -54,6 +54,10 @@ interfaces:
   description: By interface, its IPv4 addresses.
   returned: success
   type: dict
+source:
+  description: The host's own address on its default route, empty where it has none.
+  returned: success
+  type: str
 docker:
   description: Version of the Docker engine.
   returned: when Docker answers
@@ -86,7 +90,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    result: dict[str, Any] = {"changed": False, "interfaces": {}, "faults": []}
+    result: dict[str, Any] = {"changed": False, "interfaces": {}, "source": preflight.source_address(), "faults": []}
     if module.get_bin_path("ip"):
         _, addresses, _ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
         result["interfaces"] = preflight.interfaces(addresses)
@@ -103,10 +107,11 @@ def main() -> None:
     try:
         client = docker.from_env()
         version = client.version()
-        containers = {c.name: c for c in client.containers.list(all=True, ignore_removed=True) if c.name in planned}
+        everything = {c.name: c for c in client.containers.list(all=True, ignore_removed=True)}
     except docker.errors.DockerException as error:
         result["faults"] += [NO_DOCKER.format(error=error)]
         module.exit_json(**result)
+    containers = {name: container for name, container in everything.items() if name in planned}
     running = {name for name, container in containers.items() if container.status == "running"}
     module.exit_json(
         **{
@@ -116,6 +121,7 @@ def main() -> None:
                 *result["faults"],
                 *preflight.docker_faults(version["ApiVersion"]),
                 *preflight.container_faults({name: c.labels for name, c in containers.items()}, deployment),
+                *preflight.leftover_faults({name: c.labels for name, c in everything.items()}, deployment, planned),
                 *preflight.port_faults(services, running, preflight.listening_ports(preflight.read_tcp_tables())),
             ],
         }

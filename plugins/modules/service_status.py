@@ -37,6 +37,9 @@ options:
     type: list
     elements: str
     default: []
+  proxy:
+    description: Base URL of LMDeploy's proxy, when its list is wanted.
+    type: str
   ray_container:
     description: The container in which Ray's head runs, when its members are wanted.
     type: str
@@ -73,6 +76,10 @@ http:
   description: By URL, C(health) and C(models), or C(error).
   returned: success
   type: dict
+proxy:
+  description: C(nodes), by URL the models that the proxy has them listed with; or C(error).
+  returned: when O(proxy) is given
+  type: dict
 ray:
   description: C(nodes), each with C(address), C(alive) and C(gpus), and C(given); or C(error).
   returned: when O(ray_container) is given
@@ -97,6 +104,7 @@ def main() -> None:
             "measure": {"type": "bool", "default": False},
             "tcp": {"type": "list", "elements": "str", "default": []},
             "http": {"type": "list", "elements": "str", "default": []},
+            "proxy": {"type": "str"},
             "ray_container": {"type": "str"},
             "ray_address": {"type": "str"},
             "ray_claim": {"type": "int", "default": 0},
@@ -124,8 +132,10 @@ def main() -> None:
         "changed": False,
         "containers": containers,
         "tcp": {target: status.tcp_status(*_host_port(target)) for target in asked["tcp"]},
-        "http": {url: status.http_status(url) for url in asked["http"]},
+        "http": status.http_statuses(asked["http"]),
     }
+    if asked["proxy"]:
+        result["proxy"] = status.proxy_status(asked["proxy"])
     if ray is not None:
         result["ray"] = ray
     module.exit_json(**result)

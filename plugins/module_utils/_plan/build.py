@@ -1,11 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inputs and observations -> the plan, for tensor parallelism over Ray.
-
-The containers of one TP engine: ``ray`` on every node (the head's first, workers join it), then ``api`` on the head,
-which shares Ray's session directory and the host's PID namespace.
-"""
+"""Inputs and observations -> the plan. What the two topologies differ in is in ``tp.py`` and ``dpep.py``."""
 
 from __future__ import annotations
 
@@ -13,38 +9,29 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._releases import ReleaseTable, option_name, release_table, resolve_image, unknown_to_image
+from .._releases import Command, at_least, option_name, release_table, resolve_image, unknown_to_image
+from . import dpep, tp
 from .inputs import Inputs
-from .types import REFUSED, Endpoint, Faults, Image, Mount, Node, Plan, PlanError, Secret, Service
+from .services import proxy_service
+from .types import REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
 
-HF_CACHE = "/root/.cache/huggingface"
-RAY_TMP = "/tmp/ray"  # noqa: S108 - Ray's own session directory inside the containers
-RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the token is, not what it is
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - LMDeploy's own default: clients may be on another network than the cluster
-# Compiled kernels are worth minutes at every start: they are kept on the host.
-KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
-# Options of api_server that the plan computes, and the variable to set instead.
+# Options of api_server that the plan computes in every topology, and the variable to set instead.
 OWNED_OPTIONS = {
-    "--backend": "nothing: TP over Ray needs the pytorch backend",
-    "--tp": "plan_tp",
-    "--dp": "nothing: this topology has one engine",
-    "--ep": "nothing: this topology has one engine",
-    "--nnodes": "nothing: Ray places the workers",
-    "--node-rank": "nothing: Ray places the workers",
-    "--server-port": "plan_ports.api",
     "--model-name": "plan_served_model_name",
     "--revision": "plan_model_revision",
     "--api-keys": "nothing: a key on a command line is readable by everyone on the host",
-    "--proxy-url": "nothing: the proxy is not part of this topology",
+    "--proxy-url": "plan_proxy",
 }
-# Enough to refuse a wrong tp before a host is touched; after the model check the hosts' own config.json decides.
-ATTENTION_HEADS = {
-    "deepseek-ai/DeepSeek-V3": 128,
-    "deepseek-ai/DeepSeek-V3-0324": 128,
-    "deepseek-ai/DeepSeek-V3.1": 128,
-    "deepseek-ai/DeepSeek-R1": 128,
-    "deepseek-ai/DeepSeek-R1-0528": 128,
+OWNED_PROXY_OPTIONS = {
+    "--server-name": "nothing: the proxy listens on all addresses of the head",
+    "--server-port": "plan_ports.proxy",
+    "--routing-strategy": "plan_routing_strategy",
+    "--strategy": "plan_routing_strategy",
+    "--api-keys": OWNED_OPTIONS["--api-keys"],
 }
+# Before, the template was chosen by the model's path, and a path that says nothing got one that cannot chat.
+TEMPLATE_FROM_MODEL_SINCE = "0.10.0"
+TEMPLATES = {"DeepseekV3ForCausalLM": "deepseek-v3"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,52 +39,84 @@ class Observations:
     """What was asked of hosts and image; every part may be missing, which leaves the plan unverified there.
 
     ``image`` is the probe's answer, ``run`` the reference by digest, ``interfaces`` maps a node to its interfaces and
-    their IPv4 addresses, ``model_config`` is the hosts' config.json.
+    their IPv4 addresses, ``sources`` to its own address on its default route, ``model_config`` is the hosts' config.json.
     """
 
     image: Mapping[str, Any] | None = None
     run: str | None = None
     interfaces: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model_config: Mapping[str, Any] | None = None
 
 
 def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
     """Compute the plan. Raises ``PlanError`` with all of ``faults`` and what inputs and observations show together."""
     image = _image(inputs, seen, faults)
-    nodes = [_bind_interface(node, seen, faults) for node in inputs.nodes]
-    tp = inputs.tp or sum(node.gpus for node in nodes)
-    faults.extend(_tp_faults(inputs, nodes, tp, seen))
-    table = release_table(image.release) if image else None
-    options = _api_options(inputs, table, seen, faults)
+    inputs = dataclasses.replace(inputs, nodes=[_bind_interface(node, seen, faults) for node in inputs.nodes])
+    engines = (
+        tp.engines(inputs, seen.model_config, faults)
+        if inputs.topology == "tp"
+        else dpep.engines(inputs, image, faults)
+    )
+    if image and seen.image and inputs.topology == "dpep":
+        dpep.check_observed(inputs, engines[0], image, seen.image, seen.sources, faults)
+    table = release_table(image.release if image else None)
+    arguments = _api_arguments(inputs, table.api_server, seen, faults)
+    proxy_arguments = _proxy_arguments(inputs, table.proxy, seen, faults)
     if faults.listed() or image is None:
         what = "The plan does not fit what the hosts and the image are" if seen.interfaces else REFUSED
         raise PlanError(faults.listed(), what)
 
     token = bool(seen.image["ray_token_auth"]) if seen.image else True
-    bound = dataclasses.replace(inputs, nodes=nodes)
-    head = nodes[0]
-    url = f"http://{head.address}:{inputs.ports.api}"
+    head = inputs.nodes[0]
+    services, endpoints = _services(inputs, image, engines, arguments, proxy_arguments, token)
+    proxy = Proxy(head.name, _proxy_url(inputs), [each.url for each in endpoints]) if inputs.proxy else None
     return Plan(
         name=inputs.name,
         topology=inputs.topology,
+        launcher=inputs.launcher if inputs.topology == "dpep" else None,
         model=inputs.model,
         served_model_name=inputs.served_model_name,
         model_revision=inputs.model_revision,
         image=image,
-        tp=tp,
         head=head.name,
-        nodes=nodes,
+        engines=engines,
+        nodes=inputs.nodes,
         ports=inputs.ports,
-        services=[
-            *(_ray_service(bound, image, node, token) for node in nodes),
-            _api_service(bound, image, head, tp, options, token),
-        ],
-        endpoints=[Endpoint(rank=0, node=head.name, url=url)],
-        url=url,
+        services=services,
+        endpoints=endpoints,
+        proxy=proxy,
+        url=proxy.url if proxy else endpoints[0].url,
         ray_token_auth=token,
-        unverified=_unverified(inputs, image, nodes, seen),
-        warnings=_warnings(inputs, image, nodes, tp),
+        unverified=_unverified(inputs, image, engines, seen),
+        warnings=_warnings(inputs, image, engines),
     )
+
+
+def _services(
+    inputs: Inputs,
+    image: Image,
+    engines: Sequence[Engine],
+    arguments: Sequence[str],
+    proxy_arguments: Sequence[str],
+    token: bool,
+) -> tuple[list[Service], list[Endpoint]]:
+    """Every container in the order of its start, and every rank; TP engines are counted as ranks of the deployment."""
+    services = [proxy_service(inputs, image, inputs.nodes[0], proxy_arguments)] if inputs.proxy else []
+    endpoints: list[Endpoint] = []
+    for engine in engines:
+        found, answers = (
+            tp.services(inputs, image, engine, arguments, token)
+            if inputs.topology == "tp"
+            else dpep.services(inputs, image, engine, arguments, token)
+        )
+        services += found
+        endpoints += [dataclasses.replace(each, rank=len(endpoints) + n) for n, each in enumerate(answers)]
+    return services, endpoints
+
+
+def _proxy_url(inputs: Inputs) -> str:
+    return f"http://{inputs.nodes[0].address}:{inputs.ports.proxy}"
 
 
 def _image(inputs: Inputs, seen: Observations, faults: Faults) -> Image | None:
@@ -133,184 +152,111 @@ def _bind_interface(node: Node, seen: Observations, faults: Faults) -> Node:
     return dataclasses.replace(node, interface=node.interface or owner)
 
 
-def _tp_faults(inputs: Inputs, nodes: list[Node], tp: int, seen: Observations) -> list[str]:
-    if any(node.gpus < 1 for node in nodes):  # refused already
-        return []
-    faults = []
-    gpus = sum(node.gpus for node in nodes)
-    if tp > gpus:
-        shares = ", ".join(f"{node.name} {node.gpus}" for node in nodes)
-        faults.append(
-            f"plan_tp is {tp}, but the plan has {gpus} GPUs ({shares}): lower plan_tp, or raise plan_gpus or add nodes."
-        )
-    config = seen.model_config or {}
-    heads = config.get("num_attention_heads") or ATTENTION_HEADS.get(inputs.model)
-    if isinstance(heads, int) and heads % tp:
-        fitting = [n for n in range(1, gpus + 1) if heads % n == 0]
-        faults.append(
-            f"plan_tp is {tp}{'' if inputs.tp else ' (the sum of plan_gpus)'}, which does not divide the {heads} "
-            f"attention heads of {inputs.model}: set plan_tp to one of {', '.join(map(str, fitting))}."
-        )
-    return faults
-
-
-def _api_options(inputs: Inputs, table: ReleaseTable | None, seen: Observations, faults: Faults) -> list[str]:
-    """The user's api_server options as arguments; a fault names each one that the release or the image does not take."""
-    if table is None:
-        return []
-    what = "plan_api_server_options"
+def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
+    """The arguments that every api_server gets, the user's options among them."""
     given = inputs.api_server_options
+    owned = {**OWNED_OPTIONS, **(tp if inputs.topology == "tp" else dpep).OWNED_OPTIONS}
+    if inputs.proxy:
+        owned["--server-name"] = "plan_cluster_address: the proxy is told this address"
+    defaults: dict[str, Any] = dict(dpep.DEFAULT_OPTIONS) if inputs.topology == "dpep" else {}
+    template = _chat_template(inputs, command.release, seen)
+    if template:
+        defaults["chat_template"] = template
+    computed = [
+        *(["--revision", inputs.model_revision] if not inputs.model.startswith("/") else []),
+        *("--model-name", inputs.served_model_name),
+        *(["--proxy-url", _proxy_url(inputs)] if inputs.proxy else []),
+    ]
+    options = _with_defaults(given, defaults)
+    return [*computed, *_options("plan_api_server_options", command, options, owned, seen, faults)]
+
+
+def _proxy_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
+    if not inputs.proxy:
+        if inputs.proxy_options:
+            faults.add("plan_proxy_options is set, but there is no proxy: set plan_proxy: true, or take it out.")
+        return []
+    observed = (seen.image or {}).get("proxy_options") or []
+    old = "--strategy" in (observed or command)
+    options = _with_defaults(inputs.proxy_options, {"disable_cache_status": True})
+    strategy = ["--strategy" if old else "--routing-strategy", inputs.routing_strategy]
+    return [*strategy, *_options("plan_proxy_options", command, options, OWNED_PROXY_OPTIONS, seen, faults)]
+
+
+def _with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Options may be written with - or _: a default gives way to either."""
+    names = {option_name(key) for key in given}
+    return {**{key: value for key, value in defaults.items() if option_name(key) not in names}, **given}
+
+
+def _options(
+    what: str,
+    command: Command,
+    given: Mapping[str, Any],
+    owned: Mapping[str, str],
+    seen: Observations,
+    faults: Faults,
+) -> list[str]:
+    """Options as arguments; a fault names each one that the plan computes, or that the release or the image does not take."""
     for key in given:
         name = option_name(key)
-        if name in OWNED_OPTIONS:
-            faults.add(f"{what}: {key} is computed by the plan; set {OWNED_OPTIONS[name]}.")
-    own = {key: value for key, value in given.items() if option_name(key) not in OWNED_OPTIONS}
-    wrong = table.api_server.check(own)
+        if name in owned:
+            faults.add(f"{what}: {key} is computed by the plan; set {owned[name]}.")
+    own = {key: value for key, value in given.items() if option_name(key) not in owned}
+    wrong = command.check(own)
     faults.extend(f"{what}: {fault}" for fault in wrong)
     if wrong:
         return []
-    arguments = table.api_server.argv(own)
-    if seen.image and seen.image.get("api_server_options"):
+    arguments = command.argv(own)
+    observed = (seen.image or {}).get(f"{command.name}_options")
+    if observed:
         faults.extend(
-            f"{what}: the api_server in the image (LMDeploy {seen.image.get('lmdeploy')}) does not know {name}: "
+            f"{what}: the {command.name} in the image (LMDeploy {command.release}) does not know {name}: "
             "remove it, or set plan_image to a release that has it."
-            for name in unknown_to_image(arguments, seen.image["api_server_options"])
+            for name in unknown_to_image(arguments, observed)
         )
     return arguments
 
 
-def _ray_service(inputs: Inputs, image: Image, node: Node, token: bool) -> Service:
-    ports = inputs.ports
-    head = inputs.nodes[0]
-    where = (
-        [
-            *("--head", "--port", str(ports.ray)),
-            *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports.ray_dashboard)),
-        ]
-        if node.is_head
-        else ["--address", f"{head.address}:{ports.ray}"]
-    )
-    command = [
-        *("ray", "start", "--block", *where),
-        *("--node-ip-address", node.address),
-        *("--num-gpus", str(node.gpus)),
-        *("--node-manager-port", str(ports.ray_node_manager)),
-        *("--object-manager-port", str(ports.ray_object_manager)),
-        *("--runtime-env-agent-port", str(ports.ray_runtime_env_agent)),
-        *("--metrics-export-port", str(ports.ray_metrics)),
-        *("--dashboard-agent-listen-port", str(ports.ray_dashboard_agent)),
-        *("--dashboard-agent-grpc-port", str(ports.ray_dashboard_agent_grpc)),
-        *("--min-worker-port", str(ports.ray_worker_first)),
-        *("--max-worker-port", str(ports.ray_worker_last)),
-        "--disable-usage-stats",
-    ]
-    listens = [
-        *([ports.ray, ports.ray_dashboard] if node.is_head else []),
-        *(ports.ray_node_manager, ports.ray_object_manager, ports.ray_runtime_env_agent, ports.ray_metrics),
-        *(ports.ray_dashboard_agent, ports.ray_dashboard_agent_grpc),
-    ]
-    return _service(inputs, image, node, "ray", command, {}, listens, "unless-stopped", token)
+def _chat_template(inputs: Inputs, release: str | None, seen: Observations) -> str | None:
+    """The template to name, where this release would choose one that cannot chat."""
+    path = inputs.model.lower()
+    if at_least(release, TEMPLATE_FROM_MODEL_SINCE) or "deepseek-v3" in path or "deepseek-r1" in path:
+        return None
+    architectures = (seen.model_config or {}).get("architectures") or [""]
+    return TEMPLATES.get(str(architectures[0]))
 
 
-def _api_service(inputs: Inputs, image: Image, head: Node, tp: int, options: list[str], token: bool) -> Service:
-    command = [
-        *("lmdeploy", "serve", "api_server", inputs.model),
-        *("--backend", "pytorch"),
-        *("--tp", str(tp)),
-        *(["--revision", inputs.model_revision] if not inputs.model.startswith("/") else []),
-        *("--model-name", inputs.served_model_name),
-        *([] if any(word.startswith("--server-name") for word in options) else ["--server-name", ANY_ADDRESS]),
-        *("--server-port", str(inputs.ports.api)),
-        *options,
-    ]
-    environment = {"RAY_ADDRESS": f"{head.address}:{inputs.ports.ray}"}
-    listens = [inputs.ports.api, inputs.ports.torch]
-    # No restart: one service alone can never rejoin its group, and a crash while loading would load for ever.
-    return _service(inputs, image, head, "api", command, environment, listens, "no", token)
-
-
-def _service(
-    inputs: Inputs,
-    image: Image,
-    node: Node,
-    service: str,
-    command: list[str],
-    environment: dict[str, str],
-    listens: list[int],
-    restart_policy: str,
-    token: bool,
-) -> Service:
-    """What all containers of a TP engine have in common."""
-    home = f"{node.state_dir}/{inputs.name}"
-    caches = {f"{home}/{name}": target for name, target in KERNEL_CACHES.items()}
-    return Service(
-        service=service,
-        node=node.name,
-        name=f"{inputs.name}-{service}",
-        group=f"{inputs.name}-tp",
-        image=image.run,
-        command=command,
-        environment={
-            **_node_environment(inputs, node),
-            **environment,
-            **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": RAY_TOKEN_PATH} if token else {}),
-            **inputs.environments[node.name],
-        },
-        mounts=[
-            *(Mount(source, target) for source, target in caches.items()),
-            Mount(node.hf_home, HF_CACHE),
-            Mount(f"{home}/ray", RAY_TMP),
-            *inputs.extra_mounts,
-        ],
-        restart_policy=restart_policy,
-        pid_mode="host",
-        privileged=inputs.privileged,
-        gpus=True,
-        listens=listens,
-        secrets=[Secret("ray_token", f"{home}/secrets/ray_token", RAY_TOKEN_PATH)] if token else [],
-        directories=[*caches, f"{home}/ray"],
-    )
-
-
-def _node_environment(inputs: Inputs, node: Node) -> dict[str, str]:
-    """Set on every container of every node: Ray's workers inherit the raylet's environment, not the api_server's."""
-    head = inputs.nodes[0]
-    interface = node.interface or f"<interface of {node.address}>"
-    direct = ",".join(["localhost", "127.0.0.1", *(each.address for each in inputs.nodes)])
-    return {
-        "GLOO_SOCKET_IFNAME": interface,
-        "NCCL_SOCKET_IFNAME": interface,
-        "TP_SOCKET_IFNAME": interface,
-        "LMDEPLOY_DIST_MASTER_ADDR": head.address,
-        "LMDEPLOY_DIST_MASTER_PORT": str(inputs.ports.torch),
-        "HF_HUB_OFFLINE": "1",
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-    }
-
-
-def _unverified(inputs: Inputs, image: Image, nodes: list[Node], seen: Observations) -> list[str]:
+def _unverified(inputs: Inputs, image: Image, engines: Sequence[Engine], seen: Observations) -> list[str]:
     notes = []
     if not seen.image:
         release = f"LMDeploy {image.release} by its tag" if image.release else "not known from its tag"
         notes.append(f"release of {image.reference}: {release}; the image is asked after the pull")
         notes.append("Ray's token authentication: planned; left out where the image's Ray does not know it")
+        if engines[0].ep > 1:
+            notes.append(
+                "what expert parallelism needs (DeepEP, DeepGEMM or dlBLAS); the image is asked after the pull"
+            )
     notes.extend(
-        f"{node.name}: interface of {node.address}; the host is asked" for node in nodes if node.interface is None
+        f"{node.name}: interface of {node.address}; the host is asked"
+        for node in inputs.nodes
+        if node.interface is None
     )
     if seen.model_config is None:
         notes.append(f"model files of {inputs.model}; every host is asked")
     return notes
 
 
-def _warnings(inputs: Inputs, image: Image, nodes: list[Node], tp: int) -> list[str]:
+def _warnings(inputs: Inputs, image: Image, engines: Sequence[Engine]) -> list[str]:
     warnings = []
     if image.moving:
         warnings.append(
             f"plan_image {inputs.image} is a moving tag ({image.reference}): nodes pulled on different days differ. "
             "Pin a release or a digest."
         )
-    gpus = sum(node.gpus for node in nodes)
-    if tp < gpus:
-        warnings.append(f"plan_tp {tp} leaves {gpus - tp} of {gpus} GPUs idle.")
+    warnings.extend(
+        f"plan_tp {engine.tp} leaves {engine.gpus - engine.tp} of {engine.gpus} GPUs idle."
+        for engine in engines
+        if inputs.topology == "tp" and engine.tp < engine.gpus
+    )
     return warnings

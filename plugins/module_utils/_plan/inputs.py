@@ -9,7 +9,7 @@ import dataclasses
 import ipaddress
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -28,6 +28,10 @@ REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SECRET_NAME = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_?key|access_?key|credentials?)$")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HIGHEST_PORT = 65535
+DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
+# A DP rank's Ray is its own, on ports that it finds by itself.
+PORTS_OF = {"dpep": DP_PORTS, "tp": frozenset(Ports.__dataclass_fields__) - {"dp_master"}}
+PLAYBOOKS = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +45,16 @@ class Inputs:
     served_model_name: str
     image: str
     tp: int
+    dp: int
+    ep: int
+    launcher: str
+    proxy: bool
+    routing_strategy: str
     nodes: list[Node]
     environments: dict[str, dict[str, str]]
     ports: Ports
     api_server_options: dict[str, Any]
+    proxy_options: dict[str, Any]
     privileged: bool
     extra_mounts: list[Mount]
 
@@ -54,11 +64,14 @@ def read_inputs(
     variables: Mapping[str, Mapping[str, Any]],
     faults: Faults,
     group: str = "the group",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    topology: str | None = None,
 ) -> Inputs:
     """Check the variables of every node and bring them into one shape; what is wrong goes to ``faults``.
 
     ``spec`` is the argument spec of the role ``plan``, ``variables`` maps each node's name, in inventory order, to its
-    ``plan_*`` variables. A value that is no use is replaced by the default, so that later checks find only real faults.
+    ``plan_*`` variables, ``groups`` are the inventory's, and ``topology`` is the one that the playbook deploys. A value
+    that is no use is replaced by the default, so that later checks find only real faults.
     Raises ``PlanError`` where there is no node at all.
     """
     if not variables:
@@ -67,13 +80,19 @@ def read_inputs(
     faults.extend(_disagreements(values))
     deployment = next(iter(values.values()))
     faults.extend(_deployment_faults(deployment, list(values)))
+    if topology and topology != deployment["plan_topology"]:
+        faults.add(
+            f"plan_topology is {deployment['plan_topology']} for {group}, but this playbook deploys {topology}: "
+            f"set plan_topology: {topology} in the group's variables, or run {PLAYBOOKS[deployment['plan_topology']]}."
+        )
     owners: dict[str, str] = {}
     for name, node in values.items():
         faults.extend(_node_faults(name, node, owners), name)
-    ports = _ports(deployment["plan_ports"] or {}, faults)
+    ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
 
     head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
     order = [head, *(name for name in values if name != head)]
+    engines = _engines(deployment, order, groups or {}, faults)
     return Inputs(
         name=deployment["plan_name"],
         topology=deployment["plan_topology"],
@@ -82,9 +101,15 @@ def read_inputs(
         served_model_name=deployment["plan_served_model_name"] or deployment["plan_model"],
         image=deployment["plan_image"],
         tp=max(deployment["plan_tp"], 0),
+        dp=max(deployment["plan_dp"], 0),
+        ep=max(deployment["plan_ep"], 0),
+        launcher=deployment["plan_launcher"],
+        proxy=deployment["plan_proxy"] or deployment["plan_topology"] == "dpep" or len(engines) > 1,
+        routing_strategy=deployment["plan_routing_strategy"],
         nodes=[
             Node(
                 name=name,
+                engine=engine,
                 rank=rank,
                 address=values[name]["plan_cluster_address"],
                 gpus=values[name]["plan_gpus"],
@@ -92,11 +117,13 @@ def read_inputs(
                 hf_home=posixpath.normpath(values[name]["plan_hf_home"]),
                 state_dir=posixpath.normpath(values[name]["plan_state_dir"]),
             )
-            for rank, name in enumerate(order)
+            for engine, members in engines.items()
+            for rank, name in enumerate(members)
         ],
         environments={name: _environment(values[name]["plan_environment"]) for name in order},
         ports=ports,
         api_server_options=dict(deployment["plan_api_server_options"]),
+        proxy_options=dict(deployment["plan_proxy_options"]),
         privileged=deployment["plan_privileged"],
         extra_mounts=[Mount(**mount) for mount in deployment["plan_extra_mounts"]],
     )
@@ -151,8 +178,15 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
         faults.append(
             f"plan_model {model!r} is neither a Hugging Face repository id (owner/name) nor an absolute path."
         )
-    if deployment["plan_tp"] < 0:
-        faults.append(f"plan_tp is {deployment['plan_tp']}: give 0 for all GPUs of the plan, or their number.")
+    faults.extend(
+        f"{key} is {deployment[key]}: give 0 for {zero}, or a number."
+        for key, zero in {
+            "plan_tp": "all GPUs of an engine (1 in DP+EP)",
+            "plan_dp": "all GPUs of the plan",
+            "plan_ep": "plan_dp",
+        }.items()
+        if deployment[key] < 0
+    )
     for mount in deployment["plan_extra_mounts"]:
         faults.extend(
             f"plan_extra_mounts: {side} {mount[side]!r} is not an absolute path: "
@@ -201,15 +235,60 @@ def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str
     return []
 
 
-def _ports(given: Mapping[str, Any], faults: Faults) -> Ports:
+def _engines(
+    deployment: Mapping[str, Any], order: list[str], groups: Mapping[str, Sequence[str]], faults: Faults
+) -> dict[str, list[str]]:
+    """Engine -> its nodes, head first: one over all of them, or one for each group of ``plan_replicas``."""
+    replicas = deployment["plan_replicas"]
+    if not replicas:
+        return {deployment["plan_name"]: order}
+    if deployment["plan_topology"] != "tp":
+        faults.add("plan_replicas is for TP engines; DP+EP is one engine over all nodes: leave it empty.")
+    engines: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
+    for replica in replicas:
+        if replica not in groups:
+            faults.add(
+                f"plan_replicas names {replica!r}, which is no group of the inventory{did_you_mean(replica, groups)}."
+            )
+            continue
+        members = [node for node in order if node in groups[replica]]
+        name = f"{deployment['plan_name']}-{replica.replace('_', '-')}"
+        if name in engines:
+            faults.add(f"plan_replicas: {replica} and another group are both called {name}: rename one of them.")
+            continue
+        if not members:
+            faults.add(f"plan_replicas: the group {replica} has no node of the plan.")
+            continue
+        faults.extend(
+            f"{node} is in two groups of plan_replicas, {owners[node]} and {replica}: a node has one engine."
+            for node in members
+            if node in owners
+        )
+        owners.update(dict.fromkeys(members, replica))
+        engines[name] = members
+    left = [node for node in order if node not in owners]
+    if left:
+        faults.add(f"{', '.join(left)}: in no group of plan_replicas: put every node of the plan into one.")
+    # The head's engine first: the plan's head is the first of all.
+    return dict(sorted(engines.items(), key=lambda engine: order[0] not in engine[1])) or {
+        deployment["plan_name"]: order
+    }
+
+
+def _ports(given: Mapping[str, Any], topology: str, faults: Faults) -> Ports:
     ports = dataclasses.replace(Ports(), **{key: value for key, value in given.items() if value is not None})
     owners: dict[int, str] = {}
     for key, port in dataclasses.asdict(ports).items():
+        if key not in PORTS_OF[topology]:
+            continue
         if not 1 <= port <= HIGHEST_PORT:
             faults.add(f"plan_ports.{key} is {port}: a port lies in 1..{HIGHEST_PORT}.")
         elif port in owners:
             faults.add(f"plan_ports.{key} and plan_ports.{owners[port]} are both {port}: each needs its own.")
         owners.setdefault(port, key)
+    if topology != "tp":
+        return ports
     first, last = ports.ray_worker_first, ports.ray_worker_last
     if first > last:
         faults.add(f"plan_ports.ray_worker_first ({first}) is above plan_ports.ray_worker_last ({last}).")

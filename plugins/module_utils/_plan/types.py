@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 REFUSED = "The plan was refused before any host was touched"
@@ -49,11 +49,14 @@ class Faults:
 class Ports:
     """Every TCP port of a deployment, all on the cluster address of the node that listens there.
 
-    The Ray ports are listened on by every node; ``api`` and ``torch`` by the head alone.
+    ``api`` is that of TP's api_server and of DP rank 0, from which those of the other ranks are counted. The Ray ports
+    are listened on by every node of a TP engine; ``proxy``, ``torch`` and ``dp_master`` by the head alone.
     """
 
     api: int = 23333
+    proxy: int = 8000
     torch: int = 29500
+    dp_master: int = 29555
     ray: int = 6379
     ray_node_manager: int = 6380
     ray_object_manager: int = 6381
@@ -101,9 +104,10 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A GPU host. ``rank`` is its place in the group, 0 is the head; ``gpus`` is a count."""
+    """A GPU host. ``rank`` is its place in its engine, 0 is the engine's head; ``gpus`` is a count."""
 
     name: str
+    engine: str
     rank: int
     address: str
     gpus: int
@@ -117,12 +121,42 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
+class Engine:
+    """One engine over some of the nodes: a TP engine, or all ranks of DP+EP. They live and die together.
+
+    ``nodes`` are names, the head's first; ``tp``, ``dp`` and ``ep`` are the sizes that LMDeploy is given.
+    """
+
+    name: str
+    head: str
+    nodes: list[str]
+    gpus: int
+    tp: int
+    dp: int = 1
+    ep: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where one engine answers. ``url`` has no ``/v1``."""
+    """Where one rank answers: a DP rank, or a whole TP engine.
+
+    ``url`` has no ``/v1``; ``gpus`` are indices on the node; ``container`` is the one whose log the rank writes to.
+    """
 
     rank: int
     node: str
     url: str
+    gpus: list[int]
+    container: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Proxy:
+    """The one URL in front of several ranks; ``node`` is where it runs, ``ranks`` are the URLs that it has to list."""
+
+    node: str
+    url: str
+    ranks: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,16 +196,18 @@ class Plan:
 
     name: str
     topology: str
+    launcher: str | None
     model: str
     served_model_name: str
     model_revision: str
     image: Image
-    tp: int
     head: str
+    engines: list[Engine]
     nodes: list[Node]
     ports: Ports
     services: list[Service]
     endpoints: list[Endpoint]
+    proxy: Proxy | None
     url: str
     ray_token_auth: bool
     unverified: list[str]
@@ -189,6 +225,17 @@ class Plan:
             entry["identity"] = service.identity
         data["identity"] = digest_of(data)
         return data
+
+
+def engine_plan(plan: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """The part of a plan (as plain data) that is the engine of ``host``: a plan of that engine alone.
+
+    ``head``, ``nodes``, ``services``, ``endpoints`` and ``gpus`` are the engine's, and ``tp``, ``dp`` and ``ep`` its sizes.
+    """
+    engine = next(each for each in plan["engines"] if host in each["nodes"])
+    own = {key: [part for part in plan[key] if part["node"] in engine["nodes"]] for key in ("services", "endpoints")}
+    nodes = [node for node in plan["nodes"] if node["name"] in engine["nodes"]]
+    return {**plan, **own, "nodes": nodes, **{key: engine[key] for key in ("head", "gpus", "tp", "dp", "ep")}}
 
 
 def digest_of(data: Any) -> str:

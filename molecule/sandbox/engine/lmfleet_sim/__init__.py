@@ -18,7 +18,7 @@ from lmfleet_sim.hooks import ImportHooks
 from lmfleet_sim.settings import Settings, SettingsError
 
 # The simulator's module for each LMDeploy release: it is cut along that release's own functions, so no other will do.
-RELEASES = {"0.18.0": "lmfleet_sim.v0_18"}
+RELEASES = {"0.8.0": "lmfleet_sim.v0_8", "0.9.2.post1": "lmfleet_sim.v0_8", "0.18.0": "lmfleet_sim.v0_18"}
 
 
 class UnsupportedRelease(ImportError):

@@ -28,6 +28,7 @@ class Settings:
         prefill_tokens_per_s: prompt tokens that a prefill takes in per second.
         load_s: seconds that loading the weights takes, spread evenly over the shards.
         faults: comma-separated ``kind@rank[:requests]``; docs/sandbox.md lists the kinds.
+        shallow: 1 has a rank run in one process, so that many fit; see v0_18_shallow.py. Only for LMDeploy 0.18.0.
     """
 
     gpus: int = 8
@@ -35,6 +36,7 @@ class Settings:
     prefill_tokens_per_s: float = 50_000.0
     load_s: float = 2.0
     faults: tuple[Fault, ...] = ()
+    shallow: bool = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -89,10 +91,17 @@ def _faults(text: str) -> tuple[Fault, ...]:
     return tuple(Fault.parse(part.strip()) for part in text.split(",") if part.strip())
 
 
+def _switch(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError(f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
 _PARSERS = {
     "gpus": _gpus,
     "step_s": _seconds,
     "prefill_tokens_per_s": _rate,
     "load_s": _seconds,
     "faults": _faults,
+    "shallow": _switch,
 }

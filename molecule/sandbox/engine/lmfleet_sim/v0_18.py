@@ -5,6 +5,7 @@
 
 Real: the command line, api_server, engine, scheduler, paging arithmetic, reading the safetensors shards, sampling,
 stopping, executors and process groups. Simulated: the model's layers, the KV cache's memory, the GPU's operators.
+The setting ``shallow`` also leaves out a rank's own processes and Ray: see v0_18_shallow.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lmfleet_sim import v0_18_shallow
 from lmfleet_sim.cuda import current_stream
 from lmfleet_sim.faults import RankFaults
 from lmfleet_sim.hooks import ImportHooks, replace
@@ -24,6 +26,8 @@ from lmfleet_sim.settings import Settings
 
 def register(hooks: ImportHooks, settings: Settings) -> None:
     """Replace the model in LMDeploy's model agent, and what needs a GPU to run."""
+    if settings.shallow:
+        v0_18_shallow.register(hooks)
 
     @hooks.after("lmdeploy.pytorch.engine.model_agent.agent")
     def simulate_model(agent: Any) -> None:
@@ -132,7 +136,3 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
     @hooks.after("lmdeploy.pytorch.check_env.triton")
     def skip_triton_check(triton: Any) -> None:
         replace(triton.TritonChecker, check=lambda self: None)
-
-    @hooks.after("lmdeploy.utils")
-    def declare_kernels(utils: Any) -> None:
-        replace(utils, is_deep_ep_installed=lambda: True, is_deep_gemm_installed=lambda: True)

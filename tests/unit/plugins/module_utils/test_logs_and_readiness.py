@@ -79,6 +79,12 @@ def test_the_decisive_lines_show_the_cause_and_not_its_echo(name: str, known: st
     assert (found.id if found else None) == known
 
 
+def test_a_bare_exception_is_a_cause_too() -> None:
+    lines = ["Traceback (most recent call last):", "Exception: The current node timed out during startup. This could", "x"]
+    assert decisive(lines)[0] == lines[1]
+    assert (explain(lines) or catalogue()[0]).id == "ray-slow"
+
+
 def test_ray_names_the_node_of_the_failed_worker() -> None:
     assert failed_address(decisive(log("crash_at_load"))) == "10.77.0.11"
     assert failed_address(decisive(log("killed_at_load"))) == "10.77.0.11"
@@ -256,3 +262,118 @@ def test_shard_progress_of_many_ranks_is_told_once() -> None:
     bar = "(RayWorkerWrapper pid={}, ip=10.77.0.12) Loading weights from safetensors:  {}%|x| {}/8 [00:01<00:01]"
     wait.take(api_round([bar.format(1, 25, 2), bar.format(2, 25, 2), bar.format(3, 12, 1)]), 1)
     assert wait.news() == ["lmdeploy-api: loading weights, 2 of 8 shards"]
+
+
+# ---- DP ranks and the proxy
+
+PROXY = "http://10.77.0.11:8000"
+RANKS = [f"http://10.77.0.{11 + node}:{23333 + 10 * (2 * node + local)}" for node in (0, 1) for local in (0, 1)]
+DP_PLAN: dict[str, Any] = {
+    **PLAN,
+    "services": [
+        {"name": "lmdeploy-proxy", "service": "proxy", "node": "node0"},
+        {"name": "lmdeploy-dp", "service": "dp", "node": "node0"},
+        {"name": "lmdeploy-dp", "service": "dp", "node": "node1"},
+    ],
+    "endpoints": [
+        {"rank": rank, "node": f"node{rank // 2}", "url": url, "gpus": [rank % 2], "container": "lmdeploy-dp"}
+        for rank, url in enumerate(RANKS)
+    ],
+    "proxy": {"node": "node0", "url": PROXY, "ranks": RANKS},
+}
+NAME = PLAN["served_model_name"]
+REFUSED = {"error": "Connection refused"}
+
+
+def dp_waiting(host: str) -> HostWait:
+    return HostWait(DP_PLAN, host, "api", Limits(120, 60))
+
+
+def dp_round(
+    up: list[str], listed: dict[str, list[str]] | None = None, lines: list[str] | None = None, **state: Any
+) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "containers": {"lmdeploy-dp": {**RUNNING, "lines": lines or [], **state}},
+        "http": {url: {"health": 200, "models": [NAME]} if url in up else REFUSED for url in RANKS},
+    }
+    if listed is not None:
+        answer["containers"]["lmdeploy-proxy"] = RUNNING
+        answer["proxy"] = {"nodes": listed}
+    return answer
+
+
+def test_the_head_asks_for_the_proxys_list_and_the_others_for_their_ranks_alone() -> None:
+    head, other = dp_waiting("node0").questions(), dp_waiting("node1").questions()
+    assert (head["proxy"], head["http"]) == (PROXY, RANKS)
+    assert list(head["containers"]) == ["lmdeploy-proxy", "lmdeploy-dp"]
+    assert other["http"] == RANKS[2:]
+    assert "proxy" not in other
+    assert list(other["containers"]) == ["lmdeploy-dp"]
+
+
+def test_a_host_is_ready_when_its_ranks_answer_and_the_head_when_the_proxy_lists_exactly_the_plans() -> None:
+    other = dp_waiting("node1")
+    other.take(dp_round(RANKS[2:3]), 1)
+    assert not other.ready
+    assert other.news() == ["1 of 2 ranks answer"]
+    other.take(dp_round(RANKS[2:]), 2)
+    assert other.ready
+
+    head = dp_waiting("node0")
+    listed = {url: [NAME] for url in RANKS}
+    for wrong in (
+        {url: [NAME] for url in RANKS[:3]},
+        {**listed, RANKS[0]: ["llama"]},
+        {**listed, "http://10.77.0.99:23333": [NAME]},
+    ):
+        head.take(dp_round(RANKS, wrong), 1)
+        assert not head.ready
+    head.take(dp_round(RANKS, listed), 2)
+    assert head.ready
+
+
+def test_a_rank_that_answers_but_could_not_register_is_named() -> None:
+    wait = dp_waiting("node0")
+    listed = {url: [NAME] for url in RANKS[:3]}
+    wait.take(dp_round(RANKS[:3], listed), 0)
+    wait.take(dp_round(RANKS, listed), 20)
+    wait.take(dp_round(RANKS, listed), 30)
+    assert wait.failure is None
+    wait.take(dp_round(RANKS, listed), 36)
+    assert wait.failure
+    assert RANKS[3] in wait.failure
+    assert f"its host reaches {PROXY}" in wait.failure
+
+
+def test_a_rank_that_ended_is_named_with_its_gpu_and_its_own_lines() -> None:
+    wait = dp_waiting("node1")
+    lines = [
+        "[rank 2] RuntimeError: not this one, it was only taken down",
+        "[rank 3] Traceback (most recent call last):",
+        '[rank 3]   File "agent.py", line 7, in load_weights',
+        "[rank 3] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 14.00 GiB",
+        "[rank 3] lmfleet: rank 3 on GPU 1 ended with exit code 1",
+        "[rank 2] lmfleet: rank 2 on GPU 0 ended, as it was told by SIGTERM",
+    ]
+    wait.take(dp_round([], lines=lines), 1)
+    assert wait.failure
+    assert "node1 (10.77.0.12): lmdeploy-dp cannot come up any more: rank 3 (GPU 1) failed" in wait.failure
+    assert "CUDA out of memory" in wait.failure
+    assert "not this one" not in wait.failure
+    assert "A GPU has too little free memory" in wait.failure
+
+
+def test_an_unknown_end_of_a_rank_still_says_what_it_means_for_the_others() -> None:
+    wait = dp_waiting("node1")
+    wait.take(dp_round([], lines=["[rank 2] bye", "[rank 2] lmfleet: rank 2 on GPU 0 ended with signal SIGKILL"]), 1)
+    assert wait.failure
+    assert "all others wait for it" in wait.failure
+
+
+def test_a_proxy_that_was_restarted_is_no_reason_to_give_up() -> None:
+    wait = dp_waiting("node0")
+    wait.take(dp_round([], {}), 1)
+    answer = dp_round([], {})
+    answer["containers"]["lmdeploy-proxy"] = {**RUNNING, "restarts": 1, "started_at": "2026-11-24T22:30:00Z"}
+    wait.take(answer, 2)
+    assert wait.failure is None

@@ -5,65 +5,30 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
-import re
-import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.inputs import read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.build import Observations
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.render import as_shell, as_table
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import (
-    Faults,
-    Plan,
-    PlanError,
-    Ports,
-    Service,
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import PlanError, Ports
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import (
+    faults_of,
+    nodes,
+    plan_of,
+    plan_or_faults,
+    service,
+    typed,
 )
-
-ROOT = Path(__file__).parents[4]
-SPEC = yaml.safe_load((ROOT / "roles/plan/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"][
-    "main"
-]["options"]
-Variables = dict[str, dict[str, Any]]
-
-
-def plan_of(variables: Variables, seen: Observations | None = None) -> Plan:
-    faults = Faults()
-    return build_plan(read_inputs(SPEC, variables, faults), seen or Observations(), faults)
-
-
-def plan_or_faults(variables: Variables) -> tuple[Plan | None, list[str]]:
-    try:
-        return plan_of(variables), []
-    except PlanError as refused:
-        return None, refused.faults
-
-
-def faults_of(variables: Variables, seen: Observations | None = None) -> list[str]:
-    with pytest.raises(PlanError) as refused:
-        plan_of(variables, seen)
-    return refused.value.faults
-
-
-def nodes(count: int = 2, **everywhere: Any) -> Variables:
-    return {f"node{n}": {"plan_cluster_address": f"10.0.0.{n + 10}", **everywhere} for n in range(count)}
-
-
-def service(plan: Plan, name: str, node: str = "node0") -> Service:
-    return next(s for s in plan.services if s.service == name and s.node == node)
 
 
 def test_two_nodes_of_eight_give_tp16() -> None:
     plan = plan_of(nodes())
-    assert (plan.tp, plan.gpus, plan.head, plan.url) == (16, 16, "node0", "http://10.0.0.10:23333")
+    assert (plan.engines[0].tp, plan.gpus, plan.head, plan.url) == (16, 16, "node0", "http://10.0.0.10:23333")
     assert [(s.service, s.node) for s in plan.services] == [("ray", "node0"), ("ray", "node1"), ("api", "node0")]
     command = " ".join(service(plan, "api").command)
     assert command.startswith("lmdeploy serve api_server deepseek-ai/DeepSeek-V3 --backend pytorch --tp 16 ")
@@ -228,44 +193,23 @@ def test_shell_commands_and_table_show_every_service_and_no_secret() -> None:
     assert "--volume /root/.cache/huggingface:/root/.cache/huggingface" in shell
 
 
-def typed(shell: str, plan: Plan) -> list[tuple[list[str], argparse.Namespace]]:
-    """By service, the directories and the ``docker run`` of the commands to type, as a shell would split them."""
-    docker_run = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    for flag in ("--detach", "--privileged"):
-        docker_run.add_argument(flag, action="store_true")
-    for option in ("--name", "--network", "--ipc", "--pid", "--gpus", "--restart"):
-        docker_run.add_argument(option)
-    for option in ("--env", "--volume", "--cap-add", "--ulimit", "--device"):
-        docker_run.add_argument(option, action="append", default=[])
-    docker_run.add_argument("image")
-    docker_run.add_argument("command", nargs=argparse.REMAINDER)
-
-    found = []
-    titles = "|".join(re.escape(f"\n\n# {each.node}: {each.name}\n") for each in plan.services)
-    for block in re.split(titles, shell)[1:]:
-        mkdir, _, run = block.partition("\ndocker run ")
-        # Where a line goes on, a shell reads nothing, but shlex the end of the line.
-        words = [word for word in shlex.split(run) if word != "\n"]
-        assert shlex.split(mkdir)[:2] == ["mkdir", "-p"]
-        found.append((shlex.split(mkdir)[2:], docker_run.parse_args(words)))
-    return found
-
-
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 paths = st.text(st.characters(codec="utf-8", exclude_characters="\0:")).map(lambda text: f"/{text}")
 
 
 @given(
+    topology=st.sampled_from(["tp", "dpep"]),
     served=texts.filter(lambda text: text != "\n"),
     environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), texts),
     mounts=st.lists(st.fixed_dictionaries({"source": paths, "target": paths, "read_only": st.booleans()}), max_size=3),
     privileged=st.booleans(),
 )
 def test_the_shell_commands_say_what_the_plan_says(
-    served: str, environment: dict[str, str], mounts: list[dict[str, Any]], privileged: bool
+    topology: str, served: str, environment: dict[str, str], mounts: list[dict[str, Any]], privileged: bool
 ) -> None:
     plan = plan_of(
         nodes(
+            plan_topology=topology,
             plan_served_model_name=served,
             plan_environment=environment,
             plan_extra_mounts=mounts,
@@ -279,8 +223,9 @@ def test_the_shell_commands_say_what_the_plan_says(
         assert run.detach
         assert (run.name, run.image, run.command) == (each.name, each.image, each.command)
         assert (run.network, run.ipc, run.pid) == ("host", "host", each.pid_mode)
-        assert (run.gpus, run.privileged, run.restart) == ("all", each.privileged, each.restart_policy)
-        assert (run.device == ["/dev/infiniband"]) is not each.privileged
+        assert (run.privileged, run.restart) == (each.privileged, each.restart_policy)
+        assert run.gpus == ("all" if each.gpus else None)
+        assert run.device == (["/dev/infiniband"] if each.gpus and not each.privileged else [])
         assert dict(entry.split("=", 1) for entry in run.env) == each.environment
         assert len(run.env) == len(each.environment)
         wanted = [(mount.source, mount.target, mount.read_only) for mount in each.mounts]
@@ -314,13 +259,14 @@ def test_any_plan_that_is_accepted_holds_together(gpus: list[int], base: int, he
         ports = [port for s in plan.services if s.node == node.name for port in s.listens]
         assert len(ports) == len(set(ports))
     declared = [s.command[s.command.index("--num-gpus") + 1] for s in plan.services if s.service == "ray"]
-    assert sum(map(int, declared)) == total == plan.gpus >= plan.tp
+    assert sum(map(int, declared)) == total == plan.gpus >= plan.engines[0].tp
     assert plan_of(variables) == plan
 
 
-@given(key=st.sampled_from([f.name for f in __import__("dataclasses").fields(Ports)]), port=st.integers(-5, 70000))
+@given(key=st.sampled_from([field.name for field in dataclasses.fields(Ports)]), port=st.integers(-5, 70000))
 def test_ports_outside_the_range_never_pass(key: str, port: int) -> None:
-    plan, faults = plan_or_faults(nodes(plan_ports={key: port}))
+    topology = "dpep" if key == "dp_master" else "tp"  # a port that a topology has no use for is not looked at
+    plan, faults = plan_or_faults(nodes(plan_topology=topology, plan_ports={key: port}))
     if plan is None:
         assert any(f"plan_ports.{key}" in fault for fault in faults) or "worker ports" in faults[0]
     else:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 from typing import Any
@@ -16,9 +17,11 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._preflight import
     docker_faults,
     gpu_faults,
     interfaces,
+    leftover_faults,
     listening_ports,
     port_faults,
     read_tcp_tables,
+    source_address,
 )
 
 API = {"name": "lmdeploy-api", "listens": [23333]}
@@ -67,6 +70,30 @@ def test_containers_that_are_not_ours_are_faults() -> None:
     faults = container_faults(containers, "lmdeploy")
     assert [fault.split()[2] for fault in faults] == ["lmdeploy-api", "lmdeploy-x"]
     assert all("left alone" in fault for fault in faults)
+
+
+def test_containers_that_the_plan_no_longer_has_are_faults() -> None:
+    label = "lmfleet.lmdeploy.deployment"
+    containers = {
+        "lmdeploy-ray": {label: "lmdeploy"},
+        "lmdeploy-dp": {label: "lmdeploy"},
+        "other-ray": {label: "other"},
+        "postgres": {},
+    }
+    [fault] = leftover_faults(containers, "lmdeploy", {"lmdeploy-dp", "lmdeploy-proxy"})
+    assert fault.startswith("the container lmdeploy-ray is of the deployment lmdeploy, but not of this plan")
+    for remedy in ("playbooks/teardown.yml", "plan_name"):
+        assert remedy in fault
+    assert leftover_faults(containers, "lmdeploy", {"lmdeploy-dp", "lmdeploy-ray"}) == []
+
+
+def test_the_source_address_is_one_of_this_host_or_empty() -> None:
+    address = source_address()
+    assert isinstance(address, str)
+    if address:  # a host without a default route has none
+        assert not ipaddress.IPv4Address(address).is_unspecified
+        with socket.create_server((address, 0)):  # only an own address can be listened on
+            pass
 
 
 def test_ports_in_use_are_faults_unless_the_service_itself_has_them() -> None:

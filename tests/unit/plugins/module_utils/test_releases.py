@@ -16,6 +16,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._releases import 
     Command,
     ImageError,
     Option,
+    at_least,
     images,
     release_table,
     releases,
@@ -66,6 +67,30 @@ def test_unknown_release_leaves_options_to_the_image(release: str | None) -> Non
     assert table.api_server.check({"of-the-future": [1, 2]}) == []
     assert table.api_server.argv({"of-the-future": [1, 2], "flag": True}) == ["--flag", "--of-the-future", "1", "2"]
     assert table.api_server.check({"--not an option": 1}) == ["--not an option is not the name of an option."]
+
+
+@pytest.mark.parametrize(
+    ("release", "since", "is_so"),
+    [
+        ("0.10.0", "0.9.2", True),  # numbers, not text
+        ("0.9.2", "0.10.0", False),
+        ("0.15.0", "0.15.0", True),
+        ("0.14.0", "0.15.0", False),
+        ("0.9.2.post1", "0.9.2", True),
+        ("0.9.2", "0.9.2.post1", False),
+        ("0.9.2+cu128", "0.9.2.post1", False),
+        ("1.0.0", "0.18.0", True),
+        (None, "0.18.0", True),  # nobody knows yet
+    ],
+)
+def test_a_release_is_at_least_another(release: str | None, since: str, is_so: bool) -> None:
+    assert at_least(release, since) is is_so
+
+
+def test_releases_are_in_their_order() -> None:
+    order = releases()
+    assert all(at_least(later, earlier) for earlier, later in zip(order, order[1:]))
+    assert not any(at_least(earlier, later) for earlier, later in zip(order, order[1:]))
 
 
 @pytest.mark.parametrize(

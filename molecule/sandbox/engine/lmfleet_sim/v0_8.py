@@ -1,0 +1,130 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""LMDeploy 0.8.0 and 0.9.2.post1: where the model's forward pass is cut out of the PyTorch engine.
+
+Real: the command line, api_server, engine, scheduler, paging arithmetic, reading the safetensors shards, sampling,
+stopping, executors and process groups, and so the waiting of every data parallel rank for all others. Simulated: the
+model's layers, the KV cache's memory, the GPU's operators.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from lmfleet_sim.faults import RankFaults
+from lmfleet_sim.hooks import ImportHooks, replace
+from lmfleet_sim.make_model import FIRST_WORD, WORDS
+from lmfleet_sim.settings import Settings, SettingsError
+
+
+def register(hooks: ImportHooks, settings: Settings) -> None:
+    """Replace the model in LMDeploy's model agent, and what needs a GPU to run.
+
+    Raises SettingsError for the setting ``shallow``, which this release does not have.
+    """
+    if settings.shallow:
+        raise SettingsError("LMFLEET_SIM_SHALLOW=1 is for lmdeploy 0.18.0 only: leave it out")
+
+    @hooks.after("lmdeploy.pytorch.engine.model_agent")
+    def simulate_model(agent: Any) -> None:
+        import torch
+        from lmdeploy.pytorch.weight_loader.model_weight_loader import ModelWeightLoader
+        from torch import distributed
+
+        class SimulatedModel(torch.nn.Module):
+            """A model without layers. Its hidden state of a token is the token's position; its answer counts up."""
+
+            ctx_mgr = None
+
+            def __init__(self, model_config: Any, rank: int) -> None:
+                super().__init__()
+                self.vocab_size = model_config.vocab_size
+                self.faults = RankFaults(settings.faults, rank)
+                self.shards = 1
+
+            def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+                """Read one shard's weights, as long as the settings say it takes, and drop them."""
+                for _ in weights:
+                    pass
+                time.sleep(settings.load_s / self.shards)
+                self.faults.loading(torch.OutOfMemoryError)
+
+            def get_logits(self, hidden_states: Any) -> Any:
+                """Return logits, shape (1, tokens, vocab_size), that are sure of one plain token a position."""
+                positions = hidden_states[..., 0].long()
+                token_ids = FIRST_WORD + positions % len(WORDS)
+                return torch.zeros(*positions.shape, self.vocab_size).scatter_(-1, token_ids[..., None], 50.0)
+
+        def build_patched_model(model_config: Any, **kwargs: Any) -> SimulatedModel:
+            rank = agent.get_dist_manager().current_context().rank  # of all ranks: a data parallel rank has one GPU
+            if rank == 0:
+                print("lmfleet simulator: forward pass simulated", file=sys.stderr, flush=True)
+            return SimulatedModel(model_config, rank)
+
+        def load_model_weights(model: SimulatedModel, checkpoint_path: str, **kwargs: Any) -> None:
+            model.shards = len(ModelWeightLoader(checkpoint_path)._shard_paths)
+            real_load_model_weights(model, checkpoint_path, **kwargs)
+
+        def model_forward(runner: Any, inputs: Any, cache_engine: Any, stream: Any) -> dict[str, Any]:
+            """Launch one step on the GPU's clock: it ends when its time is over and every rank of the group is in it.
+
+            Returns hidden states of shape (1, tokens, 1).
+            """
+            # A dummy batch, which only keeps the other ranks going, has one token a sequence.
+            begins = (inputs.history_lengths == 0) & (inputs.seq_length > 1)
+            hang_s = runner.get_model().faults.forward(int(begins.sum()))
+            tokens = inputs.input_ids.numel()
+            step_s = settings.step_s if inputs.is_decoding else tokens / settings.prefill_tokens_per_s
+            ranks = agent.get_dist_manager().current_context()
+            collectives = [
+                distributed.all_reduce(torch.ones(1), group=group, async_op=True)
+                for group in (ranks.tp_gpu_group, ranks.ep_gpu_group)
+                if group is not None and not hang_s
+            ]
+            stream.launch(step_s + hang_s, *collectives)
+            ends = inputs.history_lengths + inputs.seq_length
+            offsets = torch.arange(tokens) - torch.repeat_interleave(inputs.seq_length.cumsum(0), inputs.seq_length)
+            positions = torch.repeat_interleave(ends, inputs.seq_length) + offsets
+            return {"hidden_states": positions.to(torch.float32)[None, :, None], "model_metas": None}
+
+        def all_gather_into_tensor(output: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+            """Gather scalars as NCCL does: gloo wants one dimension at least."""
+            return real_all_gather_into_tensor(output, torch.atleast_1d(value), *args, **kwargs)
+
+        real_load_model_weights = agent.load_model_weights
+        real_all_gather_into_tensor = distributed.all_gather_into_tensor
+        replace(
+            agent,
+            build_patched_model=build_patched_model,
+            load_model_weights=load_model_weights,
+            model_forward=model_forward,
+        )
+        replace(distributed, all_gather_into_tensor=all_gather_into_tensor)
+
+    @hooks.after("lmdeploy.pytorch.engine.cache_engine")
+    def allocate_no_cache(cache_engine: Any) -> None:
+        real_allocate = cache_engine.CacheEngine._allocate_cache
+
+        def allocate(self: Any, num_blocks: int, device: Any) -> Any:
+            return real_allocate(self, num_blocks, "meta")  # shapes without memory
+
+        replace(cache_engine.CacheEngine, _allocate_cache=allocate)
+
+    @hooks.after("lmdeploy.pytorch.backends.cuda.op_backend")
+    def use_default_operators(op_backend: Any) -> None:
+        from lmdeploy.pytorch.backends.graph_runner import GraphRunner
+
+        replace(
+            op_backend.CudaOpsBackend,
+            get_layer_impl_builder=op_backend.DefaultOpsBackend.get_layer_impl_builder,
+            build_graph_runner=staticmethod(GraphRunner),
+            ccl_backend=staticmethod(lambda: "gloo"),
+        )
+
+    @hooks.after("lmdeploy.pytorch.check_env.triton")
+    def skip_triton_check(triton: Any) -> None:
+        replace(triton.TritonChecker, check=lambda self: None)

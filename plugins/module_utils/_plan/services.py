@@ -1,0 +1,112 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every container of a deployment has in common, and the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .inputs import Inputs
+from .types import Image, Mount, Node, Secret, Service
+
+HF_CACHE = "/root/.cache/huggingface"
+RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the token is, not what it is
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - LMDeploy's own default: clients may be on another network than the cluster
+# Compiled kernels are worth minutes at every start: they are kept on the host.
+KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
+
+
+def home_of(inputs: Inputs, node: Node) -> str:
+    """The deployment's own directory on a node."""
+    return f"{node.state_dir}/{inputs.name}"
+
+
+def engine_service(
+    inputs: Inputs,
+    image: Image,
+    node: Node,
+    service: str,
+    command: Sequence[str],
+    *,
+    listens: Sequence[int],
+    environment: Mapping[str, str],
+    restart_policy: str,
+    token: bool,
+    pid_mode: str | None = None,
+    mounts: Sequence[Mount] = (),
+    directories: Sequence[str] = (),
+) -> Service:
+    """A container that works on GPUs: the model, the kernel caches, Ray's token, the network's variables and the user's.
+
+    ``token``: the image's Ray asks its clients for one.
+    """
+    caches = {f"{home_of(inputs, node)}/{name}": target for name, target in KERNEL_CACHES.items()}
+    return Service(
+        service=service,
+        node=node.name,
+        name=f"{inputs.name}-{service}",
+        group=node.engine,
+        image=image.run,
+        command=list(command),
+        environment={
+            **network_environment(inputs, node),
+            **environment,
+            **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": RAY_TOKEN_PATH} if token else {}),
+            **inputs.environments[node.name],
+        },
+        mounts=[
+            *(Mount(source, target) for source, target in caches.items()),
+            Mount(node.hf_home, HF_CACHE),
+            *mounts,
+            *inputs.extra_mounts,
+        ],
+        restart_policy=restart_policy,
+        pid_mode=pid_mode,
+        privileged=inputs.privileged,
+        gpus=True,
+        listens=list(listens),
+        secrets=[Secret("ray_token", f"{home_of(inputs, node)}/secrets/ray_token", RAY_TOKEN_PATH)] if token else [],
+        directories=[*caches, *directories],
+    )
+
+
+def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[str]) -> Service:
+    """The proxy: no GPU, no model, nothing to keep. It comes back by itself; its list of ranks is put right by a run."""
+    return Service(
+        service="proxy",
+        node=head.name,
+        name=f"{inputs.name}-proxy",
+        group=f"{inputs.name}-proxy",
+        image=image.run,
+        command=[
+            *("lmdeploy", "serve", "proxy"),
+            *("--server-name", ANY_ADDRESS, "--server-port", str(inputs.ports.proxy)),
+            *options,
+        ],
+        environment=_direct(inputs),
+        mounts=[],
+        restart_policy="unless-stopped",
+        pid_mode=None,
+        privileged=False,
+        gpus=False,
+        listens=[inputs.ports.proxy],
+    )
+
+
+def network_environment(inputs: Inputs, node: Node) -> dict[str, str]:
+    """Set on every container of every node: Ray's workers inherit the raylet's environment, not the api_server's."""
+    interface = node.interface or f"<interface of {node.address}>"
+    return {
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
+        "TP_SOCKET_IFNAME": interface,
+        "HF_HUB_OFFLINE": "1",
+        **_direct(inputs),
+    }
+
+
+def _direct(inputs: Inputs) -> dict[str, str]:
+    """Cluster addresses are reached without a web proxy."""
+    direct = ",".join(["localhost", "127.0.0.1", *(node.address for node in inputs.nodes)])
+    return {"NO_PROXY": direct, "no_proxy": direct}

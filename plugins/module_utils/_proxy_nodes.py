@@ -1,0 +1,103 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The proxy's list of ranks, and what has to be done for it to tell the truth.
+
+LMDeploy's ranks register once, when they come up, and only log it when that fails; the proxy forgets them all when it is
+started anew, and keeps those that are gone. Runs on the proxy's host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
+
+REQUEST_SECONDS = 10.0
+TIMED_OUT = ("timed out", "timeout")
+
+
+class ProxyError(Exception):
+    """The proxy did not answer, or did not do what it was asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """URL -> why it is added to the list, or removed from it."""
+
+    add: dict[str, str]
+    remove: dict[str, str]
+
+
+def changes(
+    planned: Sequence[str], listed: Mapping[str, Sequence[str]], live: Mapping[str, Mapping[str, Any]], model: str
+) -> Changes:
+    """What makes ``listed`` (URL -> models) true of the ``planned`` URLs; ``live`` has ``http_status`` of each of these.
+
+    A rank that answers belongs on the list. One that nothing listens for does not: it registers itself once it is up. A
+    time-out proves nothing, so such a rank is left as it is.
+    """
+    add, remove = {}, {}
+    for url in planned:
+        status = live[url]
+        if model in status.get("models", []):
+            if url not in listed:
+                add[url] = "it answers, but was not listed"
+            elif model not in listed[url]:
+                add[url] = f"it was listed with {', '.join(listed[url]) or 'no model'}"
+        elif url in listed and not any(word in status.get("error", "") for word in TIMED_OUT):
+            remove[url] = status.get("error") or f"it serves {', '.join(status['models']) or 'no model'}"
+    remove.update({url: "it is not of the plan" for url in listed if url not in planned})
+    return Changes(add, remove)
+
+
+class ProxyList:
+    """The list of the proxy at ``url`` (no ``/v1``). Methods raise ``ProxyError``."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+        }
+
+    def read(self) -> dict[str, list[str]]:
+        """URL -> the models that the proxy sends there."""
+        answer = self._request("/nodes/status")
+        try:
+            return {url: list(status["models"]) for url, status in answer.items()}
+        except (AttributeError, KeyError, TypeError):
+            raise ProxyError(f"{self._url}/nodes/status gave no list of ranks, but {str(answer)[:200]}") from None
+
+    def add(self, url: str, model: str) -> None:
+        """List a rank as it would register itself."""
+        self._change("/nodes/add", {"url": url, "status": {"models": [model]}})
+
+    def remove(self, url: str) -> None:
+        """Take a rank off the list."""
+        # 0.8.0 reads the query, later releases the body.
+        self._change(f"/nodes/remove?{urllib.parse.urlencode({'node_url': url})}", {"url": url})
+
+    def _change(self, path: str, body: Mapping[str, Any]) -> None:
+        answer = self._request(path, json.dumps(body).encode())
+        if "successfully" not in str(answer):  # failures are told with status 200 as well
+            raise ProxyError(f"{self._url}{path} answered {str(answer)[:200]}")
+
+    def _request(self, path: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(f"{self._url}{path}", body, self._headers)  # noqa: S310
+        try:
+            with OPENER.open(request, timeout=REQUEST_SECONDS) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise ProxyError(f"{request.full_url} answered HTTP {error.code}: {error.read()[:200]!r}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ProxyError(f"no answer from {request.full_url}: {getattr(error, 'reason', error)}") from None
+        except ValueError as error:
+            raise ProxyError(f"{request.full_url} gave no JSON: {error}") from None

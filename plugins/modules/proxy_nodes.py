@@ -1,0 +1,130 @@
+#!/usr/bin/python
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: proxy_nodes
+short_description: Make the list of LMDeploy's proxy tell the truth
+version_added: 0.1.0
+description:
+  - LMDeploy's ranks register at the proxy once, when they come up. The proxy forgets them when it is started anew, and keeps
+    those that are gone.
+  - Adds each of O(nodes) that answers and is not listed, removes what is not one of them, and removes one that nothing
+    listens for, so that its own registration can be waited for. A rank that only times out is left as it is.
+  - Runs on a host that reaches the proxy and the ranks. Needs nothing but Python.
+options:
+  url:
+    description: The proxy's URL, without C(/v1), such as V(http://10.0.0.10:8000).
+    type: str
+    required: true
+  nodes:
+    description: The URLs of the planned ranks, without C(/v1).
+    type: list
+    elements: str
+    required: true
+  model:
+    description: The name that they serve their model under.
+    type: str
+    required: true
+  api_key:
+    description: The proxy's API key, where it has one.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: Tells what it would do.
+  diff_mode:
+    support: full
+    description: The list before and after.
+author:
+  - lmfleet contributors (@lmfleet)
+"""
+
+EXAMPLES = r"""
+- name: Have both ranks on the proxy's list, and nothing else
+  lmfleet.lmdeploy.proxy_nodes:
+    url: http://10.0.0.10:8000
+    nodes: ["http://10.0.0.10:23333", "http://10.0.0.11:23343"]
+    model: deepseek-ai/DeepSeek-V3
+"""
+
+RETURN = r"""
+added:
+  description: By URL, why it was added.
+  returned: success
+  type: dict
+removed:
+  description: By URL, why it was removed.
+  returned: success
+  type: dict
+listed:
+  description: The URLs on the list afterwards.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes import (
+    Changes,
+    ProxyError,
+    ProxyList,
+    changes,
+)
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._service_status import http_statuses
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "nodes": {"type": "list", "elements": "str", "required": True},
+            "model": {"type": "str", "required": True},
+            "api_key": {"type": "str", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    proxy = ProxyList(options["url"], options["api_key"])
+    try:
+        before = proxy.read()
+        wanted = changes(options["nodes"], before, http_statuses(options["nodes"]), options["model"])
+        if module.check_mode:
+            after = {url: models for url, models in before.items() if url not in wanted.remove}
+            after.update({url: [options["model"]] for url in wanted.add})
+        else:
+            carry_out(proxy, wanted, options["model"])
+            after = proxy.read() if wanted.add or wanted.remove else before
+    except ProxyError as error:
+        module.fail_json(msg=f"The proxy's list could not be put right: {error}. Its container's log says more.")
+    module.exit_json(
+        changed=bool(wanted.add or wanted.remove),
+        added=wanted.add,
+        removed=wanted.remove,
+        listed=sorted(after),
+        diff={"before": shown(before), "after": shown(after)},
+    )
+
+
+def carry_out(proxy: ProxyList, wanted: Changes, model: str) -> None:
+    """Remove first, so that no request goes astray."""
+    for url in wanted.remove:
+        proxy.remove(url)
+    for url in wanted.add:
+        proxy.add(url, model)
+
+
+def shown(listed: Mapping[str, Sequence[str]]) -> str:
+    """The list as lines, for a diff."""
+    return "".join(f"{url} {' '.join(models)}\n" for url, models in sorted(listed.items()))
+
+
+if __name__ == "__main__":
+    main()

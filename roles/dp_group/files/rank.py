@@ -1,0 +1,231 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One data parallel (DP) rank of LMDeploy, at the address and port that were planned for it.
+
+torchrun starts this program once for each rank, inside the engine's container:
+
+    torchrun --nnodes N --nproc-per-node G --node-rank R --master-addr A --master-port M
+        rank.py --port 23333 --port-step 10 --gpus-per-rank 1 -- serve api_server MODEL --dp 32 --ep 32 ...
+
+What follows ``--`` is LMDeploy's own command line; the rank's port, number and GPUs are added here. The program runs
+the engine as its child (itself, with ``--engine``), copies the engine's output under the prefix ``[rank 3]``, says how
+the engine ended, and ends likewise, so that torchrun takes the other ranks of the node down.
+
+Python 3.10 or later; nothing but the standard library and the image's lmdeploy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import math
+import multiprocessing
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+GRACE_S = 10.0  # from a signal to SIGKILL: LMDeploy's server may take for ever
+DRAIN_S = 2.0  # for the last words of a dead engine's own children
+POLL_S = 0.2
+PROGRESS_S = 1.0  # of a progress bar, one line in so many seconds
+PIECE = select.PIPE_BUF  # all ranks share torchrun's stdout, and a pipe keeps only writes up to this size whole
+LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # the empty place after \n, \r\n or \r
+TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
+LAUNCHER = "lmdeploy.serve.openai.launch_server"
+
+
+def engine_gpus(local_rank: int, gpus_per_rank: int, visible: str | None) -> str:
+    """Return the rank's CUDA_VISIBLE_DEVICES: its slice of ``visible``, the host's; all GPUs if that is None."""
+    first, end = local_rank * gpus_per_rank, (local_rank + 1) * gpus_per_rank
+    if visible is None:
+        return ",".join(map(str, range(first, end)))
+    devices = [device.strip() for device in visible.split(",") if device.strip()]
+    if len(devices) < end:
+        sys.exit(
+            f"lmfleet: {local_rank + 1} ranks of {gpus_per_rank} GPU(s) need {end} on this host, but CUDA_VISIBLE_DEVICES"
+            f" has {len(devices)} ({visible}): start fewer ranks here, or let them see more GPUs"
+        )
+    return ",".join(devices[first:end])
+
+
+def engine_environment(environ: Mapping[str, str], gpus: str) -> dict[str, str]:
+    """Return the engine's environment: none of torchrun's variables, which LMDeploy and torch would act upon."""
+    kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name)}
+    return {**kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
+
+
+class Output:
+    """The engine's output, from a pipe to our stdout: whole lines under a prefix, a progress bar now and then."""
+
+    def __init__(self, rank: int, pipe: int = -1) -> None:
+        self.prefix = b"[rank %d] " % rank
+        self.pipe = pipe
+        self.ended = False
+        self._rest = b""
+        self._progress_at = -math.inf
+
+    def lines(self, data: bytes) -> Iterator[bytes]:
+        """Yield the lines that ``data`` completes, without their ends; none of it is left if ``data`` is empty."""
+        parts = LINE_END.split(self._rest + data)
+        self._rest = parts.pop() if data else b""
+        for part in parts:
+            line = part.rstrip(b"\r\n")
+            if line and data and part.endswith(b"\r"):  # a bar that the next one overwrites
+                if time.monotonic() < self._progress_at + PROGRESS_S:
+                    continue
+                self._progress_at = time.monotonic()
+            if line:
+                yield line
+
+    def write(self, line: bytes) -> None:
+        """Write one line: in one write, or in several lines if a pipe would not keep it whole."""
+        size = PIECE - len(self.prefix) - 1
+        for start in range(0, len(line), size):
+            os.write(1, self.prefix + line[start : start + size] + b"\n")
+
+    def say(self, text: str) -> None:
+        """Write a line of our own."""
+        self.write(f"lmfleet: {text}".encode())
+
+    def copy(self, seconds: float) -> None:
+        """Copy what comes within so many seconds, or until the pipe ends."""
+        until = time.monotonic() + seconds
+        while not self.ended and (left := until - time.monotonic()) > 0 and select.select([self.pipe], [], [], left)[0]:
+            data = os.read(self.pipe, 65536)
+            self.ended = not data
+            for line in self.lines(data):
+                self.write(line)
+
+
+def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: str, grace_s: float = GRACE_S) -> int:
+    """Run the engine to its end; return our exit status: the engine's, or 128 + n if signal n ended it.
+
+    A signal is passed on to the engine, which is killed if it lives for ``grace_s`` seconds more. Its own children may
+    say their last words; then they are killed. An engine that ends with 0 though nobody told it to has failed as well.
+    """
+    told: list[tuple[str, float]] = []
+    child = subprocess.Popen(
+        argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert child.stdout is not None  # noqa: S101 (for mypy)
+    output = Output(rank, child.stdout.fileno())
+
+    def pass_on(signum: int, _frame: FrameType | None) -> None:
+        told.append((signal.Signals(signum).name, time.monotonic()))
+        child.send_signal(signum)
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+    for signum in SIGNALS:
+        signal.signal(signum, pass_on)
+    killed = False
+    try:
+        while child.poll() is None:
+            output.copy(POLL_S)
+            if output.ended:
+                time.sleep(POLL_S)
+            if told and not killed and time.monotonic() > told[0][1] + grace_s:
+                output.say(f"kills rank {rank}, which has not ended {grace_s:g} s after {told[0][0]}")
+                kill()
+                killed = True
+        reason = told[0][0] if told else None
+        output.copy(DRAIN_S)
+    finally:
+        kill()
+    output.copy(DRAIN_S)
+
+    code = child.returncode
+    if reason:
+        output.say(f"rank {rank} on GPU {gpus} ended, as it was told by {reason}")
+    elif code < 0:
+        output.say(f"rank {rank} on GPU {gpus} ended with signal {signal.Signals(-code).name}")
+    else:
+        output.say(f"rank {rank} on GPU {gpus} ended with exit code {code}")
+        code = code or 1  # nobody told it to: a rank that is gone is an error
+    return 128 - code if code < 0 else code
+
+
+def run_engine(rank: int, arguments: list[str]) -> NoReturn:
+    """Run LMDeploy's command line as this one rank.
+
+    0.8.0 has an option for that. Later releases start all ranks of a node themselves, at an address and (before 0.15)
+    ports of their own choice, so the function that does it is replaced by one that serves this rank, here.
+    """
+    status: Any = 1
+    try:
+        multiprocessing.set_start_method("spawn", force=True)  # with fork, the engine process dies at its start
+        release = importlib.metadata.version("lmdeploy")
+        # Not "import ... as": in lmdeploy, the attribute `serve` is a function that hides the package of that name.
+        launcher: Any = importlib.import_module(LAUNCHER) if importlib.util.find_spec(LAUNCHER) else None
+        if hasattr(launcher, "launch_server"):
+
+            def serve_rank(_nnodes: int, _node_rank: int, model_path: str, **kwargs: Any) -> None:
+                kwargs["backend_config"].dp_rank = rank
+                importlib.import_module("lmdeploy.serve.openai.api_server").serve(model_path, **kwargs)
+
+            launcher.launch_server = serve_rank
+        elif release.startswith("0.8."):
+            arguments = [*arguments, "--dp-rank", str(rank)]
+        else:
+            sys.exit(
+                f"lmfleet: LMDeploy {release} has no {LAUNCHER}.launch_server, so one DP rank cannot be started alone:"
+                " use an image with a release that lmfleet supports, or LMDeploy's own launcher"
+            )
+        sys.argv = ["lmdeploy", *arguments]
+        importlib.import_module("lmdeploy.cli.entrypoint").run()
+        status = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        else:
+            status = end.code or 0
+    except BaseException:  # noqa: BLE001 (whatever it is, the rank is over)
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # an ordinary exit would wait for the engine's own processes, maybe for ever
+
+
+def main() -> int:
+    """Run as torchrun's worker, or as the engine that such a worker starts."""
+    if sys.argv[1:2] == ["--engine"]:
+        run_engine(int(sys.argv[2]), sys.argv[3:])
+    parser = argparse.ArgumentParser(prog="rank.py", description="One DP rank of LMDeploy, started by torchrun.")
+    parser.add_argument("--port", type=int, required=True, help="port of rank 0")
+    parser.add_argument("--port-step", type=int, required=True, help="from one rank's port to the next one's")
+    parser.add_argument("--gpus-per-rank", type=int, default=1)
+    parser.add_argument("arguments", nargs="+", help="after --: serve api_server MODEL ...")
+    ours = parser.parse_args()
+    if missing := {"RANK", "LOCAL_RANK"} - os.environ.keys():
+        sys.exit(f"lmfleet: {' and '.join(sorted(missing))} not in the environment: start rank.py with torchrun")
+    rank = int(os.environ["RANK"])
+    gpus = engine_gpus(int(os.environ["LOCAL_RANK"]), ours.gpus_per_rank, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    server = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    server.add_argument("--server-name", default="0.0.0.0")  # noqa: S104 (LMDeploy's own default)
+    address = server.parse_known_args(ours.arguments)[0].server_name
+    port = ours.port + ours.port_step * rank
+    Output(rank).say(f"starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}")
+    engine = [sys.executable, __file__, "--engine", str(rank), *ours.arguments, "--server-port", str(port)]
+    return supervise(engine, engine_environment(os.environ, gpus), rank, gpus)
+
+
+if __name__ == "__main__":  # the engine's own processes import this file again
+    sys.exit(main())
