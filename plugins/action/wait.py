@@ -4,7 +4,8 @@
 """Asks one host in rounds until the whole deployment is ready or one host has failed.
 
 Every host of the play runs its own wait at the same moment; a directory that lives as long as the playbook run lets each
-see that another has failed, so that none waits for a deadline that cannot be met.
+see that another has failed, so that none waits for a deadline that cannot be met. A host is done when all hosts of its
+engine are ready.
 """
 
 from __future__ import annotations
@@ -73,13 +74,13 @@ class ActionModule(ActionBase):
         board = Board(self._task._uuid, host)
         began = time.monotonic()
         try:
-            return self._rounds(wait, board, [node["name"] for node in plan["nodes"]], began, task_vars)
+            return self._rounds(wait, board, {node["name"] for node in plan["nodes"]}, began, task_vars)
         except AnsibleConnectionFailure as error:
             board.post("failed", f"connection lost: {error}")
             raise
 
     def _rounds(
-        self, wait: HostWait, board: Board, hosts: list[str], began: float, task_vars: dict[str, Any]
+        self, wait: HostWait, board: Board, hosts: set[str], began: float, task_vars: dict[str, Any]
     ) -> dict[str, Any]:
         host = task_vars["inventory_hostname"]
         while True:
@@ -109,6 +110,6 @@ class ActionModule(ActionBase):
                 }
             if wait.ready:
                 board.post("ready", "")
-            if len(board.read("ready")) == len(hosts):
+            if board.read("ready").keys() >= hosts:
                 return {"changed": False, "seconds": round(now - began, 1)}
             time.sleep(ROUND_S)

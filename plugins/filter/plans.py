@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import decisive, of_rank
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import decisive, fatal_line, of_rank
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_plan
 
 LOG_LINES = 6
@@ -84,4 +84,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name -> filter."""
-        return {"host_faults": host_faults, "engine_plan": engine_plan, "rank_logs": rank_logs}
+        return {
+            "host_faults": host_faults,
+            "engine_plan": engine_plan,
+            "rank_logs": rank_logs,
+            "fatal_line": fatal_line,
+        }

@@ -36,7 +36,7 @@ _RECORD = re.compile(r"^(?:\d{4}-\d\d-\d\d|\[|Traceback|During handling|The abov
 # What only says that another process has failed; the cause stands above it.
 ECHOES = re.compile(
     r"RPCServerDeadError|engine process is not alive|EOFError|BrokenPipeError|ConnectionResetError|CancelledError"
-    r"|SystemExit|KeyboardInterrupt|was never retrieved"
+    r"|SystemExit|KeyboardInterrupt|was never retrieved|Connection closed by peer"
 )
 
 
@@ -63,6 +63,12 @@ def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
     return next(
         (known for known in catalogue() if (known.fatal or not fatal_only) and re.search(known.pattern, text)), None
     )
+
+
+def fatal_line(lines: Sequence[str]) -> str:
+    """The first line after which its service cannot come up or answer any more, or nothing."""
+    fatal = [re.compile(known.pattern) for known in catalogue() if known.fatal]
+    return next((plain(line) for line in lines if any(pattern.search(plain(line)) for pattern in fatal)), "")
 
 
 def plain(line: str) -> str:

@@ -68,8 +68,8 @@ def source_address() -> str:
 def leftover_faults(containers: Mapping[str, Mapping[str, Any]], deployment: str, planned: set[str]) -> list[str]:
     """Containers of this deployment that the plan no longer has, as after a change of topology: they hold the GPUs."""
     return [
-        f"the container {name} is of the deployment {deployment}, but not of this plan (another topology?): "
-        "run playbooks/teardown.yml first, or set plan_name to another name."
+        f"the container {name} is of the deployment {deployment}, but not of this plan (another "
+        "topology or head, or no proxy any more): run playbooks/teardown.yml first."
         for name, labels in containers.items()
         if labels.get(DEPLOYMENT_LABEL) == deployment and name not in planned
     ]

@@ -10,8 +10,10 @@ started anew, and keeps those that are gone. Runs on the proxy's host.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import http.client
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,8 +22,7 @@ from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
 
-REQUEST_SECONDS = 10.0
-TIMED_OUT = ("timed out", "timeout")
+REFUSED = os.strerror(errno.ECONNREFUSED)
 
 
 class ProxyError(Exception):
@@ -41,19 +42,22 @@ def changes(
 ) -> Changes:
     """What makes ``listed`` (URL -> models) true of the ``planned`` URLs; ``live`` has ``http_status`` of each of these.
 
-    A rank that answers belongs on the list. One that nothing listens for does not: it registers itself once it is up. A
-    time-out proves nothing, so such a rank is left as it is.
+    A rank that answers belongs on the list. One that nothing listens for does not: it registers itself once it is up. Nor
+    does one that serves another model. Any other error proves nothing, be it a time-out (busy) or HTTP 503 (LMDeploy 0.18
+    is "initializing" for a while after it has registered), so such a rank is left as it is: it would not come back.
     """
     add, remove = {}, {}
     for url in planned:
-        status = live[url]
-        if model in status.get("models", []):
+        error, models = live[url].get("error", ""), live[url].get("models", [])
+        if model in models:
             if url not in listed:
                 add[url] = "it answers, but was not listed"
             elif model not in listed[url]:
                 add[url] = f"it was listed with {', '.join(listed[url]) or 'no model'}"
-        elif url in listed and not any(word in status.get("error", "") for word in TIMED_OUT):
-            remove[url] = status.get("error") or f"it serves {', '.join(status['models']) or 'no model'}"
+        elif url in listed and REFUSED in error:
+            remove[url] = "nothing listens there"
+        elif url in listed and not error:
+            remove[url] = f"it serves {', '.join(models) or 'no model'}"
     remove.update({url: "it is not of the plan" for url in listed if url not in planned})
     return Changes(add, remove)
 
@@ -61,8 +65,9 @@ def changes(
 class ProxyList:
     """The list of the proxy at ``url`` (no ``/v1``). Methods raise ``ProxyError``."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 5.0) -> None:
         self._url = url.rstrip("/")
+        self._timeout_s = timeout_s
         self._headers = {
             "Content-Type": "application/json",
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
@@ -75,6 +80,21 @@ class ProxyList:
             return {url: list(status["models"]) for url, status in answer.items()}
         except (AttributeError, KeyError, TypeError):
             raise ProxyError(f"{self._url}/nodes/status gave no list of ranks, but {str(answer)[:200]}") from None
+
+    def carry_out(self, wanted: Changes, model: str) -> dict[str, list[str]]:
+        """Make the changes and read the list again: it has to show them."""
+        for url in wanted.remove:  # first, so that no request goes astray
+            self.remove(url)
+        for url in wanted.add:
+            self.add(url, model)
+        after = self.read()
+        undone = [
+            *(f"{url} is still listed" for url in wanted.remove if url in after),
+            *(f"{url} is still not listed with {model}" for url in wanted.add if model not in after.get(url, [])),
+        ]
+        if undone:
+            raise ProxyError(f"{self._url} said that it had changed its list, but {', '.join(undone)}")
+        return after
 
     def add(self, url: str, model: str) -> None:
         """List a rank as it would register itself."""
@@ -93,7 +113,7 @@ class ProxyList:
     def _request(self, path: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(f"{self._url}{path}", body, self._headers)  # noqa: S310
         try:
-            with OPENER.open(request, timeout=REQUEST_SECONDS) as answer:
+            with OPENER.open(request, timeout=self._timeout_s) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise ProxyError(f"{request.full_url} answered HTTP {error.code}: {error.read()[:200]!r}") from None

@@ -12,8 +12,9 @@ version_added: 0.1.0
 description:
   - LMDeploy's ranks register at the proxy once, when they come up. The proxy forgets them when it is started anew, and keeps
     those that are gone.
-  - Adds each of O(nodes) that answers and is not listed, removes what is not one of them, and removes one that nothing
-    listens for, so that its own registration can be waited for. A rank that only times out is left as it is.
+  - Adds each of O(nodes) that answers and is not listed, and removes what is not one of them, or serves another model. Removes
+    one that nothing listens for, so that its own registration can be waited for. A rank that is busy or still initializing
+    (it times out, or gives an HTTP error) is left as it is.
   - Runs on a host that reaches the proxy and the ranks. Needs nothing but Python.
 options:
   url:
@@ -32,6 +33,10 @@ options:
   api_key:
     description: The proxy's API key, where it has one.
     type: str
+  timeout:
+    description: Seconds that each answer of the proxy may take.
+    type: float
+    default: 5
 attributes:
   check_mode:
     support: full
@@ -65,6 +70,11 @@ listed:
   returned: success
   type: list
   elements: str
+msg:
+  description: What was done and why, or what went wrong and what to do.
+  returned: always
+  type: str
+  sample: "removed http://10.0.0.99:23333: it is not of the plan; added http://10.0.0.11:23343: it answers, but was not listed"
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,11 +98,12 @@ def main() -> None:
             "nodes": {"type": "list", "elements": "str", "required": True},
             "model": {"type": "str", "required": True},
             "api_key": {"type": "str", "no_log": True},
+            "timeout": {"type": "float", "default": 5},
         },
         supports_check_mode=True,
     )
     options = module.params
-    proxy = ProxyList(options["url"], options["api_key"])
+    proxy = ProxyList(options["url"], options["api_key"], options["timeout"])
     try:
         before = proxy.read()
         wanted = changes(options["nodes"], before, http_statuses(options["nodes"]), options["model"])
@@ -100,25 +111,27 @@ def main() -> None:
             after = {url: models for url, models in before.items() if url not in wanted.remove}
             after.update({url: [options["model"]] for url in wanted.add})
         else:
-            carry_out(proxy, wanted, options["model"])
-            after = proxy.read() if wanted.add or wanted.remove else before
+            after = proxy.carry_out(wanted, options["model"]) if wanted.add or wanted.remove else before
     except ProxyError as error:
-        module.fail_json(msg=f"The proxy's list could not be put right: {error}. Its container's log says more.")
+        module.fail_json(
+            msg=f"The proxy's list of ranks could not be put right: {error}. "
+            "See the log of the proxy's container on its host (docker logs), then run the playbook again."
+        )
     module.exit_json(
         changed=bool(wanted.add or wanted.remove),
         added=wanted.add,
         removed=wanted.remove,
         listed=sorted(after),
+        msg=told(wanted),
         diff={"before": shown(before), "after": shown(after)},
     )
 
 
-def carry_out(proxy: ProxyList, wanted: Changes, model: str) -> None:
-    """Remove first, so that no request goes astray."""
-    for url in wanted.remove:
-        proxy.remove(url)
-    for url in wanted.add:
-        proxy.add(url, model)
+def told(wanted: Changes) -> str:
+    """The changes as one line."""
+    removed = [f"removed {url}: {why}" for url, why in wanted.remove.items()]
+    added = [f"added {url}: {why}" for url, why in wanted.add.items()]
+    return "; ".join([*removed, *added]) or "nothing had to be changed"
 
 
 def shown(listed: Mapping[str, Sequence[str]]) -> str:

@@ -25,11 +25,13 @@ attributes:
     description: Changes nothing.
 options:
   plan:
-    description: The plan, as M(lmfleet.lmdeploy.plan) returns it.
+    description: The plan, as M(lmfleet.lmdeploy.plan) returns it, or the part of it that is the host's engine.
     type: dict
     required: true
   stage:
-    description: V(ray) waits until Ray counts every node and GPU of the plan, V(api) until every engine answers.
+    description: >-
+      V(ray) waits until Ray counts every node and GPU of the plan. V(api) waits until every rank of the hosts answers with
+      the planned model, and the proxy, where there is one, lists exactly the planned ranks.
     type: str
     required: true
     choices: [ray, api]

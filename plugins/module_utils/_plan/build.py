@@ -159,6 +159,9 @@ def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults:
     if inputs.proxy:
         owned["--server-name"] = "plan_cluster_address: the proxy is told this address"
     defaults: dict[str, Any] = dict(dpep.DEFAULT_OPTIONS) if inputs.topology == "dpep" else {}
+    known = (seen.image or {}).get("api_server_options") or command
+    if "--enable-metrics" in known and "--disable-metrics" not in known:
+        defaults["enable_metrics"] = True  # later the default; without counters, a hanging engine looks like a busy one
     template = _chat_template(inputs, command.release, seen)
     if template:
         defaults["chat_template"] = template

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.filter.plans import FilterModule, host_faults, rank_logs
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import fatal_line
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_plan
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
@@ -113,4 +114,5 @@ def test_the_filters_are_registered_under_their_names() -> None:
         "host_faults": host_faults,
         "engine_plan": engine_plan,
         "rank_logs": rank_logs,
+        "fatal_line": fatal_line,
     }

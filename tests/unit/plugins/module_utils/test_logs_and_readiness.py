@@ -15,6 +15,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import (
     decisive,
     explain,
     failed_address,
+    fatal_line,
     phase_of,
     plain,
 )
@@ -79,8 +80,20 @@ def test_the_decisive_lines_show_the_cause_and_not_its_echo(name: str, known: st
     assert (found.id if found else None) == known
 
 
+def test_the_line_that_ends_an_engine_is_found() -> None:
+    ended = (
+        "(RayWorkerWrapper pid=226) 2026-11-25 - lmdeploy - ERROR - model_agent.py:498 - Task <ModelAgentLoop> failed"
+    )
+    assert fatal_line(["[rank 0] INFO: fine", f"[rank 0] {ended}"]).endswith("Task <ModelAgentLoop> failed")
+    assert fatal_line(log("ready")) == ""
+
+
 def test_a_bare_exception_is_a_cause_too() -> None:
-    lines = ["Traceback (most recent call last):", "Exception: The current node timed out during startup. This could", "x"]
+    lines = [
+        "Traceback (most recent call last):",
+        "Exception: The current node timed out during startup. This could",
+        "x",
+    ]
     assert decisive(lines)[0] == lines[1]
     assert (explain(lines) or catalogue()[0]).id == "ray-slow"
 

@@ -682,3 +682,8 @@ def test_any_plan_has_every_rank_once(ranks: list[int], launcher: str, per_rank:
 
     otherwise = {name: dict(reversed(given_node.items())) for name, given_node in variables.items()}
     assert plan_of(otherwise).to_json() == plan.to_json()
+
+
+def test_counters_are_switched_on_where_a_release_has_them_off() -> None:
+    for image, expected in (("cu12-hopper", True), ("cu12.8", False), ("lmdeploy:v0.8.0", False)):
+        assert ("--enable-metrics" in service(plan_of(dpep(plan_image=image)), "dp").command) is expected

@@ -82,8 +82,7 @@ def test_containers_that_the_plan_no_longer_has_are_faults() -> None:
     }
     [fault] = leftover_faults(containers, "lmdeploy", {"lmdeploy-dp", "lmdeploy-proxy"})
     assert fault.startswith("the container lmdeploy-ray is of the deployment lmdeploy, but not of this plan")
-    for remedy in ("playbooks/teardown.yml", "plan_name"):
-        assert remedy in fault
+    assert "playbooks/teardown.yml" in fault
     assert leftover_faults(containers, "lmdeploy", {"lmdeploy-dp", "lmdeploy-ray"}) == []
 
 

@@ -5,6 +5,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +26,13 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes impo
     ProxyList,
     changes,
 )
+from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
 
 A, B, STRANGER = "http://10.0.0.10:23333", "http://10.0.0.11:23343", "http://10.0.0.99:23333"
 MODEL = "deepseek-ai/DeepSeek-V3"
 UP: dict[str, Any] = {"health": 200, "models": [MODEL]}
-REFUSED: dict[str, Any] = {"error": "Connection refused"}
-SLOW: dict[str, Any] = {"error": "timed out"}
+REFUSED: dict[str, Any] = {"error": "[Errno 111] Connection refused"}
+COLLECTIONS = Path(__file__).parents[4] / "collections"
 
 
 def found(listed: dict[str, list[str]], a: dict[str, Any], b: dict[str, Any]) -> Changes:
@@ -39,14 +51,161 @@ def test_live_ranks_that_the_proxy_forgot_are_added_again() -> None:
 
 def test_what_is_gone_or_not_of_the_plan_is_removed() -> None:
     listed = {A: [MODEL], B: [MODEL], STRANGER: [MODEL]}
-    assert found(listed, UP, REFUSED) == Changes({}, {B: "Connection refused", STRANGER: "it is not of the plan"})
+    assert found(listed, UP, REFUSED) == Changes({}, {B: "nothing listens there", STRANGER: "it is not of the plan"})
     assert found({A: [MODEL]}, {"health": 200, "models": ["llama"]}, REFUSED).remove == {A: "it serves llama"}
 
 
-def test_a_rank_that_only_times_out_is_left_as_it_is() -> None:
-    assert found({A: [MODEL]}, SLOW, SLOW) == Changes({}, {})
+@pytest.mark.parametrize(
+    "error", ["timed out", "HTTP 503 from http://10.0.0.10:23333/health", "[Errno 104] Connection reset by peer"]
+)
+def test_a_rank_that_may_live_is_left_as_it_is(error: str) -> None:
+    assert found({A: [MODEL]}, {"error": error}, REFUSED) == Changes({}, {})
+    assert found({}, {"error": error}, REFUSED) == Changes({}, {})
 
 
-def test_a_proxy_that_does_not_answer_is_an_error_with_its_url() -> None:
-    with pytest.raises(ProxyError, match=r"no answer from http://127\.0\.0\.1:9/nodes/status: .*refused"):
-        ProxyList("http://127.0.0.1:9").read()
+class StandIn(ThreadingHTTPServer):
+    """What LMDeploy's proxy answers at /nodes: of 0.8.0 when `query`, which then wants ?node_url=, else of later ones."""
+
+    def __init__(self, *, query: bool) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.query = query
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.broken = ""
+        self.keys: set[str | None] = set()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: StandIn
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.server.keys.add(self.headers["Authorization"])
+        self._reply(200, self.server.nodes)
+
+    def do_POST(self) -> None:
+        path, _, query = self.path.partition("?")
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        url = urllib.parse.parse_qs(query).get("node_url", [None])[0] if self.server.query else body.get("url")
+        if self.server.broken:
+            self._reply(200, self.server.broken)
+        elif path == "/nodes/add":
+            self.server.nodes[body["url"]] = {**body["status"], "unfinished": 0, "latency": [], "speed": None}
+            self._reply(200, "Added successfully")
+        elif path != "/nodes/remove":
+            self._reply(404, {"detail": "Not Found"})
+        elif not url:
+            self._reply(422, {"detail": "Field required"})
+        else:
+            self.server.nodes.pop(url, None)
+            self._reply(200, "Deleted successfully")
+
+    def _reply(self, status: int, answer: Any) -> None:
+        text = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+@pytest.fixture(params=[True, False], ids=["0.8.0", "later"])
+def proxy(request: pytest.FixtureRequest) -> Iterator[StandIn]:
+    with StandIn(query=request.param) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def ranks() -> Iterator[list[str]]:
+    with NullServer(2) as server:
+        yield [endpoint.url for endpoint in server.endpoints]
+
+
+@pytest.fixture
+def gone() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def run(tmp_path: Path, url: str, nodes: list[str], **more: Any) -> dict[str, Any]:
+    """The module as Ansible runs it: a program of its own."""
+    arguments = tmp_path / "arguments.json"
+    arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {"url": url, "nodes": nodes, "model": "null", **more}}))
+    ended = subprocess.run(
+        [sys.executable, "-m", "ansible_collections.lmfleet.lmdeploy.plugins.modules.proxy_nodes", str(arguments)],
+        env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.stdout, ended.stderr.decode()
+    result: dict[str, Any] = json.loads(ended.stdout)
+    return result
+
+
+def test_the_list_is_put_right_once(proxy: StandIn, ranks: list[str], gone: str, tmp_path: Path) -> None:
+    proxy.nodes = {url: {"models": ["null"]} for url in (STRANGER, gone)}
+    nodes = [*ranks, gone]
+    planned = run(tmp_path, proxy.url, nodes, _ansible_check_mode=True)
+    assert sorted(proxy.nodes) == sorted([STRANGER, gone])
+    done = run(tmp_path, proxy.url, nodes)
+    assert sorted(proxy.nodes) == sorted(ranks)
+    for result in (planned, done):
+        assert result["changed"]
+        assert result["removed"] == {STRANGER: "it is not of the plan", gone: "nothing listens there"}
+        assert result["added"] == dict.fromkeys(ranks, "it answers, but was not listed")
+        assert result["listed"] == sorted(ranks)
+        assert result["diff"] == {
+            "before": "".join(f"{url} null\n" for url in sorted([STRANGER, gone])),
+            "after": "".join(f"{url} null\n" for url in sorted(ranks)),
+        }
+    again = run(tmp_path, proxy.url, nodes)
+    assert not again["changed"]
+    assert again["msg"] == "nothing had to be changed"
+
+
+def test_the_key_is_sent_and_not_shown(proxy: StandIn, ranks: list[str], tmp_path: Path) -> None:
+    result = run(tmp_path, proxy.url, ranks, api_key="not-for-everyone")
+    assert proxy.keys == {"Bearer not-for-everyone"}
+    assert "not-for-everyone" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Failed to add, please check the input url.", "/nodes/add answered Failed to add"),
+        ("Added successfully", "said that it had changed its list, but"),
+    ],
+)
+def test_a_change_that_did_not_happen_is_an_error(
+    proxy: StandIn, ranks: list[str], tmp_path: Path, answer: str, said: str
+) -> None:
+    proxy.broken = answer
+    result = run(tmp_path, proxy.url, ranks)
+    assert result["failed"]
+    assert said in result["msg"]
+    assert proxy.url in result["msg"]
+    assert "docker logs" in result["msg"]
+
+
+def test_a_proxy_that_does_not_answer_is_an_error_with_its_url(gone: str) -> None:
+    with pytest.raises(ProxyError, match=rf"no answer from {gone}/nodes/status: .*refused"):
+        ProxyList(gone).read()
+
+
+def test_a_proxy_that_hangs_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ProxyError, match=r"no answer from .*timed out"):
+            ProxyList(url, timeout_s=0.2).read()
+        assert time.monotonic() - began < 30
+
+
+def test_what_is_no_proxy_is_an_error(ranks: list[str]) -> None:
+    with pytest.raises(ProxyError, match=r"/nodes/status answered HTTP 404"):
+        ProxyList(ranks[0]).read()
