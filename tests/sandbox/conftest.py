@@ -15,6 +15,19 @@ def sandbox() -> Sandbox:
     return Sandbox()
 
 
+@pytest.fixture(scope="session")
+def dpep() -> Sandbox:
+    """Four hosts for DP+EP, which have to be up, with no deployment of TP on them."""
+    return Sandbox("dpep", nodes=4)
+
+
+@pytest.fixture
+def ranks(dpep: Sandbox) -> Sandbox:
+    """A converged deployment of DP+EP."""
+    dpep.deploy().succeeded()
+    return dpep
+
+
 @pytest.fixture
 def deployed(sandbox: Sandbox) -> Sandbox:
     """A converged deployment; what a test leaves behind is for the next test's deployment to mend."""

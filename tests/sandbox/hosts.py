@@ -51,7 +51,16 @@ class Run:
 
 
 class Sandbox:
-    """The hosts, by the numbers of their nodes."""
+    """The hosts, by the numbers of their nodes, and what is deployed on them: ``tp`` or ``dpep``."""
+
+    def __init__(self, topology: str = "tp", nodes: int = 2) -> None:
+        self.nodes = range(nodes)
+        self._deploy = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}[topology]
+        self._environment = {
+            **os.environ,
+            "LMFLEET_SANDBOX_TOPOLOGY": topology,
+            "LMFLEET_SANDBOX_NODES": str(nodes),
+        }
 
     def playbook(self, name: str, *arguments: str, **variables: Any) -> Run:
         """Run a playbook from the root of the checkout."""
@@ -60,13 +69,20 @@ class Sandbox:
             command += ["-e", json.dumps(variables)]
         began = time.monotonic()
         done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False
+            command,
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
         )
         return Run(done.returncode, done.stdout, time.monotonic() - began)
 
     def deploy(self, *arguments: str, **variables: Any) -> Run:
-        """``deploy_tp16.yml``, as typed."""
-        return self.playbook("deploy_tp16.yml", *arguments, **variables)
+        """``deploy_tp16.yml`` or ``deploy_dpep.yml``, as typed."""
+        return self.playbook(self._deploy, *arguments, **variables)
 
     def outer(self, *command: str) -> str:
         """A docker command on the engine that runs the hosts."""
@@ -79,7 +95,7 @@ class Sandbox:
     def containers(self) -> dict[str, tuple[str, str]]:
         """``node0/lmdeploy-ray`` -> id and start time of every container on every host."""
         found = {}
-        for node in (0, 1):
+        for node in self.nodes:
             for name in self.on(node, "docker", "ps", "--all", "--format", "{{.Names}}").split():
                 shown = self.on(node, "docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name)
                 identity, started = shown.split()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import json
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from sandbox.hosts import GPUS, URL, Sandbox
@@ -150,3 +152,28 @@ def test_check_mode_on_an_empty_sandbox_tells_and_does_nothing(sandbox: Sandbox)
         assert sandbox.on(node, "docker", "images", "--quiet") == ""
         assert "No such file" in sandbox.on(node, "sh", "-c", "ls /var/lib/lmfleet 2>&1 || true")
     sandbox.deploy().succeeded()
+
+
+@pytest.mark.slow
+def test_two_replicas_stand_behind_one_proxy(sandbox: Sandbox, tmp_path: Path) -> None:
+    groups = tmp_path / "replicas.yml"
+    groups.write_text("left: {hosts: {node0: {}}}\nright: {hosts: {node1: {}}}\n")
+    sandbox.playbook("playbooks/teardown.yml").succeeded()
+    arguments, replicas = ("-i", str(groups)), ["left", "right"]
+    try:
+        run = sandbox.deploy(*arguments, plan_replicas=replicas).succeeded()
+        assert "READY http://10.77.0.11:8000" in run.output
+        before = sandbox.containers()
+        assert set(before) == {HEAD, API, WORKER, "node1/lmdeploy-api", "node0/lmdeploy-proxy"}
+        with urllib.request.urlopen("http://10.77.0.11:8000/nodes/status", timeout=10) as status:
+            assert sorted(json.load(status)) == [URL, URL.replace(".11:", ".12:")]
+        again = sandbox.deploy(*arguments, plan_replicas=replicas).succeeded()
+        assert set(again.changed.values()) == {0}
+        assert sandbox.containers() == before
+        # One replica's engine dies: it is replaced, and the other one is left alone.
+        sandbox.on(1, "pkill", "-9", "-f", "ray::RayWorkerWrapper")
+        sandbox.deploy(*arguments, plan_replicas=replicas).succeeded()
+        after = sandbox.containers()
+        assert {name for name in after if after[name] != before[name]} == {"node1/lmdeploy-api"}
+    finally:
+        sandbox.playbook("playbooks/teardown.yml", *arguments).succeeded()

@@ -10,6 +10,7 @@ The setting ``shallow`` also leaves out a rank's own processes and Ray: see v0_1
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,10 @@ from lmfleet_sim.faults import RankFaults
 from lmfleet_sim.hooks import ImportHooks, replace
 from lmfleet_sim.make_model import FIRST_WORD, WORDS
 from lmfleet_sim.settings import Settings
+
+# DP ranks that are all idle ask each other for work this often, so a request to idle ranks waits that long. LMDeploy's own
+# pause of 0.01 s is a tenth of a core for every idle rank.
+IDLE_S = 0.25
 
 
 def register(hooks: ImportHooks, settings: Settings) -> None:
@@ -99,6 +104,19 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
             load_model_weights=load_model_weights,
             model_forward=model_forward,
         )
+
+    @hooks.after("lmdeploy.pytorch.engine.model_agent.agent")
+    def rest_while_idle(agent: Any) -> None:
+        real_prepare = agent.BaseModelAgent._prepare_dp_v1
+
+        async def prepare_dp(self: Any, inputs: Any) -> Any:
+            """Agree with all ranks on the next step; pause if none has work, which all learn at the same time."""
+            inputs, is_all_sleeping = await real_prepare(self, inputs)
+            if inputs is None and not is_all_sleeping:
+                await asyncio.sleep(IDLE_S)
+            return inputs, is_all_sleeping
+
+        replace(agent.BaseModelAgent, _prepare_dp_v1=prepare_dp)
 
     @hooks.after("lmdeploy.pytorch.strategies.ar.model_agent")
     def broadcast_as_nccl(strategy: Any) -> None:

@@ -6,19 +6,15 @@
 A rank is one process: its engine runs in the api_server's, not in one of its own, and its GPU's worker in the engine,
 not under a Ray of the rank's own. Still real: the command line, the api_server, the engine and its scheduler, the
 process group of all ranks and their waiting for each other, registration at the proxy, and streaming. What differs: a
-fault at load ends the api_server itself, not a process below it; a rank's log has nothing of Ray in it; and ranks that
-are all idle ask each other for work every quarter of a second, so a request to idle ranks waits that long. Ranks of
-more than one GPU are refused.
+fault at load ends the api_server itself, not a process below it; and a rank's log has nothing of Ray in it. Ranks of more
+than one GPU are refused.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from lmfleet_sim.hooks import ImportHooks, replace
-
-IDLE_S = 0.25  # LMDeploy's own pause is 0.01 s: a tenth of a core for every idle rank
 
 
 def register(hooks: ImportHooks) -> None:
@@ -37,19 +33,6 @@ def register(hooks: ImportHooks) -> None:
     @hooks.after("lmdeploy.pytorch.engine.executor.ray_executor")
     def run_worker_here(ray_executor: Any) -> None:
         replace(ray_executor, RayExecutor=make_executor())
-
-    @hooks.after("lmdeploy.pytorch.engine.model_agent.agent")
-    def rest_while_idle(agent: Any) -> None:
-        real_prepare = agent.BaseModelAgent._prepare_dp_v1
-
-        async def prepare_dp(self: Any, inputs: Any) -> Any:
-            """Agree with all ranks on the next step; pause if none has work, which all learn at the same time."""
-            inputs, is_all_sleeping = await real_prepare(self, inputs)
-            if inputs is None and not is_all_sleeping:
-                await asyncio.sleep(IDLE_S)
-            return inputs, is_all_sleeping
-
-        replace(agent.BaseModelAgent, _prepare_dp_v1=prepare_dp)
 
 
 def make_executor() -> type:

@@ -10,15 +10,19 @@ model's layers, the KV cache's memory, the GPU's operators.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 from lmfleet_sim.faults import RankFaults
 from lmfleet_sim.hooks import ImportHooks, replace
 from lmfleet_sim.make_model import FIRST_WORD, WORDS
 from lmfleet_sim.settings import Settings, SettingsError
+
+POLL_S = 0.005
 
 
 def register(hooks: ImportHooks, settings: Settings) -> None:
@@ -104,6 +108,13 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
             model_forward=model_forward,
         )
         replace(distributed, all_gather_into_tensor=all_gather_into_tensor)
+
+    @hooks.after("lmdeploy.pytorch.engine.mp_engine.zmq_rpc")  # 0.9.2.post1 alone has it
+    def poll_now_and_then(zmq_rpc: Any) -> None:
+        """The engine's process asks its socket for work without a pause, a whole core for every rank."""
+        patient = ModuleType("asyncio")
+        patient.__dict__.update(asyncio.__dict__, sleep=lambda seconds: asyncio.sleep(max(seconds, POLL_S)))
+        replace(zmq_rpc, asyncio=patient)
 
     @hooks.after("lmdeploy.pytorch.engine.cache_engine")
     def allocate_no_cache(cache_engine: Any) -> None:
