@@ -23,8 +23,6 @@ LINE_LENGTH = 320
 # Ray and LMDeploy colour their logs and put a source before each line that another process wrote.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _RANK = re.compile(r"^\[rank (?P<rank>\d+)\] ")
-# What the rank program says of a rank that nobody told to end.
-_RANK_ENDED = re.compile(r"^\[rank (?P<rank>\d+)\] lmfleet: rank \d+ .*\bended with\b")
 _SOURCE = re.compile(r"^\([\w:.]+(?: pid=\d+)?(?:, ip=[\d.]+)?\)\s?")
 _ADDRESS = re.compile(r"\bip[=:] ?(?P<ip>\d+\.\d+\.\d+\.\d+)")
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?:[A-Z]\w*)?(?:Error|Exception|Exit)(?:\(\w+\))?(?:: |:?$)")
@@ -65,21 +63,26 @@ def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
     )
 
 
+def is_fatal(line: str) -> bool:
+    """Whether its service cannot come up or answer any more after this line."""
+    text = plain(line)
+    return any(known.fatal and re.search(known.pattern, text) for known in catalogue())
+
+
 def fatal_line(lines: Sequence[str]) -> str:
-    """The first line after which its service cannot come up or answer any more, or nothing."""
-    fatal = [re.compile(known.pattern) for known in catalogue() if known.fatal]
-    return next((plain(line) for line in lines if any(pattern.search(plain(line)) for pattern in fatal)), "")
+    """The first fatal line, plain, or nothing."""
+    return next((plain(line) for line in lines if is_fatal(line)), "")
+
+
+def failed_rank(lines: Sequence[str]) -> int | None:
+    """The DP rank that wrote the first fatal line, where lines say their ranks."""
+    match = _RANK.match(next(filter(is_fatal, lines), ""))
+    return int(match["rank"]) if match else None
 
 
 def plain(line: str) -> str:
     """``line`` without colour, and without the source that the rank program or Ray puts before it."""
     return _SOURCE.sub("", _COLOUR.sub("", _RANK.sub("", line))).rstrip()
-
-
-def ended_rank(lines: Sequence[str]) -> int | None:
-    """The first DP rank that ended by itself, where the rank program says so."""
-    found = (_RANK_ENDED.match(line) for line in lines)
-    return next((int(match["rank"]) for match in found if match), None)
 
 
 def of_rank(lines: Sequence[str], rank: int) -> list[str]:

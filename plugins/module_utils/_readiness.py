@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ._logs import Phase, decisive, ended_rank, explain, failed_address, of_rank, phase_of, plain
+from ._logs import Phase, decisive, explain, failed_address, failed_rank, fatal_line, of_rank, phase_of, plain
 
 KEPT_LINES = 4000
 # A worker starts while the head may still be opening its port; after this long the way is blocked.
@@ -65,6 +65,7 @@ class HostWait:
         self._tcp_since: float | None = None
         self._unlisted_since: dict[str, float] = {}
         self._answering = -1
+        self._doomed: set[str] = set()
         self._missing = "nothing was seen yet"
         self._news: list[str] = []
         self.last_progress = 0.0
@@ -156,12 +157,14 @@ class HostWait:
             self.failure = self._diagnosis(
                 name, "was started anew while the engine loads, so the engine has lost its workers"
             )
-        elif explain(fresh, fatal_only=True):
+        elif name in self._doomed:
             self.failure = self._diagnosis(name, "cannot come up any more")
+        elif fatal_line(fresh):
+            self._doomed.add(name)  # a round later, what else it has to say is there too
 
     def _diagnosis(self, name: str, what: str) -> str:
         log = self._lines[name]
-        rank = ended_rank(log)
+        rank = failed_rank(log)
         if rank is not None:
             log = of_rank(log, rank)
             gpus: list[int] = next((each["gpus"] for each in self._ranks.values() if each["rank"] == rank), [])

@@ -19,6 +19,7 @@ SIM = {"LMFLEET_SIM_GPUS": str(GPUS)}
 API, HEAD, WORKER = "node0/lmdeploy-api", "node0/lmdeploy-ray", "node1/lmdeploy-ray"
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing(deployed: Sandbox) -> None:
     before = deployed.containers()
     assert set(before) == {API, HEAD, WORKER}
@@ -39,6 +40,7 @@ def test_a_missing_shard_stops_the_play_before_anything_starts(sandbox: Sandbox)
     run.failed_with("node1", "model-00002")
 
 
+@pytest.mark.slow
 def test_one_option_replaces_the_api_and_nothing_else(deployed: Sandbox) -> None:
     before = deployed.containers()
     run = deployed.deploy("--diff", plan_api_server_options={"max_batch_size": 2}).succeeded()
@@ -75,6 +77,7 @@ def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: 
     assert deployed.chat()["usage"]["completion_tokens"] == 8
 
 
+@pytest.mark.slow
 def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
     before = deployed.containers()
     deployed.on(1, "pkill", "-9", "-f", "ray::RayWorkerWrapper")

@@ -57,6 +57,7 @@ def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_private_registry_wants_a_login_that_leaves_no_trace(sandbox: Sandbox, private_registry: str) -> None:
     refused = sandbox.deploy(plan_image=private_registry)
     refused.failed_with("no basic auth credentials")

@@ -11,17 +11,14 @@ The setting ``shallow`` also leaves out a rank's own processes and Ray: see v0_1
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lmfleet_sim import v0_18_shallow
 from lmfleet_sim.cuda import current_stream
-from lmfleet_sim.faults import RankFaults
 from lmfleet_sim.hooks import ImportHooks, replace
-from lmfleet_sim.make_model import FIRST_WORD, WORDS
+from lmfleet_sim.model import hidden_states, take_the_models_place
 from lmfleet_sim.settings import Settings
 
 # DP ranks that are all idle ask each other for work this often, so a request to idle ranks waits that long. LMDeploy's own
@@ -39,39 +36,7 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
         import torch
         from torch import distributed
 
-        class SimulatedModel(torch.nn.Module):
-            """A model without layers. Its hidden state of a token is the token's position; its answer counts up."""
-
-            ctx_mgr = None
-
-            def __init__(self, model_config: Any, rank: int) -> None:
-                super().__init__()
-                self.vocab_size = model_config.vocab_size
-                self.faults = RankFaults(settings.faults, rank)
-                self.shards = 1
-
-            def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
-                """Read one shard's weights, as long as the settings say it takes, and drop them."""
-                for _ in weights:
-                    pass
-                time.sleep(settings.load_s / self.shards)
-                self.faults.loading(torch.OutOfMemoryError)
-
-            def get_logits(self, hidden_states: Any) -> Any:
-                """Return logits, shape (1, tokens, vocab_size), that are sure of one plain token a position."""
-                positions = hidden_states[..., 0].long()
-                token_ids = FIRST_WORD + positions % len(WORDS)
-                return torch.zeros(*positions.shape, self.vocab_size).scatter_(-1, token_ids[..., None], 50.0)
-
-        def build_patched_model(model_config: Any, device: Any = None, build_model_ctx: Any = None) -> SimulatedModel:
-            rank = agent.get_dist_manager().current_context().rank
-            if rank == 0:
-                print("lmfleet simulator: forward pass simulated", file=sys.stderr, flush=True)
-            return SimulatedModel(model_config, rank)
-
-        def load_model_weights(model: SimulatedModel, checkpoint_path: str, **kwargs: Any) -> None:
-            model.shards = len(agent.ModelWeightLoader(checkpoint_path)._shard_paths)
-            real_load_model_weights(model, checkpoint_path, **kwargs)
+        take_the_models_place(agent, agent.ModelWeightLoader, settings)
 
         def model_forward(runner: Any, inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             """Launch one step on the GPU's clock: it ends when its time is over and every rank of the group is in it.
@@ -87,23 +52,14 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
             if group is not None and not hang_s:
                 collectives.append(distributed.all_reduce(torch.ones(1), group=group, async_op=True))
             current_stream().launch(step_s + hang_s, *collectives)
-            ends = inputs.history_lengths + inputs.seq_length
-            offsets = torch.arange(tokens) - torch.repeat_interleave(inputs.seq_length.cumsum(0), inputs.seq_length)
-            positions = torch.repeat_interleave(ends, inputs.seq_length) + offsets
             return {
-                "hidden_states": positions.to(torch.float32)[None, :, None],
+                "hidden_states": hidden_states(inputs),
                 "model_metas": None,
                 "seq_length": inputs.seq_length,
                 "position_ids": None,
             }
 
-        real_load_model_weights = agent.load_model_weights
-        replace(
-            agent,
-            build_patched_model=build_patched_model,
-            load_model_weights=load_model_weights,
-            model_forward=model_forward,
-        )
+        replace(agent, model_forward=model_forward)
 
     @hooks.after("lmdeploy.pytorch.engine.model_agent.agent")
     def rest_while_idle(agent: Any) -> None:

@@ -11,15 +11,11 @@ model's layers, the KV cache's memory, the GPU's operators.
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from lmfleet_sim.faults import RankFaults
 from lmfleet_sim.hooks import ImportHooks, replace
-from lmfleet_sim.make_model import FIRST_WORD, WORDS
+from lmfleet_sim.model import hidden_states, take_the_models_place
 from lmfleet_sim.settings import Settings, SettingsError
 
 POLL_S = 0.005
@@ -39,39 +35,7 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
         from lmdeploy.pytorch.weight_loader.model_weight_loader import ModelWeightLoader
         from torch import distributed
 
-        class SimulatedModel(torch.nn.Module):
-            """A model without layers. Its hidden state of a token is the token's position; its answer counts up."""
-
-            ctx_mgr = None
-
-            def __init__(self, model_config: Any, rank: int) -> None:
-                super().__init__()
-                self.vocab_size = model_config.vocab_size
-                self.faults = RankFaults(settings.faults, rank)
-                self.shards = 1
-
-            def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
-                """Read one shard's weights, as long as the settings say it takes, and drop them."""
-                for _ in weights:
-                    pass
-                time.sleep(settings.load_s / self.shards)
-                self.faults.loading(torch.OutOfMemoryError)
-
-            def get_logits(self, hidden_states: Any) -> Any:
-                """Return logits, shape (1, tokens, vocab_size), that are sure of one plain token a position."""
-                positions = hidden_states[..., 0].long()
-                token_ids = FIRST_WORD + positions % len(WORDS)
-                return torch.zeros(*positions.shape, self.vocab_size).scatter_(-1, token_ids[..., None], 50.0)
-
-        def build_patched_model(model_config: Any, **kwargs: Any) -> SimulatedModel:
-            rank = agent.get_dist_manager().current_context().rank  # of all ranks: a data parallel rank has one GPU
-            if rank == 0:
-                print("lmfleet simulator: forward pass simulated", file=sys.stderr, flush=True)
-            return SimulatedModel(model_config, rank)
-
-        def load_model_weights(model: SimulatedModel, checkpoint_path: str, **kwargs: Any) -> None:
-            model.shards = len(ModelWeightLoader(checkpoint_path)._shard_paths)
-            real_load_model_weights(model, checkpoint_path, **kwargs)
+        take_the_models_place(agent, ModelWeightLoader, settings)
 
         def model_forward(runner: Any, inputs: Any, cache_engine: Any, stream: Any) -> dict[str, Any]:
             """Launch one step on the GPU's clock: it ends when its time is over and every rank of the group is in it.
@@ -90,23 +54,14 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
                 if group is not None and not hang_s
             ]
             stream.launch(step_s + hang_s, *collectives)
-            ends = inputs.history_lengths + inputs.seq_length
-            offsets = torch.arange(tokens) - torch.repeat_interleave(inputs.seq_length.cumsum(0), inputs.seq_length)
-            positions = torch.repeat_interleave(ends, inputs.seq_length) + offsets
-            return {"hidden_states": positions.to(torch.float32)[None, :, None], "model_metas": None}
+            return {"hidden_states": hidden_states(inputs), "model_metas": None}
 
         def all_gather_into_tensor(output: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
             """Gather scalars as NCCL does: gloo wants one dimension at least."""
             return real_all_gather_into_tensor(output, torch.atleast_1d(value), *args, **kwargs)
 
-        real_load_model_weights = agent.load_model_weights
         real_all_gather_into_tensor = distributed.all_gather_into_tensor
-        replace(
-            agent,
-            build_patched_model=build_patched_model,
-            load_model_weights=load_model_weights,
-            model_forward=model_forward,
-        )
+        replace(agent, model_forward=model_forward)
         replace(distributed, all_gather_into_tensor=all_gather_into_tensor)
 
     @hooks.after("lmdeploy.pytorch.engine.mp_engine.zmq_rpc")  # 0.9.2.post1 alone has it

@@ -238,6 +238,7 @@ def test_ray_started_anew_fails_the_engine_that_loads() -> None:
 def test_a_fatal_line_fails_though_the_container_runs() -> None:
     wait = waiting("node0", "api")
     wait.take(api_round(["[rank0] <Dist> check failed!"]), 1)
+    wait.take(api_round(["and why"]), 3)
     assert wait.failure
     assert "cannot come up any more" in wait.failure
 
@@ -369,6 +370,7 @@ def test_a_rank_that_ended_is_named_with_its_gpu_and_its_own_lines() -> None:
         "[rank 2] lmfleet: rank 2 on GPU 0 ended, as it was told by SIGTERM",
     ]
     wait.take(dp_round([], lines=lines), 1)
+    wait.take(dp_round([]), 3)
     assert wait.failure
     assert "node1 (10.77.0.12): lmdeploy-dp cannot come up any more: rank 3 (GPU 1) failed" in wait.failure
     assert "CUDA out of memory" in wait.failure
@@ -376,9 +378,19 @@ def test_a_rank_that_ended_is_named_with_its_gpu_and_its_own_lines() -> None:
     assert "A GPU has too little free memory" in wait.failure
 
 
+def test_a_rank_whose_server_outlives_its_engine_is_named_too() -> None:
+    wait = dp_waiting("node1")
+    wait.take(dp_round([], lines=["[rank 2] INFO: fine", "[rank 3] Process mp_engine_proc:"]), 1)
+    wait.take(dp_round([], lines=["[rank 3] RuntimeError: no such kernel"]), 3)
+    assert wait.failure
+    assert "rank 3 (GPU 1) failed" in wait.failure
+    assert "RuntimeError: no such kernel" in wait.failure
+
+
 def test_an_unknown_end_of_a_rank_still_says_what_it_means_for_the_others() -> None:
     wait = dp_waiting("node1")
     wait.take(dp_round([], lines=["[rank 2] bye", "[rank 2] lmfleet: rank 2 on GPU 0 ended with signal SIGKILL"]), 1)
+    wait.take(dp_round([]), 3)
     assert wait.failure
     assert "all others wait for it" in wait.failure
 
