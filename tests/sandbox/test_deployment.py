@@ -92,6 +92,7 @@ def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
     assert deployed.chat()["usage"]["completion_tokens"] == 8
 
 
+@pytest.mark.slow
 def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sandbox) -> None:
     began = time.time()
     run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{2 * GPUS - 1}"})
@@ -157,7 +158,6 @@ def test_check_mode_on_an_empty_sandbox_tells_and_does_nothing(sandbox: Sandbox)
     sandbox.deploy().succeeded()
 
 
-@pytest.mark.slow
 def test_two_replicas_stand_behind_one_proxy(sandbox: Sandbox, tmp_path: Path) -> None:
     groups = tmp_path / "replicas.yml"
     groups.write_text("left: {hosts: {node0: {}}}\nright: {hosts: {node1: {}}}\n")
