@@ -129,7 +129,7 @@ def test_the_default_route_on_another_network_is_no_hindrance_but_to_lmdeploys_o
 
 
 @pytest.mark.slow
-def test_no_default_route_ends_well_or_is_named(dpep: Sandbox) -> None:
+def test_no_default_route_is_no_hindrance_to_torchrun(dpep: Sandbox) -> None:
     dpep.on(1, "ip", "route", "del", "default")
     try:
         dpep.playbook("playbooks/teardown.yml").succeeded()
