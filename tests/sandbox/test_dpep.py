@@ -39,6 +39,7 @@ def listed() -> list[str]:
     return sorted(nodes)
 
 
+@pytest.mark.slow
 def test_the_proxys_list_is_put_right_and_no_rank_is_touched(ranks: Sandbox) -> None:
     before = ranks.containers()
     assert listed() == sorted(RANKS)
