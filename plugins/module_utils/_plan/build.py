@@ -111,7 +111,7 @@ def _services(
             else dpep.services(inputs, image, engine, arguments, token)
         )
         services += found
-        endpoints += [dataclasses.replace(each, rank=len(endpoints) + n) for n, each in enumerate(answers)]
+        endpoints += [dataclasses.replace(each, rank=len(endpoints) + each.rank) for each in answers]
     return services, endpoints
 
 
