@@ -167,6 +167,13 @@ def option_name(key: str) -> str:
     return "--" + str(key).lstrip("-").replace("_", "-")
 
 
+def with_changes(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` with those of ``changes`` put over them, however either spells them; None takes an option out."""
+    changed = {option_name(key) for key in changes}
+    kept = {key: value for key, value in options.items() if option_name(key) not in changed}
+    return {**kept, **{key: value for key, value in changes.items() if value is not None}}
+
+
 def _items(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else [value]
 

@@ -22,6 +22,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._releases import 
     releases,
     resolve_image,
     unknown_to_image,
+    with_changes,
 )
 
 NEWEST = release_table("0.18.0").api_server
@@ -274,3 +275,10 @@ def test_bad_reference(reference: str, fault: str) -> None:
     with pytest.raises(ImageError) as raised:
         resolve_image(reference)
     assert fault in str(raised.value)
+
+
+def test_changes_are_put_over_options_however_they_are_spelled() -> None:
+    options = {"max-batch-size": 64, "tp": 2}
+    assert with_changes(options, {"max_batch_size": 128}) == {"tp": 2, "max_batch_size": 128}
+    assert with_changes(options, {"--max-batch-size": None}) == {"tp": 2}
+    assert with_changes(options, {}) == options
