@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,26 @@ def gpu_faults(planned: int, listing: str) -> list[str]:
         return []
     missing = f"nvidia-smi -L lists {has} of the {planned} GPUs that plan_gpus says"
     return [f"{missing}: lower it, or find the missing ones (dmesg | grep -i nvrm)."]
+
+
+def gpus(query: str) -> tuple[list[str], str | None]:
+    """(the GPUs' names, the driver's version), from ``nvidia-smi --query-gpu=name,driver_version --format=csv,noheader``."""
+    found = [[cell.strip() for cell in line.split(",")] for line in query.splitlines() if "," in line]
+    return [cells[0] for cells in found], next((cells[-1] for cells in found), None)
+
+
+def link_speeds(root: Path = Path("/sys/class")) -> dict[str, str]:
+    """How fast the host's links say that they are: Ethernet interfaces that are up, and InfiniBand ports."""
+    found = {}
+    for file in sorted(root.glob("net/*/speed")):
+        with contextlib.suppress(OSError, ValueError):  # an interface that is down, or has no speed
+            megabits = int(file.read_text())
+            if megabits > 0:
+                found[file.parent.name] = f"{megabits} Mb/s"
+    for file in sorted(root.glob("infiniband/*/ports/*/rate")):
+        with contextlib.suppress(OSError):
+            found[f"{file.parts[-4]}/{file.parent.name}"] = file.read_text().strip()
+    return found
 
 
 def source_address() -> str:

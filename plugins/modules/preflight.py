@@ -58,6 +58,10 @@ source:
   description: The host's own address on its default route, empty where it has none.
   returned: success
   type: str
+hardware:
+  description: The names of the C(gpus) and their C(driver), where C(nvidia-smi) is installed, and the C(links) with their speeds.
+  returned: success
+  type: dict
 docker:
   description: Version of the Docker engine.
   returned: when Docker answers
@@ -90,7 +94,14 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    result: dict[str, Any] = {"changed": False, "interfaces": {}, "source": preflight.source_address(), "faults": []}
+    hardware: dict[str, Any] = {"gpus": [], "driver": None, "links": preflight.link_speeds()}
+    result: dict[str, Any] = {
+        "changed": False,
+        "interfaces": {},
+        "source": preflight.source_address(),
+        "hardware": hardware,
+        "faults": [],
+    }
     if module.get_bin_path("ip"):
         _, addresses, _ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
         result["interfaces"] = preflight.interfaces(addresses)
@@ -99,6 +110,8 @@ def main() -> None:
     if module.get_bin_path("nvidia-smi"):
         _, listing, _ = module.run_command(["nvidia-smi", "-L"])
         result["faults"] += preflight.gpu_faults(module.params["gpus"], listing)
+        _, query, _ = module.run_command(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+        hardware["gpus"], hardware["driver"] = preflight.gpus(query)
     if docker is None:
         result["faults"] += [NO_SDK]
         module.exit_json(**result)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._preflight import
     container_faults,
     docker_faults,
     gpu_faults,
+    gpus,
     interfaces,
     leftover_faults,
+    link_speeds,
     listening_ports,
     port_faults,
     read_tcp_tables,
@@ -111,3 +114,21 @@ def test_missing_gpus_are_counted_as_nvidia_smi_lists_them() -> None:
         "lists 0 of the 1 GPUs"
         in gpu_faults(1, "NVIDIA-SMI has failed because it couldn't communicate with the driver.")[0]
     )
+
+
+def test_gpus_and_their_driver_are_read_from_nvidia_smi() -> None:
+    assert gpus("NVIDIA H100 80GB HBM3, 570.86.15\nNVIDIA H100 80GB HBM3, 570.86.15\n") == (
+        ["NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3"],
+        "570.86.15",
+    )
+    assert gpus("No devices were found\n") == ([], None)
+
+
+def test_links_say_how_fast_they_are(tmp_path: Path) -> None:
+    for name, speed in (("eth0", "100000"), ("down0", "-1"), ("odd0", "")):
+        (tmp_path / "net" / name).mkdir(parents=True)
+        (tmp_path / "net" / name / "speed").write_text(speed)
+    port = tmp_path / "infiniband" / "mlx5_0" / "ports" / "1"
+    port.mkdir(parents=True)
+    (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
+    assert link_speeds(tmp_path) == {"eth0": "100000 Mb/s", "mlx5_0/1": "400 Gb/sec (4X NDR)"}
