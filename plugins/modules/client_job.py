@@ -2,41 +2,72 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One step of a warm-up on the head; see DOCUMENTATION."""
+"""One step of a client's job on the head; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: warmup_job
-short_description: Start, ask or remove a warm-up's container
+module: client_job
+short_description: Start, ask or remove the container of a client
 version_added: 0.1.0
 description:
-  - What M(lmfleet.lmdeploy.warmup) does on the head, one step a call. Use that; this module is not meant for playbooks.
-  - The client and its configuration are put into the container as files, so no key shows on a command line.
+  - What M(lmfleet.lmdeploy.warmup) and M(lmfleet.lmdeploy.benchmark_job) do on the head, one step a call. Use those; this
+    module is not meant for playbooks.
+  - The program and its configuration are put into the container as files, so no key shows on a command line.
 options:
   state:
     description: V(started) creates and starts the container, V(polled) reads how far it is, V(removed) removes it.
     type: str
     choices: [started, polled, removed]
     required: true
+  kind:
+    description: What it is for, V(warmup) for example. A container without this label of the collection is never touched.
+    type: str
+    required: true
   name:
-    description: The container's name. A container without this collection's label is never touched.
+    description: The container's name.
     type: str
     required: true
   image:
     description: The image that the client runs in. It must be on the host. Needed for O(state=started).
     type: str
+  files:
+    description: The program's files, by their names below C(/lmfleet). Needed for O(state=started).
+    type: dict
+  argv:
+    description: What Python is given before the path of the configuration. Needed for O(state=started).
+    type: list
+    elements: str
   config:
-    description: The client's configuration but for the key. Needed for O(state=started).
+    description: The configuration but for the key. Needed for O(state=started).
     type: dict
   api_key:
     description: The API key of the endpoints.
     type: str
+  mounts:
+    description: Bind mounts, each as Docker's own C(source:target) or C(source:target:ro).
+    type: list
+    elements: str
+    default: []
+  environment:
+    description: The container's environment.
+    type: dict
+    default: {}
+  cpus:
+    description: How many cores the client may use; 0 does not limit.
+    type: float
+    default: 0
+  owner:
+    description:
+      - Whose job it is, where there may be one at a time of its O(kind). One that runs already is an interrupted one's if it
+        is the same owner's, and is removed; another owner's is left alone, and this one is refused.
+    type: str
+    default: ""
 requirements:
   - Docker SDK for Python >= 5.0.3 (python3-docker)
 attributes:
   check_mode:
-    description: Not supported; M(lmfleet.lmdeploy.warmup) does not call it then.
+    description: Not supported; the actions do not call it then.
     support: none
   diff_mode:
     description: There is nothing to compare.
@@ -47,8 +78,9 @@ author:
 
 EXAMPLES = r"""
 - name: See how far a warm-up is
-  lmfleet.lmdeploy.warmup_job:
+  lmfleet.lmdeploy.client_job:
     state: polled
+    kind: warmup
     name: lmfleet-warmup-1a2b3c4d
 """
 
@@ -61,12 +93,8 @@ exit_code:
   description: The client's exit code, once it has ended.
   type: int
   returned: O(state=polled)
-progress:
-  description: The client's last progress event.
-  type: dict
-  returned: O(state=polled)
-result:
-  description: The client's result event, once there is one.
+events:
+  description: The client's last event of each kind.
   type: dict
   returned: O(state=polled)
 stderr_tail:
@@ -83,7 +111,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _warmup
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 
 try:
     import docker
@@ -94,69 +122,81 @@ try:
 except ImportError:
     DOCKER_ERROR = traceback.format_exc()
 
-LABEL = "lmfleet.lmdeploy.job"
-FOLDER = "lmfleet-warmup"
+LABEL, OWNER = "lmfleet.lmdeploy.job", "lmfleet.lmdeploy.owner"
+FOLDER = "/lmfleet"
+CONFIG = "config.json"
+# Events are small and few: a progress line every second or so, the result last.
+LOG_LINES = 1000
 
 
-def archive(config: dict[str, Any]) -> bytes:
-    """A tar of the client and its configuration, for the container's root."""
-    spec = _warmup.__spec__
-    # By the loader, not by the file: on the host the module may lie inside a zip.
-    source: str = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
+def archive(files: dict[str, str]) -> bytes:
+    """A tar of the files, for the container's root."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, text in (("warmup.py", source), ("config.json", json.dumps(config))):
+        for name, text in files.items():
             data = text.encode()
-            info = tarfile.TarInfo(f"{FOLDER}/{name}")
+            info = tarfile.TarInfo(f"{FOLDER[1:]}/{name}")
             info.size, info.mode = len(data), 0o600
             tar.addfile(info, io.BytesIO(data))
     return packed.getvalue()
 
 
-def start(client: Any, name: str, image: str, config: dict[str, Any]) -> None:
-    """Create and start the container, and clear away ended ones of warm-ups that were interrupted."""
-    for old in client.containers.list(all=True, filters={"label": f"{LABEL}=warmup", "status": "exited"}):
-        old.remove()
+def start(client: Any, options: dict[str, Any]) -> None:
+    """Create and start the container, and clear away ended ones of jobs that were interrupted."""
+    kind, owner = options["kind"], options["owner"]
+    for other in client.containers.list(all=True, filters={"label": f"{LABEL}={kind}"}):
+        if other.status == "exited" or (owner and other.labels.get(OWNER) == owner):
+            other.remove(force=True)
+        elif owner:
+            raise ValueError(
+                f"{other.name} is at work there already, for {other.labels.get(OWNER)}: wait until it has ended, or, if nobody "
+                f"waits for it any more, docker rm -f {other.name}"
+            )
     container = client.containers.create(
-        image,
+        options["image"],
         entrypoint=["python3"],
-        command=[f"/{FOLDER}/warmup.py", f"/{FOLDER}/config.json"],
-        name=name,
-        labels={LABEL: "warmup"},
+        command=[*options["argv"], f"{FOLDER}/{CONFIG}"],
+        name=options["name"],
+        labels={LABEL: kind, OWNER: owner},
         network_mode="host",
         user="0",
+        working_dir=FOLDER,
+        volumes=options["mounts"],
+        environment=options["environment"],
+        nano_cpus=int(options["cpus"] * 1e9) or None,
         # The events are read from the log, so it must be one that can be read, whatever the daemon's default is.
         log_config=docker.types.LogConfig(type="json-file"),
     )
+    config = json.dumps({**options["config"], "api_key": options["api_key"]})
     try:
-        container.put_archive("/", archive(config))
+        container.put_archive("/", archive({**options["files"], CONFIG: config}))
         container.start()
     except docker.errors.DockerException:
         container.remove(force=True)
         raise
 
 
-def own_container(client: Any, name: str) -> Any:
-    """The warm-up's container of that name, or None."""
+def own_container(client: Any, kind: str, name: str) -> Any:
+    """The job's container of that name, or None."""
     try:
         container = client.containers.get(name)
     except docker.errors.NotFound:
         return None
-    if container.labels.get(LABEL) != "warmup":
-        raise ValueError(f"container {name} is no warm-up's (it has no label {LABEL}=warmup), so it is left alone")
+    if container.labels.get(LABEL) != kind:
+        raise ValueError(f"container {name} is not this job's (it has no label {LABEL}={kind}), so it is left alone")
     return container
 
 
-def poll(client: Any, name: str) -> dict[str, Any]:
+def poll(client: Any, kind: str, name: str) -> dict[str, Any]:
     """How far the client is."""
-    container = own_container(client, name)
+    container = own_container(client, kind, name)
     if container is None:
-        raise ValueError(f"container {name} is gone: something removed it while the warm-up ran")
+        raise ValueError(f"container {name} is gone: something removed it while its job ran")
     running = container.status in ("created", "running")  # before the log, so that an ended client's log is whole
-    progress, result = _warmup.read_events(container.logs(stdout=True, stderr=False).decode(errors="replace"))
+    log = container.logs(stdout=True, stderr=False, tail=LOG_LINES).decode(errors="replace")
     tail = "" if running else container.logs(stdout=False, stderr=True, tail=20).decode(errors="replace").strip()
     code = None if running else container.attrs["State"]["ExitCode"]
-    return {"running": running, "exit_code": code, "progress": progress, "result": result, "stderr_tail": tail}
+    return {"running": running, "exit_code": code, "events": last_events(log), "stderr_tail": tail}
 
 
 def main() -> None:
@@ -164,12 +204,19 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["started", "polled", "removed"], "required": True},
+            "kind": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
             "image": {"type": "str"},
+            "files": {"type": "dict"},
+            "argv": {"type": "list", "elements": "str"},
             "config": {"type": "dict"},
             "api_key": {"type": "str", "no_log": True},
+            "mounts": {"type": "list", "elements": "str", "default": []},
+            "environment": {"type": "dict", "default": {}},
+            "cpus": {"type": "float", "default": 0},
+            "owner": {"type": "str", "default": ""},
         },
-        required_if=[("state", "started", ["image", "config"])],
+        required_if=[("state", "started", ["image", "files", "argv", "config"])],
     )
     options = module.params
     if DOCKER_ERROR is not None:
@@ -180,11 +227,11 @@ def main() -> None:
     try:
         client = docker.DockerClient.from_env(version="auto", timeout=60)
         if options["state"] == "started":
-            start(client, options["name"], options["image"], {**options["config"], "api_key": options["api_key"]})
+            start(client, options)
         elif options["state"] == "polled":
-            result = poll(client, options["name"])
+            result = poll(client, options["kind"], options["name"])
         else:
-            container = own_container(client, options["name"])
+            container = own_container(client, options["kind"], options["name"])
             if container is not None:
                 container.remove(force=True)
     except docker.errors.ImageNotFound:
