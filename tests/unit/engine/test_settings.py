@@ -19,6 +19,7 @@ def test_every_variable_is_read() -> None:
         "LMFLEET_SIM_PREFILL_TOKENS_PER_S": "1e3",
         "LMFLEET_SIM_LOAD_S": "0",
         "LMFLEET_SIM_FAULTS": "crash_at_load@3, hang@*:10",
+        "LMFLEET_SIM_STAMPS": "/tmp/stamps.jsonl",
         "LMFLEET_SIM_SHALLOW": "1",
     }
     assert Settings.from_environ(environ) == Settings(
@@ -27,6 +28,7 @@ def test_every_variable_is_read() -> None:
         prefill_tokens_per_s=1000.0,
         load_s=0.0,
         faults=(Fault("crash_at_load", 3), Fault("hang", None, 10)),
+        stamps="/tmp/stamps.jsonl",
         shallow=True,
     )
 
@@ -44,6 +46,7 @@ def test_every_variable_is_read() -> None:
         ("LMFLEET_SIM_FAULTS", "crash_at_load"),
         ("LMFLEET_SIM_FAULTS", "explode@1"),
         ("LMFLEET_SIM_FAULTS", "oom_at_load@1:5"),
+        ("LMFLEET_SIM_STAMPS", "stamps.jsonl"),
         ("LMFLEET_SIM_SHALLOW", "yes"),
         ("LMFLEET_SIM_STEPS", "1"),
     ],

@@ -46,9 +46,10 @@ def activate() -> None:
         os._exit(2)
 
     hooks = ImportHooks()
-    from lmfleet_sim import cuda
+    from lmfleet_sim import cuda, served
 
     cuda.register(hooks, settings)
+    served.register(hooks, settings)
 
     @hooks.before("lmdeploy")
     def register_release(lmdeploy: ModuleType) -> None:

@@ -15,6 +15,8 @@ from typing import NoReturn
 
 AT_LOAD = ("crash_at_load", "killed_at_load", "oom_at_load")
 SERVING = ("crash", "hang")
+REFUSING = ("refuse",)
+KINDS = AT_LOAD + SERVING + REFUSING
 
 # As torch words it, with the figures of an 80 GB card, two spaces included.
 OUT_OF_MEMORY = (
@@ -30,7 +32,10 @@ _FAULT = re.compile(r"(?P<kind>[a-z_]+)@(?P<rank>\d+|\*)(?::(?P<requests>\d+))?"
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its kind, its rank (None: every rank) and, for a serving rank, the requests answered before it."""
+    """One fault: its kind, its rank (None: every rank) and, for a serving rank, a number of requests.
+
+    So many are answered before a fault strikes; of so many, one is refused.
+    """
 
     kind: str
     rank: int | None
@@ -43,8 +48,8 @@ class Fault:
         if not match:
             raise ValueError(f"{text!r} is not kind@rank or kind@rank:requests (rank: a number, or * for all)")
         kind, rank, requests = match["kind"], match["rank"], match["requests"]
-        if kind not in AT_LOAD + SERVING:
-            raise ValueError(f"{text!r}: no fault is called {kind!r}; there are {', '.join(AT_LOAD + SERVING)}")
+        if kind not in KINDS:
+            raise ValueError(f"{text!r}: no fault is called {kind!r}; there are {', '.join(KINDS)}")
         if requests and kind in AT_LOAD:
             raise ValueError(f"{text!r}: {kind} strikes while loading, before any request")
         return cls(kind, None if rank == "*" else int(rank), int(requests or 0))

@@ -28,6 +28,7 @@ class Settings:
         prefill_tokens_per_s: prompt tokens that a prefill takes in per second.
         load_s: seconds that loading the weights takes, spread evenly over the shards.
         faults: comma-separated ``kind@rank[:requests]``; docs/sandbox.md lists the kinds.
+        stamps: absolute path of a file that every api_server appends a line to for each completion request; see served.py.
         shallow: 1 has a rank run in one process, so that many fit; see v0_18_shallow.py. Only for LMDeploy 0.18.0.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     prefill_tokens_per_s: float = 50_000.0
     load_s: float = 2.0
     faults: tuple[Fault, ...] = ()
+    stamps: str = ""
     shallow: bool = False
 
     @classmethod
@@ -91,6 +93,12 @@ def _faults(text: str) -> tuple[Fault, ...]:
     return tuple(Fault.parse(part.strip()) for part in text.split(",") if part.strip())
 
 
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is not an absolute path")
+    return text
+
+
 def _switch(text: str) -> bool:
     if text not in {"0", "1"}:
         raise ValueError(f"{text!r} is neither 0 nor 1")
@@ -103,5 +111,6 @@ _PARSERS = {
     "prefill_tokens_per_s": _rate,
     "load_s": _seconds,
     "faults": _faults,
+    "stamps": _path,
     "shallow": _switch,
 }
