@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import time
-import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._text import columns
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import ClientAction, source
 
-POLL_S = 2.0
 START_S = 120.0  # for the container's start and the imports, on top of what the requests may take
 
 SHAPES = [
@@ -81,7 +79,14 @@ def failure_message(result: dict[str, Any]) -> str:
     return "\n".join([head, *columns(rows), *remedies])
 
 
-class ActionModule(ActionBase):
+def progress_line(progress: Mapping[str, Any]) -> str:
+    """How far the warm-up is."""
+    failed = progress["failed"]
+    line = f"{progress['shape']} {progress['done'] - failed}/{progress['of']} answered"
+    return line + (f", {failed} failed" if failed else "")
+
+
+class ActionModule(ClientAction):
     """The action behind M(lmfleet.lmdeploy.warmup)."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -110,69 +115,23 @@ class ActionModule(ActionBase):
             Display().display(would)  # a skipped task's own message is not shown
             return {**result, "skipped": True, "msg": would}
 
-        name = f"{options['container_name']}-{uuid.uuid4().hex[:8]}"
-
-        def job(state: str, **more: Any) -> dict[str, Any]:
-            outcome: dict[str, Any] = self._execute_module(
-                module_name="lmfleet.lmdeploy.warmup_job",
-                module_args={"state": state, "name": name, **more},
-                task_vars=task_vars,
-            )
-            return outcome
-
-        try:
-            last = job("started", image=options["image"], config=config, api_key=options["api_key"])
-            if not bad(last):
-                limit_s = START_S + len(config["shapes"]) * (options["timeout"] + GRACE_S)
-                last = self._follow(lambda: job("polled"), limit_s)
-        finally:
-            removed = job("removed")
-        if bad(last):
-            return {**result, **picked(last), "failed": True, "msg": f"warm-up: {last.get('msg')}"}
-        if bad(removed):
-            Display().warning(f"warm-up: container {name} could not be removed: {removed.get('msg')}")
-        found = last["result"]
-        if found is None:
-            why = last["stderr_tail"] or "it wrote nothing to stderr"
-            said = (
-                f"the client ended with exit code {last['exit_code']}, no result, in image {options['image']}:\n{why}"
-            )
-            return {**result, "failed": True, "msg": f"warm-up: {said}"}
+        client = self.run_client(
+            "warm-up",
+            options["container_name"],
+            START_S + len(config["shapes"]) * (options["timeout"] + GRACE_S),
+            progress_line,
+            task_vars,
+            image=options["image"],
+            files={"warmup.py": source("_warmup")},
+            argv=["warmup.py"],
+            config=config,
+            api_key=options["api_key"],
+        )
+        if "failed" in client:
+            return {**result, **client}
+        found = client["event"]
         result.update(endpoints=found["endpoints"], seconds=found["seconds"])
         if not found["ok"]:
             return {**result, "failed": True, "msg": failure_message(found)}
         done = f"warm-up: all {len(found['endpoints'])} ranks answered every shape, {found['seconds']:.1f} s"
         return {**result, "msg": done}
-
-    @staticmethod
-    def _follow(poll: Any, limit_s: float) -> dict[str, Any]:
-        """Poll until the client has ended, showing each change; the last outcome, or a failure after `limit_s`."""
-        deadline = time.monotonic() + limit_s
-        shown = ""
-        while True:
-            outcome: dict[str, Any] = poll()
-            if bad(outcome):
-                return outcome
-            progress = outcome["progress"]
-            if progress is not None:
-                failed = progress["failed"]
-                line = f"{progress['shape']} {progress['done'] - failed}/{progress['of']} answered"
-                line += f", {failed} failed" if failed else ""
-                if line != shown:
-                    Display().display(f"warm-up: {line}, {progress['seconds']:.0f} s")
-                    shown = line
-            if not outcome["running"]:
-                return outcome
-            if time.monotonic() > deadline:
-                return {"failed": True, "msg": f"the client has not ended within {limit_s:.0f} s; last seen: {shown}"}
-            time.sleep(POLL_S)
-
-
-def bad(outcome: dict[str, Any]) -> bool:
-    """Whether a module failed or its host could not be reached."""
-    return bool(outcome.get("failed") or outcome.get("unreachable"))
-
-
-def picked(outcome: dict[str, Any]) -> dict[str, Any]:
-    """What of a failed step's outcome the task's result repeats."""
-    return {key: outcome[key] for key in ("unreachable", "exception") if key in outcome}

@@ -6,13 +6,12 @@
 A program of its own, run in the engine's image as `python3 FILE CONFIG.json`: openai and the standard library are all
 it needs. It writes one JSON object a line to stdout, `progress` events while it works and a `result` event at the end.
 Its exit code is 0 when every rank answered every shape, 1 when one did not, 2 when it could not start.
-`read_events` is the other side: it finds these lines again in a container's log.
+`_events.last_events` is the other side: it finds these lines again in a container's log.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import resource
@@ -342,18 +341,6 @@ async def warm_up(config: Config, emit: Callable[[dict[str, Any]], None]) -> boo
     ok = all(endpoint["ok"] for endpoint in endpoints)
     emit({"event": "result", "ok": ok, "seconds": round(time.monotonic() - started, 3), "endpoints": endpoints})
     return ok
-
-
-def read_events(log: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """(last progress event, result event) in what the client and anything else in its image wrote to stdout."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in log.splitlines():
-        for kind in ("progress", "result"):
-            start = line.find(f'{{"event": "{kind}"')
-            if start >= 0:
-                with contextlib.suppress(ValueError):  # a line that is still being written
-                    found[kind] = json.loads(line[start:])
-    return found.get("progress"), found.get("result")
 
 
 def emit_line(event: dict[str, Any]) -> None:

@@ -6,23 +6,19 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import ARGUMENT_SPEC, failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _warmup
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 from ansible_collections.lmfleet.lmdeploy.plugins.modules.warmup import DOCUMENTATION
-from ansible_collections.lmfleet.lmdeploy.plugins.modules.warmup_job import FOLDER, archive
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
 
 SHORT = {"name": "short", "prompt_tokens": 16, "max_tokens": 8, "requests": 1}
@@ -194,11 +190,10 @@ def test_as_a_program_its_log_gives_the_events_whatever_else_is_in_it(tmp_path: 
         command = [sys.executable, str(_warmup.__file__), str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
-    progress, result = _warmup.read_events("==== CUDA ====\nno newline here: " + done.stdout + '{"event": "progr')
-    assert progress is not None
+    events = last_events("==== CUDA ====\nno newline here: " + done.stdout + '{"event": "progr')
+    progress = events["progress"]
     assert (progress["done"], progress["failed"], progress["of"]) == (2, 1, 2)
-    assert result is not None
-    assert [endpoint["ok"] for endpoint in result["endpoints"]] == [True, False]
+    assert [endpoint["ok"] for endpoint in events["result"]["endpoints"]] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -227,26 +222,6 @@ def test_as_a_program_a_wrong_configuration_ends_with_2(tmp_path: Path, capsys: 
     file.write_text(json.dumps({**raw_config(["http://127.0.0.1:1"]), "unknown": 1}))
     assert _warmup.main(str(file)) == 2
     assert "unknown" in capsys.readouterr().err
-
-
-events = st.builds(lambda kind, n: {"event": kind, "n": n}, st.sampled_from(["progress", "result"]), st.integers())
-noise = st.text(alphabet=st.characters(exclude_characters="{"))
-
-
-@given(st.lists(st.one_of(events, noise)), st.sampled_from(["\n", "\r\n"]))
-def test_read_events_finds_the_last_of_each_kind_in_any_noise(lines: list[dict[str, Any] | str], end: str) -> None:
-    log = end.join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-    last: dict[str, Any] = {line["event"]: line for line in lines if isinstance(line, dict)}
-    assert _warmup.read_events(log) == (last.get("progress"), last.get("result"))
-
-
-def test_the_container_gets_the_client_and_its_configuration() -> None:
-    with tarfile.open(fileobj=io.BytesIO(archive({"api_key": "hush"}))) as tar:
-        files = {info.name: (info.mode, tar.extractfile(info).read().decode()) for info in tar}  # type: ignore[union-attr]
-    assert files == {
-        f"{FOLDER}/warmup.py": (0o600, Path(str(_warmup.__file__)).read_text(encoding="utf-8")),
-        f"{FOLDER}/config.json": (0o600, '{"api_key": "hush"}'),
-    }
 
 
 def without_descriptions(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A client in a container on the target host, from its start to its removal; what actions that run one have in common."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+
+def source(module: str) -> str:
+    """The text of one of this collection's Python modules, by its name below ``module_utils``."""
+    found = importlib.util.find_spec(f"ansible_collections.lmfleet.lmdeploy.plugins.module_utils.{module}")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(module)
+    return Path(found.origin).read_text(encoding="utf-8")
+
+
+def bad(outcome: Mapping[str, Any]) -> bool:
+    """Whether a module failed or its host could not be reached."""
+    return bool(outcome.get("failed") or outcome.get("unreachable"))
+
+
+class ClientAction(ActionBase):
+    """An action that runs a client to its end and shows its progress."""
+
+    def run_client(
+        self,
+        kind: str,
+        container_name: str,
+        limit_s: float,
+        line: Callable[[Mapping[str, Any]], str],
+        task_vars: dict[str, Any] | None,
+        poll_s: float = 2.0,
+        **started: Any,
+    ) -> dict[str, Any]:
+        """Run it, and remove its container in any case.
+
+        ``line`` makes of a progress event what is shown, ``started`` is what M(client_job) starts with. Returns the result
+        event as ``event``; or ``failed`` with ``msg``, and what of a failed step the task's result should repeat.
+        """
+        name = f"{container_name}-{uuid.uuid4().hex[:8]}"
+
+        def job(state: str, **more: Any) -> dict[str, Any]:
+            arguments = {"state": state, "kind": kind, "name": name, **more}
+            outcome: dict[str, Any] = self._execute_module(
+                module_name="lmfleet.lmdeploy.client_job", module_args=arguments, task_vars=task_vars
+            )
+            return outcome
+
+        try:
+            last = job("started", **started)
+            if not bad(last):
+                last = self._follow(lambda: job("polled"), kind, limit_s, poll_s, line)
+        finally:
+            removed = job("removed")
+        if bad(last):
+            repeated: dict[str, Any] = {key: last[key] for key in ("unreachable", "exception") if key in last}
+            return {**repeated, "failed": True, "msg": f"{kind}: {last.get('msg')}"}
+        if bad(removed):
+            Display().warning(f"{kind}: container {name} could not be removed: {removed.get('msg')}")
+        event = last["events"].get("result")
+        if event is None:
+            why = last["stderr_tail"] or "it wrote nothing to stderr"
+            said = (
+                f"the client ended with exit code {last['exit_code']}, no result, in image {started['image']}:\n{why}"
+            )
+            return {"failed": True, "msg": f"{kind}: {said}"}
+        return {"event": event}
+
+    @staticmethod
+    def _follow(
+        poll: Callable[[], dict[str, Any]],
+        kind: str,
+        limit_s: float,
+        poll_s: float,
+        line: Callable[[Mapping[str, Any]], str],
+    ) -> dict[str, Any]:
+        """Poll until the client has ended, showing each change; the last outcome, or a failure after `limit_s`."""
+        deadline = time.monotonic() + limit_s
+        shown = ""
+        while True:
+            outcome = poll()
+            if bad(outcome):
+                return outcome
+            progress = outcome["events"].get("progress")
+            if progress is not None and line(progress) != shown:
+                shown = line(progress)
+                Display().display(f"{kind}: {shown}, {progress['seconds']:.0f} s")
+            if not outcome["running"]:
+                return outcome
+            if time.monotonic() > deadline:
+                return {"failed": True, "msg": f"the client has not ended within {limit_s:.0f} s; last seen: {shown}"}
+            time.sleep(poll_s)
