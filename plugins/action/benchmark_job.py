@@ -1,0 +1,145 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run one stage of a benchmark in a container on the target host and show its progress (see the module of this name)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import ClientAction, source
+
+PACKAGE = "lmfleet_client"
+PROGRAM = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
+FOLDER, SCRIPT = "/lmfleet", "profile_restful_api.py"
+WORK, HF_CACHE, SHAREGPT = "/work", "/root/.cache/huggingface", "/sharegpt.json"
+POLL_S = 5.0
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "stage": {"type": "str", "choices": ["dataset", "certify", "row"], "required": True},
+    "image": {"type": "str", "required": True},
+    "client": {"type": "str", "choices": ["aiperf", "lmdeploy"], "default": "aiperf"},
+    "client_script": {"type": "path"},
+    "cpus": {"type": "float", "default": 0},
+    "folder": {"type": "str", "required": True},
+    "hf_home": {"type": "str", "required": True},
+    "model": {"type": "str", "required": True},
+    "asked_tok_s": {"type": "float"},
+    "row": {"type": "dict"},
+    "key": {"type": "str"},
+    "nodes": {"type": "int"},
+    "max_batch_size": {"type": "int"},
+    "time_to_ready": {"type": "float"},
+    "certificate": {"type": "dict"},
+    "dataset": {"type": "dict"},
+    "urls": {"type": "list", "elements": "str"},
+    "served_model_name": {"type": "str"},
+    "seed": {"type": "int", "default": 1},
+    "sharegpt": {"type": "str"},
+    "api_key": {"type": "str", "no_log": True},
+    "request_timeout": {"type": "float", "default": 21600},
+    "timeout": {"type": "float", "default": 172800},
+    "owner": {"type": "str", "required": True},
+    "container_name": {"type": "str", "default": "lmfleet-benchmark"},
+}
+
+
+class ActionModule(ClientAction):
+    """The action behind M(lmfleet.lmdeploy.benchmark_job)."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run it; the task's result."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        result["changed"] = False
+        _, options = self.validate_argument_spec(
+            argument_spec=ARGUMENT_SPEC,
+            required_if=[
+                ("stage", "dataset", ["row"]),
+                ("stage", "certify", ["asked_tok_s"]),
+                ("stage", "row", ["row", "key", "nodes", "certificate", "dataset", "urls", "served_model_name"]),
+            ],
+        )
+        if self._task.check_mode:
+            return {**result, "skipped": True, "msg": "check mode: no request is sent"}
+        files = {
+            f"{PACKAGE}/{name.replace('.', '/')}.py": source(name)
+            for name in ("_events", *(f"_benchmark.{name}" for name in PROGRAM))
+        }
+        files |= {f"{PACKAGE}/__init__.py": "", f"{PACKAGE}/_benchmark/__init__.py": ""}
+        if options["client_script"]:
+            files[SCRIPT] = Path(options["client_script"]).read_text(encoding="utf-8")
+        mounts = [f"{options['folder']}:{WORK}", f"{options['hf_home']}:{HF_CACHE}:ro"]
+        if options["sharegpt"]:
+            mounts.append(f"{options['sharegpt']}:{SHAREGPT}:ro")
+        client = self.run_client(
+            "benchmark",
+            options["container_name"],
+            options["timeout"],
+            lambda progress: str(progress["line"]),
+            task_vars,
+            poll_s=POLL_S,
+            image=options["image"],
+            files=files,
+            argv=["-m", f"{PACKAGE}._benchmark.runner"],
+            config=configuration(options),
+            api_key=options["api_key"],
+            mounts=mounts,
+            environment={"HF_HOME": HF_CACHE, "HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*"},
+            cpus=options["cpus"],
+            owner=options["owner"],
+        )
+        if "failed" in client:
+            return {**result, **client}
+        event, stage = client["event"], options["stage"]
+        if stage != "row":
+            made = {"dataset": "dataset", "certify": "certificate"}[stage]
+            return {**result, made: event[made]}
+        return {**result, "row_result": row_result(options, event), "msg": in_short(event["figures"])}
+
+
+def in_short(figures: dict[str, Any]) -> str:
+    """A row's figures on one line."""
+    parts = [f"{figures['output_tok_s']:.0f} tokens/s out and {figures['input_tok_s']:.0f} in"]
+    for name, key in (("TTFT", "ttft_s"), ("TPOT", "tpot_s")):
+        if figures[key]:
+            parts.append(f"{name} p50 {1000 * figures[key]['p50']:.0f} ms")
+    parts += [f"{figures['failed']} of {figures['requests']} requests FAILED"] if figures["failed"] else []
+    return ", ".join(parts)
+
+
+def row_result(options: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a row: what was asked, what came of it, and all that is needed to judge and to repeat it."""
+    certificate, figures = options["certificate"], measured["figures"]
+    client = {"name": options["client"], "image": options["image"], "cpus": options["cpus"]}
+    return {
+        "format": 1,
+        "key": options["key"],
+        "row": options["row"],
+        "nodes": options["nodes"],
+        **{key: measured[key] for key in ("started", "seconds", "figures")},
+        "dataset": measured["dataset"] or options["dataset"],
+        "client": {**client, **{key: measured[key] for key in ("version", "command", "cpu_s")}},
+        "certificate": certificate,
+        # It was certified for twice what was expected: more than expected is more than it was certified for.
+        "limited_by_client": not certificate["ok"] or 2 * figures["output_tok_s"] > certificate["reached_tok_s"],
+        "max_batch_size": {"asked": options["row"]["max_batch_size"], "effective": options["max_batch_size"]},
+        "time_to_ready_s": options["time_to_ready"],
+    }
+
+
+def configuration(options: dict[str, Any]) -> dict[str, Any]:
+    """What the runner is told, but for the key."""
+    return {
+        "stage": options["stage"],
+        "client": {"name": options["client"], "script": f"{FOLDER}/{SCRIPT}" if options["client_script"] else None},
+        "folder": WORK,
+        "tokenizer": options["model"],
+        "seed": options["seed"],
+        "sharegpt": SHAREGPT if options["sharegpt"] else None,
+        "request_timeout_s": options["request_timeout"],
+        "asked_tok_s": options["asked_tok_s"],
+        "row": options["row"],
+        "urls": options["urls"],
+        "model": options["served_model_name"],
+    }

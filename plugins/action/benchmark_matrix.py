@@ -1,0 +1,72 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Thin: from rows to what has to be measured, with the plan that each max batch size needs (see the module of this name)."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark import matrix, plots
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Row
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import PlanError, digest_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import plan_group
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "group": {"type": "str", "required": True},
+    "preset": {"type": "str", "default": "quick"},
+    "rows": {"type": "list", "elements": "dict", "default": []},
+    "conditions": {"type": "dict", "default": {}},
+    "folder": {"type": "path", "required": True},
+}
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.benchmark_matrix``."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Compute it, or refuse it with every fault."""
+        super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
+        arguments["folder"] = str(Path(arguments["folder"]).resolve())  # of the folder that the playbook was started in
+        try:
+            plots.require()  # now, and not after hours of measuring
+            batches = [
+                self._batch(size, rows, arguments, task_vars or {})
+                for size, rows in matrix.batches(matrix.rows_of(arguments["preset"], arguments["rows"]))
+            ]
+        except (matrix.MatrixError, plots.MissingMatplotlib, PlanError) as error:
+            return {"failed": True, "changed": False, "msg": str(error)}
+        rows = [row for batch in batches for row in batch["rows"]]
+        todo = sum(not row["done"] for row in rows)
+        says = f"{len(rows)} rows, {len(rows) - todo} measured already; results in {arguments['folder']}"
+        return {"changed": False, "batches": batches, "todo": todo, "folder": arguments["folder"], "msg": says}
+
+    @staticmethod
+    def _batch(
+        size: int | str | None, rows: list[Row], arguments: dict[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        changes = matrix.option_changes(size)
+        plan = plan_group(arguments["group"], task_vars, observed=True, option_changes=changes).to_json()
+        entries = []
+        for row in rows:
+            data = dataclasses.asdict(row)
+            key = digest_of([data, plan["identity"], arguments["conditions"]])
+            stem = f"{arguments['folder']}/rows/{row.name}-{key}"
+            result = Path(f"{stem}.json")
+            entries.append(
+                {
+                    "row": data,
+                    "key": key,
+                    "result": str(result),
+                    "records": f"{stem}.records.jsonl.gz",
+                    "done": result.exists(),
+                }
+            )
+        return {"plan": plan, "max_batch_size": matrix.effective_batch_size(plan), "rows": entries}

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Thin: from the rows' results to a report, in files (see the module of this name)."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark import report
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.plots import MissingMatplotlib
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Record
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.tables import as_text
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.verdict import (
+    REFERENCE,
+    BadReference,
+    read_reference,
+)
+
+COLLECTION = Path(__file__).parents[2]
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "folder": {"type": "path", "required": True},
+    "plan": {"type": "dict", "required": True},
+    "hardware": {"type": "dict", "default": {}},
+    "image_labels": {"type": "dict", "default": {}},
+    "rows": {"type": "list", "elements": "dict", "required": True},
+    "reference": {"type": "path"},
+    "tolerance": {"type": "float", "default": 0.05},
+    "other_release": {"type": "bool", "default": False},
+}
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.benchmark_report``."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Write it; the task's result."""
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        folder = Path(options["folder"])
+        rows = [row for row in options["rows"] if Path(row["result"]).exists()]
+        results = [json.loads(Path(row["result"]).read_text(encoding="utf-8")) for row in rows]
+        records = {row["key"]: read_records(Path(row["records"])) for row in rows}
+        try:
+            reference = read_reference(Path(options["reference"] or REFERENCE))
+            made = report.build(
+                run_of(options), results, records, reference, options["tolerance"], options["other_release"]
+            )
+            report.write(made, records, folder)
+        except (BadReference, MissingMatplotlib, OSError) as error:
+            return {"failed": True, "changed": False, "msg": f"benchmark: {error}"}
+        missing = len(options["rows"]) - len(rows)
+        left = f"\n{missing} of {len(options['rows'])} rows are not measured." if missing else ""
+        return {"changed": False, "report": made, "msg": f"{as_text(made)}{left}\nREPORT {folder / 'report.html'}"}
+
+
+def run_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What the rows have in common: what was measured, on what, when."""
+    plan = options["plan"]
+    nodes = [node["name"] for node in plan["nodes"]]
+    return {
+        "plan": plan,
+        "image": plan["image"]["run"],
+        "image_labels": options["image_labels"],
+        "hosts": [
+            {"node": node, **options["hardware"].get(node, {"gpus": [], "driver": None, "links": {}})} for node in nodes
+        ],
+        "made": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+        "collection": version(),
+    }
+
+
+def version() -> str:
+    """This collection's, installed or in a checkout."""
+    manifest = COLLECTION / "MANIFEST.json"
+    if manifest.exists():
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
+    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])
+
+
+def read_records(file: Path) -> list[Record]:
+    """The records of one row; none where there is no file."""
+    if not file.exists():
+        return []
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return [Record(**json.loads(line)) for line in lines]

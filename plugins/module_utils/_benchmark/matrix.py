@@ -1,0 +1,150 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The matrix of a benchmark: rows from a preset or as given, what is wrong with them, and the plans that they need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .._releases import at_least
+from .records import Row
+
+DEFAULT = "default"  # a max batch size: the release's own
+GUIDE_INPUT_LEN = 2048
+GUIDE_OUTPUT_LENS = (1024, 2048, 4096, 8192, 16384, 32768)
+
+# LMDeploy's own max_batch_size on Hopper GPUs, where none is given.
+OWN_BATCH_SIZE_BEFORE, OWN_BATCH_SIZE, OWN_BATCH_SIZE_SINCE = 512, 1024, "0.15.0"
+
+
+class MatrixError(ValueError):
+    """The matrix is wrong; `faults` lists every reason."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        listed = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(self.faults, 1))
+        super().__init__(f"The benchmark was refused before a request was sent: {count}.\n{listed}")
+
+
+def _guide(prompts: Mapping[int, int], batch_sizes: Mapping[int, int | str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "input_len": GUIDE_INPUT_LEN,
+            "output_len": output_len,
+            "num_prompts": prompts.get(output_len, prompts[0]),
+            "max_batch_size": batch_sizes.get(output_len, batch_sizes[0]),
+        }
+        for output_len in GUIDE_OUTPUT_LENS
+    ]
+
+
+# The guide's tables of v0.7.2, and one of a few minutes.
+PRESETS: dict[str, list[dict[str, Any]]] = {
+    "quick": [
+        {"input_len": 1024, "output_len": 256, "num_prompts": 200, "concurrency": 32},
+        {"input_len": 1024, "output_len": 256, "num_prompts": 400, "concurrency": 128},
+    ],
+    "guide_two_nodes": _guide({0: 10000, 16384: 2000, 32768: 2000}, {0: 1024}),
+    "guide_four_nodes": _guide({0: 2000}, {0: DEFAULT}),
+}
+
+
+def rows_of(preset: str, given: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows as given, or the preset's where none are. Raises MatrixError with every fault."""
+    if not given and preset not in PRESETS:
+        raise MatrixError([f"benchmark_preset is {preset!r}; there are {', '.join(PRESETS)}. Or give benchmark_rows"])
+    rows: list[Row] = []
+    faults: list[str] = []
+    known = {field.name for field in dataclasses.fields(Row)}
+    for number, raw in enumerate(given or PRESETS[preset], 1):
+        unknown = sorted(set(raw) - known)
+        missing = sorted({"input_len", "output_len", "num_prompts"} - set(raw))
+        if unknown or missing:
+            faults += [f"benchmark_rows, row {number}: {key} is no key of a row" for key in unknown]
+            faults += [f"benchmark_rows, row {number}: {key} is missing" for key in missing]
+            continue
+        row = Row(**{"name": "", **raw})
+        row = dataclasses.replace(row, name=row.name or _name(row))
+        wrong = [f"benchmark_rows, row {number}: {fault}" for fault in _faults(row)]
+        faults += wrong
+        rows.append(row)
+    names = [row.name for row in rows]
+    faults += [f"benchmark_rows: two rows are called {name}" for name in sorted(set(names)) if names.count(name) > 1]
+    if faults:
+        raise MatrixError(faults)
+    return rows
+
+
+def _name(row: Row) -> str:
+    """What tells a row from the others, in words that a file name may have."""
+    parts = [f"in{row.input_len}", f"out{row.output_len}", f"n{row.num_prompts}"]
+    parts += [f"bs-{row.max_batch_size}"] if row.max_batch_size is not None else []
+    parts += [f"rate{row.request_rate:g}"] if row.request_rate is not None else []
+    parts += [f"conc{row.concurrency}"] if row.concurrency is not None else []
+    parts += [row.lengths] if row.lengths != "uniform" else []
+    parts += [] if row.stream else ["whole"]
+    parts += [row.target] if row.target != "url" else []
+    return "-".join(parts)
+
+
+def _faults(row: Row) -> Iterable[str]:
+    for key in ("input_len", "output_len", "num_prompts"):
+        if not _whole(getattr(row, key)):
+            yield f"{key} is {getattr(row, key)!r}, it must be a whole number of 1 or more"
+    if row.concurrency is not None and not _whole(row.concurrency):
+        yield f"concurrency is {row.concurrency!r}, it must be a whole number of 1 or more, or left out"
+    if row.request_rate is not None and not _positive(row.request_rate):
+        yield f"request_rate is {row.request_rate!r}, it must be a number above 0 (requests per second), or left out"
+    if row.max_batch_size not in (None, DEFAULT) and not _whole(row.max_batch_size):
+        yield f"max_batch_size is {row.max_batch_size!r}, it must be a whole number, {DEFAULT}, or left out"
+    if row.lengths not in ("uniform", "fixed"):
+        yield f"lengths is {row.lengths!r}, it must be uniform or fixed"
+    if row.target not in ("url", "ranks"):
+        yield f"target is {row.target!r}, it must be url or ranks"
+    if not isinstance(row.stream, bool):
+        yield f"stream is {row.stream!r}, it must be true or false"
+    if not row.name.replace("-", "").replace(".", "").replace("_", "").isalnum():
+        yield f"name is {row.name!r}, it must be made of letters, digits, '-', '_' and '.'"
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def batches(rows: Sequence[Row]) -> list[tuple[int | str | None, list[Row]]]:
+    """The rows by max batch size, those for what is deployed first, else in the order given: an engine is started once for each."""
+    sizes = list(dict.fromkeys(row.max_batch_size for row in rows))
+    sizes.sort(key=lambda size: size is not None)
+    return [(size, [row for row in rows if row.max_batch_size == size]) for size in sizes]
+
+
+def option_changes(size: int | str | None) -> dict[str, Any]:
+    """What a row's max batch size changes in the plan's api_server options; null takes an option out."""
+    if size is None:
+        return {}
+    return {"max_batch_size": None if size == DEFAULT else size}
+
+
+def effective_batch_size(plan: Mapping[str, Any]) -> int | None:
+    """The max batch size of a plan's engines: as the command line gives it, else the release's own on Hopper GPUs.
+
+    None where neither is known.
+    """
+    commands = [service["command"] for service in plan["services"] if service["service"] in ("api", "dp")]
+    for command in commands:
+        for word, following in zip(command, [*command[1:], ""]):
+            name, _, value = word.partition("=")
+            if name == "--max-batch-size":
+                return int(value or following)
+    release = plan["image"]["release"]
+    if release is None:
+        return None
+    return OWN_BATCH_SIZE if at_least(release, OWN_BATCH_SIZE_SINCE) else OWN_BATCH_SIZE_BEFORE
