@@ -125,6 +125,7 @@ def row_result(options: dict[str, Any], measured: dict[str, Any]) -> dict[str, A
         "limited_by_client": not certificate["ok"] or 2 * figures["output_tok_s"] > certificate["reached_tok_s"],
         "max_batch_size": {"asked": options["row"]["max_batch_size"], "effective": options["max_batch_size"]},
         "time_to_ready_s": options["time_to_ready"],
+        "records": f"{options['row']['name']}-{options['key']}.records.jsonl.gz",
     }
 
 
