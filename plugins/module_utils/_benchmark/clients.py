@@ -133,8 +133,8 @@ class Aiperf:
         ]
 
     def environment(self, load: Load) -> dict[str, str]:
-        # Its own limit is 2500 connections, and each request in flight holds one.
-        return {"AIPERF_HTTP_CONNECTION_LIMIT": str(max(2500, load.row.num_prompts))}
+        # Its own limit is 2500 connections, 65000 at most; and each request in flight holds one.
+        return {"AIPERF_HTTP_CONNECTION_LIMIT": str(min(max(2500, load.row.num_prompts), 65000))}
 
     def finished(self, load: Load) -> int:
         return sum(1 for _ in lines_of(load.folder / "profile_export.jsonl"))
