@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+CLIENT = "ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup"
 
 
 def client_seconds(urls: list[str], model: str = "null") -> tuple[float, float]:
@@ -37,9 +38,10 @@ def client_seconds(urls: list[str], model: str = "null") -> tuple[float, float]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(config, file)
         file.flush()
-        program = ROOT / "plugins" / "module_utils" / "_warmup.py"
+        command = [sys.executable, "-m", CLIENT, file.name]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "collections")}
         started = time.monotonic()
-        done = subprocess.run([sys.executable, program, file.name], stdout=subprocess.PIPE, check=True, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
         whole = time.monotonic() - started
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"]), whole
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import ClientAction, source
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 
-PACKAGE = "lmfleet_client"
-PROGRAM = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
+MODULES = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
 FOLDER, SCRIPT = "/lmfleet", "profile_restful_api.py"
 WORK, HF_CACHE, SHAREGPT = "/work", "/root/.cache/huggingface", "/sharegpt.json"
 POLL_S = 5.0
@@ -62,11 +61,7 @@ class ActionModule(ClientAction):
         )
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "check mode: no request is sent"}
-        files = {
-            f"{PACKAGE}/{name.replace('.', '/')}.py": source(name)
-            for name in ("_events", *(f"_benchmark.{name}" for name in PROGRAM))
-        }
-        files |= {f"{PACKAGE}/__init__.py": "", f"{PACKAGE}/_benchmark/__init__.py": ""}
+        files = program("_events", *(f"_benchmark.{name}" for name in MODULES))
         if options["client_script"]:
             files[SCRIPT] = Path(options["client_script"]).read_text(encoding="utf-8")
         mounts = [f"{options['folder']}:{WORK}", f"{options['hf_home']}:{HF_CACHE}:ro"]

@@ -12,7 +12,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._text import columns
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import ClientAction, source
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 
 START_S = 120.0  # for the container's start and the imports, on top of what the requests may take
 
@@ -122,8 +122,8 @@ class ActionModule(ClientAction):
             progress_line,
             task_vars,
             image=options["image"],
-            files={"warmup.py": source("_warmup")},
-            argv=["warmup.py"],
+            files=program("_events", "_warmup"),
+            argv=["-m", f"{PACKAGE}._warmup"],
             config=config,
             api_key=options["api_key"],
         )

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The warm-up client: real tokens from every rank, at every shape, with all ranks asked at once.
 
-A program of its own, run in the engine's image as `python3 FILE CONFIG.json`: openai and the standard library are all
-it needs. It writes one JSON object a line to stdout, `progress` events while it works and a `result` event at the end.
-Its exit code is 0 when every rank answered every shape, 1 when one did not, 2 when it could not start.
-`_events.last_events` is the other side: it finds these lines again in a container's log.
+A program of its own, run in the engine's image as `python3 -m PACKAGE._warmup CONFIG.json`, beside `_events`: openai and
+the standard library are all it needs. It writes one JSON object a line to stdout, `progress` events while it works and a
+`result` event at the end. Its exit code is 0 when every rank answered every shape, 1 when one did not, 2 when it could
+not start. `_events.last_events` is the other side: it finds these lines again in a container's log.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ._events import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -343,12 +345,6 @@ async def warm_up(config: Config, emit: Callable[[dict[str, Any]], None]) -> boo
     return ok
 
 
-def emit_line(event: dict[str, Any]) -> None:
-    """Write an event to stdout as one line."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
-
-
 def main(path: str) -> int:
     """Run the warm-up that the JSON file describes; the exit code."""
     try:
@@ -360,7 +356,7 @@ def main(path: str) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        return 0 if asyncio.run(warm_up(config, emit_line)) else 1
+        return 0 if asyncio.run(warm_up(config, emit)) else 1
     except ImportError as error:
         sys.stderr.write(f"warm-up: this image cannot run the client: {error}\n")
         return 2

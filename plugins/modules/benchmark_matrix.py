@@ -78,13 +78,8 @@ options:
     description: Where the results are, on the control node.
     type: path
     required: true
-attributes:
-  check_mode:
-    description: Reads only.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
 author:
   - lmfleet contributors (@lmfleet)
 """

@@ -87,15 +87,8 @@ options:
     description: The container's name, to which a random suffix is added.
     type: str
     default: lmfleet-warmup
-requirements:
-  - Docker and the Docker SDK for Python >= 5.0.3 (python3-docker) on the host
-attributes:
-  check_mode:
-    description: Sends nothing then, and is skipped with a message that says what would be sent.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.runs_client
 author:
   - lmfleet contributors (@lmfleet)
 """

@@ -15,6 +15,17 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+PACKAGE = "lmfleet_client"
+
+
+def program(*modules: str) -> dict[str, str]:
+    """The files of a client, by their paths: these modules of ``module_utils``, in a package of their own."""
+    folders = {PACKAGE, *(f"{PACKAGE}/{name.rpartition('.')[0]}".rstrip("/") for name in modules)}
+    return {
+        **{f"{folder}/__init__.py": "" for folder in sorted(folders)},
+        **{f"{PACKAGE}/{name.replace('.', '/')}.py": source(name) for name in modules},
+    }
+
 
 def source(module: str) -> str:
     """The text of one of this collection's Python modules, by its name below ``module_utils``."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from .records import Figures, Row, Spread
 
@@ -59,10 +58,10 @@ def workload(asked_tok_s: float, limits_concurrency: bool) -> Row:
 
 def certify(asked_tok_s: float, client: Figures, server: Figures, cpu_s: float | None, seconds: float) -> Certificate:
     """Judge a run of `workload(asked_tok_s)` by the client's figures and the server's."""
-    events = server.output_tokens
+    events, faults = server.output_tokens, list(_faults(asked_tok_s, client, server))
     return Certificate(
-        ok=not list(_faults(asked_tok_s, client, server)),
-        faults=list(_faults(asked_tok_s, client, server)),
+        ok=not faults,
+        faults=faults,
         asked_tok_s=asked_tok_s,
         reached_tok_s=server.output_tok_s,
         client=client,
@@ -94,8 +93,3 @@ def _faults(asked_tok_s: float, client: Figures, server: Figures) -> Iterable[st
 
 def _mean(spread: Spread | None) -> float:
     return 0.0 if spread is None else spread.mean
-
-
-def to_json(certificate: Certificate) -> dict[str, Any]:
-    """As plain data."""
-    return dataclasses.asdict(certificate)

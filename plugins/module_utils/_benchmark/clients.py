@@ -94,11 +94,34 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
+class LineCount:
+    """How many lines a growing file has, read on from where it was: a record with a thousand latencies is a long line."""
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._lines = 0
+
+    def of(self, path: Path) -> int:
+        """The lines by now; none where there is no file yet."""
+        try:
+            with path.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except FileNotFoundError:
+            return 0
+        self._read += len(new)
+        self._lines += new.count(b"\n")
+        return self._lines
+
+
 class Aiperf:
     """NVIDIA's AIPerf. It sends our prompts as they are, and writes a record when a request has ended."""
 
     name = "aiperf"
     limits_concurrency = True
+
+    def __init__(self) -> None:
+        self._ended = LineCount()
 
     def version(self) -> str:
         try:
@@ -137,7 +160,7 @@ class Aiperf:
         return {"AIPERF_HTTP_CONNECTION_LIMIT": str(min(max(2500, load.row.num_prompts), 65000))}
 
     def finished(self, load: Load) -> int:
-        return sum(1 for _ in lines_of(load.folder / "profile_export.jsonl"))
+        return self._ended.of(load.folder / "profile_export.jsonl")
 
     def outcome(self, load: Load) -> Outcome:
         found = [_aiperf_record(line) for line in lines_of(load.folder / "profile_export.jsonl")]

@@ -63,10 +63,13 @@ class Noise:
 # Figures -------------------------------------------------------------------------------------------------------------
 
 
-def figures(records: Sequence[Record]) -> Figures:
-    """What `records` come to; all zero and None where there are none, and rates of zero where no time passed."""
+def figures(records: Sequence[Record], duration_s: float | None = None) -> Figures:
+    """What `records` come to; all zero and None where there are none, and rates of zero where no time passed.
+
+    `duration_s` is the run's where the records do not tell it.
+    """
     answered = [record for record in records if record.error is None]
-    duration = _end(records) - _start(records)
+    duration = duration_s or _end(records) - _start(records)
     input_tokens = sum(record.prompt_tokens or 0 for record in answered)
     output_tokens = sum(record.output_tokens or 0 for record in answered)
     return Figures(

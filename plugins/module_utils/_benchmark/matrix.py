@@ -16,9 +16,6 @@ DEFAULT = "default"  # a max batch size: the release's own
 GUIDE_INPUT_LEN = 2048
 GUIDE_OUTPUT_LENS = (1024, 2048, 4096, 8192, 16384, 32768)
 
-# LMDeploy's own max_batch_size on Hopper GPUs, where none is given.
-OWN_BATCH_SIZE_BEFORE, OWN_BATCH_SIZE, OWN_BATCH_SIZE_SINCE = 512, 1024, "0.15.0"
-
 
 class MatrixError(ValueError):
     """The matrix is wrong; `faults` lists every reason."""
@@ -145,6 +142,9 @@ def effective_batch_size(plan: Mapping[str, Any]) -> int | None:
             if name == "--max-batch-size":
                 return int(value or following)
     release = plan["image"]["release"]
-    if release is None:
-        return None
-    return OWN_BATCH_SIZE if at_least(release, OWN_BATCH_SIZE_SINCE) else OWN_BATCH_SIZE_BEFORE
+    return None if release is None else own_batch_size(release)
+
+
+def own_batch_size(release: str) -> int:
+    """A release's own max batch size on Hopper GPUs, where none is given."""
+    return 1024 if at_least(release, "0.15.0") else 512

@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .._releases import DATA
 from . import plots, tables
-from .figures import Series
 from .verdict import line_of, topology_word
 
 Json = Mapping[str, Any]
@@ -33,15 +32,14 @@ ALT = {
 }
 
 
-def html(report: Json, series: Mapping[str, Series]) -> str:
-    """The page; `series` are the rows by time, by the rows' key."""
+def html(report: Json, images: Mapping[plots.Theme, Mapping[str, bytes]]) -> str:
+    """The page; `images` are the plots in both themes."""
     environment = Environment(
         loader=FileSystemLoader(DATA), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
         seconds=tables.seconds, ratio=tables.ratio, batch_size=tables.batch_size, command=_command, words=_words
     )
-    images = {theme: plots.draw(report, series, theme) for theme in (plots.LIGHT, plots.DARK)}
     run = report["run"]
     return environment.get_template("report.html.j2").render(
         run=run,

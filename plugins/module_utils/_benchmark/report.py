@@ -63,9 +63,10 @@ def write(report: Json, records_by_row: Records, folder: Path) -> None:
     put(folder / "report.csv", csv_text(report))
     put(folder / "report.md", markdown(report))
     series = {key: time_series(records, BINS) for key, records in records_by_row.items() if records}
-    for name, image in plots.draw(report, series, plots.LIGHT).items():
+    images = {theme: plots.draw(report, series, theme) for theme in (plots.LIGHT, plots.DARK)}
+    for name, image in images[plots.LIGHT].items():
         put(folder / "plots" / f"{name}.png", image)
-    put(folder / "report.html", page.html(report, series))
+    put(folder / "report.html", page.html(report, images))
 
 
 def put(file: Path, content: str | bytes) -> None:

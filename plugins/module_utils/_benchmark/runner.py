@@ -42,8 +42,22 @@ class RunError(Exception):
     """The stage cannot go on; the message says why."""
 
 
-def run_client(client: Client, load: Load, progress: Callable[[int, float], None]) -> tuple[Outcome, float]:
-    """Have the client send the load; what it saw, and the CPU seconds of its processes. Raises RunError.
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """A client that has ended: what it saw, its command line, and the CPU seconds of its processes."""
+
+    outcome: Outcome
+    command: list[str]
+    cpu_s: float
+
+    @property
+    def figures(self) -> Figures:
+        """What it saw comes to, over its own duration where it alone knows that."""
+        return figures(self.outcome.records, self.outcome.duration_s)
+
+
+def run_client(client: Client, load: Load, progress: Callable[[int, float], None]) -> Ran:
+    """Have the client send the load. Raises RunError.
 
     `progress` is told how many requests have ended, and the seconds since the start.
     """
@@ -52,11 +66,11 @@ def run_client(client: Client, load: Load, progress: Callable[[int, float], None
         raise RunError(f"the client {client.name} cannot send {load.row.name}: {'; '.join(faults)}")
     shutil.rmtree(load.folder, ignore_errors=True)
     load.folder.mkdir(parents=True)
-    log = load.folder / "client.log"
+    log, command = load.folder / "client.log", client.command(load)
     before, began = _cpu_s(), time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            client.command(load),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -71,7 +85,7 @@ def run_client(client: Client, load: Load, progress: Callable[[int, float], None
     if process.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
         raise RunError(f"the client {client.name} ended with exit code {process.returncode}:\n{tail}")
-    return client.outcome(load), _cpu_s() - before
+    return Ran(client.outcome(load), command, _cpu_s() - before)
 
 
 def _cpu_s() -> float:
@@ -134,12 +148,12 @@ def certify(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     progress(0, 0.0)
     with null_server() as url:
         load = _load(config, row, (url,), "null", made, folder)
-        outcome, cpu_s = run_client(client, load, progress)
+        ran = run_client(client, load, progress)
         # A client may ask once or twice before it begins.
         stamps = [stamp for stamp in stamps_of(url) if stamp["last"] is not None][-row.num_prompts :]
     server = figures([Record.of_stamp(stamp) for stamp in stamps])
-    verdict = certificate.certify(asked, figures_of(outcome), server, cpu_s, time.monotonic() - began)
-    return {"version": client.version(), "certificate": certificate.to_json(verdict)}
+    verdict = certificate.certify(asked, ran.figures, server, ran.cpu_s, time.monotonic() - began)
+    return {"version": client.version(), "certificate": dataclasses.asdict(verdict)}
 
 
 def measure(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -150,31 +164,16 @@ def measure(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         emit({"event": "progress", "line": progress_line(row, ended, seconds), "seconds": round(seconds, 1)})
 
     load = _load(config, row, tuple(config["urls"]), config["model"], folder / DATASET, folder)
-    outcome, cpu_s = run_client(client, load, progress)
+    ran = run_client(client, load, progress)
     with gzip.open(folder / "records.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(dataclasses.asdict(record)) + "\n" for record in outcome.records)
+        file.writelines(json.dumps(dataclasses.asdict(record)) + "\n" for record in ran.outcome.records)
     return {
         "version": client.version(),
-        "dataset": outcome.dataset,
-        "figures": dataclasses.asdict(figures_of(outcome)),
-        "command": client.command(load),
-        "cpu_s": round(cpu_s, 2),
+        "dataset": ran.outcome.dataset,
+        "figures": dataclasses.asdict(ran.figures),
+        "command": ran.command,
+        "cpu_s": round(ran.cpu_s, 2),
     }
-
-
-def figures_of(outcome: Outcome) -> Figures:
-    """The figures of what the client saw, over its own duration where it alone knows that."""
-    found = figures(outcome.records)
-    if not outcome.duration_s:
-        return found
-    seconds = outcome.duration_s
-    return dataclasses.replace(
-        found,
-        duration_s=seconds,
-        input_tok_s=found.input_tokens / seconds,
-        output_tok_s=found.output_tokens / seconds,
-        requests_s=(found.requests - found.failed) / seconds,
-    )
 
 
 def progress_line(row: Row, ended: int, seconds: float) -> str:

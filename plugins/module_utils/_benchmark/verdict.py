@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._releases import DATA, at_least
+from .._releases import DATA
+from .matrix import own_batch_size
 
 REFERENCE = DATA / "deepseek_v3_throughput.csv"
 COLUMNS = (
@@ -52,8 +53,6 @@ WORKLOAD = {
     "concurrency": "concurrency",
     "target": "target",
 }
-# Of the releases, on H100 and H800.
-DEFAULT_BATCH_SIZE, DEFAULT_BATCH_SIZE_SINCE_0_15 = "512", "1024"
 # V3.2 has another attention, and the distilled models are others altogether.
 V3_SHAPED = re.compile(r"DeepSeek-(V3|R1)(?!\.2|.*(distill|simulated))", re.IGNORECASE)
 HOPPER_80GB = re.compile(r"\bH[18]00\b")
@@ -108,8 +107,7 @@ def batch_size_of(line: Line) -> str:
     """The max batch size of a line, where it says Default its release's own."""
     if line["max_batch_size"] != "Default":
         return line["max_batch_size"]
-    newer = at_least(line["lmdeploy_version"], "0.15.0")
-    return DEFAULT_BATCH_SIZE_SINCE_0_15 if newer else DEFAULT_BATCH_SIZE
+    return str(own_batch_size(line["lmdeploy_version"]))
 
 
 # What was measured, in the words of the reference --------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 from ansible_collections.lmfleet.lmdeploy.plugins.modules.client_job import archive
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import source
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import program, source
 
 events = st.builds(lambda kind, n: {"event": kind, "n": n}, st.sampled_from(["progress", "result"]), st.integers())
 noise = st.text(alphabet=st.characters(exclude_characters="{"))
@@ -38,3 +38,14 @@ def test_every_file_of_the_collection_that_a_client_is_made_of_is_found() -> Non
     assert source("_warmup").startswith("# Copyright")
     with pytest.raises(ModuleNotFoundError):
         source("_no_such_module")
+
+
+def test_a_client_is_a_package_of_its_own() -> None:
+    files = program("_events", "_benchmark.records")
+    assert list(files) == [
+        "lmfleet_client/__init__.py",
+        "lmfleet_client/_benchmark/__init__.py",
+        "lmfleet_client/_events.py",
+        "lmfleet_client/_benchmark/records.py",
+    ]
+    assert files["lmfleet_client/_events.py"] == source("_events")

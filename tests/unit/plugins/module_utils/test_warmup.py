@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _warmup
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 from ansible_collections.lmfleet.lmdeploy.plugins.modules.warmup import DOCUMENTATION
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import ROOT
 
 SHORT = {"name": "short", "prompt_tokens": 16, "max_tokens": 8, "requests": 1}
 LONG = {"name": "long", "prompt_tokens": 200, "max_tokens": 4, "requests": 1}
@@ -187,8 +189,9 @@ def test_as_a_program_its_log_gives_the_events_whatever_else_is_in_it(tmp_path: 
         server.endpoints[1].mode = "finish_error"
         file = tmp_path / "config.json"
         file.write_text(json.dumps(raw_config([e.url for e in server.endpoints], SHORT, retries=0)))
-        command = [sys.executable, str(_warmup.__file__), str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", _warmup.__name__, str(file)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "collections")}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (1, "")
     events = last_events("==== CUDA ====\nno newline here: " + done.stdout + '{"event": "progr')
     progress = events["progress"]

@@ -51,7 +51,12 @@ def series() -> dict[str, Series]:
 
 @pytest.fixture(scope="module")
 def guide_page(guide: dict[str, Any], series: dict[str, Series]) -> str:
-    return page.html(guide, series)
+    return html(guide, series)
+
+
+def html(report: dict[str, Any], series: dict[str, Series]) -> str:
+    """The page, with the plots that it needs."""
+    return page.html(report, {theme: plots.draw(report, series, theme) for theme in (plots.LIGHT, plots.DARK)})
 
 
 class Page(HTMLParser):
@@ -122,7 +127,7 @@ def test_what_others_wrote_is_escaped() -> None:
     found["run"]["hosts"][0].update(node=HOSTILE, gpus=[HOSTILE], driver=HOSTILE)
     found["run"]["plan"]["served_model_name"] = HOSTILE
     found["rows"][0]["client"]["command"].append(HOSTILE)
-    parsed = Page(page.html(found, {found["rows"][0]["key"]: time_series(of, 10)}))
+    parsed = Page(html(found, {found["rows"][0]["key"]: time_series(of, 10)}))
     assert {"script", "b"}.isdisjoint(parsed.tags)
     assert all(load.startswith("data:image/png;base64,iVBOR") for load in parsed.loads)
     assert parsed.text.count(HOSTILE) >= 8
@@ -132,7 +137,7 @@ def test_what_others_wrote_is_escaped() -> None:
 def test_a_report_of_nothing_and_one_without_answers_have_a_page() -> None:
     row = Row("failed", 200, 100, 50)
     for found in (report_of(), report_of((row, records(row, 1000.0, failing=2), {}), (UNSTREAMED, [], {}))):
-        assert "What was measured" in Page(page.html(found, {})).text
+        assert "What was measured" in Page(html(found, {})).text
 
 
 # Plots ---------------------------------------------------------------------------------------------------------------
