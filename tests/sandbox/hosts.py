@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 import urllib.request
@@ -37,17 +38,25 @@ class Run:
     def changed(self) -> dict[str, int]:
         return {host: int(changed) for host, _, changed, _, _ in RECAP.findall(self.output)}
 
+    @property
+    def text(self) -> str:
+        """What a person reads: wrapped lines are one line."""
+        return " ".join(self.output.split())
+
     def succeeded(self) -> Run:
         assert self.code == 0, self.output[-6000:]
         return self
 
     def failed_with(self, *words: str) -> Run:
         assert self.code != 0, self.output[-3000:]
-        # What a person reads: wrapped lines are one line.
-        text = " ".join(self.output.split())
         for word in words:
-            assert word in text, f"{word!r} is not in:\n{self.output[-6000:]}"
+            assert word in self.text, f"{word!r} is not in:\n{self.output[-6000:]}"
         return self
+
+
+def _command(name: str, *arguments: str, **variables: Any) -> list[str]:
+    given = ["-e", json.dumps(variables)] if variables else []
+    return ["ansible-playbook", name, "-i", "inventory/sandbox", *arguments, *given]
 
 
 class Sandbox:
@@ -64,12 +73,9 @@ class Sandbox:
 
     def playbook(self, name: str, *arguments: str, **variables: Any) -> Run:
         """Run a playbook from the root of the checkout."""
-        command = ["ansible-playbook", name, "-i", "inventory/sandbox", *arguments]
-        if variables:
-            command += ["-e", json.dumps(variables)]
         began = time.monotonic()
         done = subprocess.run(
-            command,
+            _command(name, *arguments, **variables),
             cwd=ROOT,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -79,6 +85,26 @@ class Sandbox:
             check=False,
         )
         return Run(done.returncode, done.stdout, time.monotonic() - began)
+
+    def interrupted(self, name: str, seen: str, **variables: Any) -> None:
+        """Run a playbook and kill it, with all that it started here, once a line of its output matches `seen`."""
+        with subprocess.Popen(
+            _command(name, **variables),
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if re.search(seen, line):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return
+        raise AssertionError(f"it ended without a line of {seen!r}:\n{printed[-6000:]}")
 
     def deploy(self, *arguments: str, **variables: Any) -> Run:
         """``deploy_tp16.yml`` or ``deploy_dpep.yml``, as typed."""
