@@ -33,6 +33,11 @@ from statistics import fmean, median
 from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "collections"))
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.clients import Aiperf  # noqa: E402
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.clients import Load as RoleLoad  # noqa: E402
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Row  # noqa: E402
+
 CACHE = ROOT / ".cache" / "clients"
 DOCUMENT = ROOT / "docs" / "benchmark_clients.md"
 NULL_SERVER = ROOT / "plugins" / "module_utils" / "_benchmark" / "null_server.py"
@@ -102,7 +107,6 @@ class Client:
     image: str
     python: str = "3.11"
     env: dict[str, str] = field(default_factory=dict)
-    streams_only: bool = False
     all_at_once: bool = False  # has no limit of streams
     venv: Path = Path()
     script: Path = Path()
@@ -118,19 +122,14 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def aiperf(client: Client, load: Load, url: str, folder: Path) -> list[str]:
-    """A record per line, `output_length` for each. It writes its records while it runs."""
-    rows = [{"text": text, "output_length": n} for text, n in zip(load.prompts(), load.tokens)]
-    data = jsonl(folder / "data.jsonl", rows)
-    return [
-        f"{client.venv}/bin/aiperf", "profile", "-m", MODEL, "-u", url, "--endpoint-type", "completions",
-        *(["--streaming"] if load.stream else []),
-        "--use-server-token-count", "--use-legacy-max-tokens", "--extra-inputs", "ignore_eos:true",
-        "--input-file", str(data), "--custom-dataset-type", "single-turn", "--dataset-sampling-strategy", "sequential",
-        "--concurrency", str(load.streams), "--request-count", str(len(load.tokens)),
-        "--workers-max", "1", "--record-processors", "1",  # more of them only get in each other's way on two cores
-        "--tokenizer", str(folder / "tokenizer"), "--ui", "none", "--no-gpu-telemetry", "--no-server-metrics",
-        "--output-artifact-dir", str(folder / "out"),
-    ]  # fmt: skip
+    """The command that the role runs. It writes its records while it runs."""
+    rows = zip(load.prompts(), load.tokens)
+    data = jsonl(folder / "data.jsonl", [{"prompt": text, "prompt_tokens": 64, "output_tokens": n} for text, n in rows])
+    row = Row("row", 64, max(load.tokens), len(load.tokens), concurrency=load.streams, stream=load.stream)
+    (folder / "out").mkdir()
+    asked = RoleLoad(row, (url,), MODEL, str(folder / "tokenizer"), data, folder / "out", LIMIT_S)
+    client.env.update(Aiperf().environment(asked))
+    return Aiperf().command(asked)
 
 
 def read_aiperf(folder: Path) -> Seen:
@@ -238,31 +237,6 @@ def read_evalscope(folder: Path) -> Seen:
     )  # fmt: skip
 
 
-def genai_bench(client: Client, load: Load, url: str, folder: Path) -> list[str]:
-    """Prompts of its own and lengths from a distribution: the nearest it has to our file."""
-    low, high = min(load.tokens), max(load.tokens)
-    scenario = f"D(64,{low})" if low == high else f"U(64,64)/({low},{high})"
-    return [
-        f"{client.venv}/bin/genai-bench", "benchmark", "--api-backend", "openai", "--task", "text-to-text",
-        "--api-base", url, "--api-key", "none", "--api-model-name", MODEL,
-        "--model-tokenizer", str(folder / "tokenizer"), "--additional-request-params", '{"ignore_eos": true}',
-        "--traffic-scenario", scenario, "--num-concurrency", str(load.streams),
-        "--max-requests-per-run", str(len(load.tokens)), "--max-time-per-run", "3",
-        "--experiment-base-dir", str(folder), "--experiment-folder-name", "out", "--log-dir", str(folder),
-    ]  # fmt: skip
-
-
-def read_genai_bench(folder: Path) -> Seen:
-    """The one experiment of the run."""
-    found = next(path for path in (folder / "out").glob("*.json") if path.name != "experiment_metadata.json")
-    report = json.loads(found.read_text())["aggregated_metrics"]
-    stats = report["stats"]
-    return Seen(
-        report["mean_output_throughput_tokens_per_s"], stats["ttft"]["mean"], stats["tpot"]["mean"],
-        report["num_requests"], report["num_error_requests"],
-    )  # fmt: skip
-
-
 def lmdeploy(client: Client, load: Load, url: str, folder: Path) -> list[str]:
     """All requests at once or at Poisson times: it has no limit of requests in flight."""
     data = ["--dataset-name", "sharegpt"]
@@ -310,10 +284,6 @@ CLIENTS = [
     Client(
         "inference-perf", "inference-perf==0.7.0", inference_perf, read_inference_perf, "Apache-2.0", "2026-09",
         "as a ShareGPT file", "JSON, at the end", "`quay.io/inference-perf/inference-perf`", python="3.12",
-    ),
-    Client(
-        "genai-bench", "genai-bench==0.0.5", genai_bench, read_genai_bench, "MIT", "2026-07", "no, a distribution",
-        "JSON, at the end", "none found", streams_only=True,
     ),
 ]  # fmt: skip
 
@@ -365,7 +335,8 @@ def run(client: Client, load: Load) -> Run:
             port = json.loads(server.stdout.readline())["port"]
             command = client.prepare(client, load, f"http://127.0.0.1:{port}", folder)
             # With no way out to a hub, a client that would look there fails at once instead of measuring its time-outs.
-            env = {**os.environ, "HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "none", **client.env}
+            path = f"{client.venv}/bin:{os.environ['PATH']}"
+            env = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "none", **client.env}
             before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
             with (folder / "log").open("w") as log:
                 ended = subprocess.run(
@@ -410,10 +381,7 @@ def measure(client: Client) -> dict[str, str]:
         return done
 
     show("streamed", light)
-    if client.streams_only:
-        row["whole throughput"] = "no such mode"
-    else:
-        show("whole", replace(light, stream=False))
+    show("whole", replace(light, stream=False))
     hard = show("hard", replace(light, tokens=lengths * 3, fail_every=100, tokens_per_event=2))
     row["failures seen"] = f"{hard.client.failed} of {hard.client.requests}"
     short = run(client, Load([1] * 1500, streams=50, step_s=0.001, ttft_s=0.0))

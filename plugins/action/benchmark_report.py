@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Write it; the task's result."""
+        """Make it, and write it but in check mode; the task's result."""
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(ARGUMENT_SPEC)
         folder = Path(options["folder"])
@@ -56,12 +56,14 @@ class ActionModule(ActionBase):
             made = report.build(
                 run_of(options), results, records, reference, options["tolerance"], options["other_release"]
             )
-            report.write(made, records, folder)
+            if not self._task.check_mode:
+                report.write(made, records, folder)
         except (BadReference, MissingMatplotlib, OSError) as error:
             return {"failed": True, "changed": False, "msg": f"benchmark: {error}"}
         missing = len(options["rows"]) - len(rows)
         left = f"\n{missing} of {len(options['rows'])} rows are not measured." if missing else ""
-        return {"changed": False, "report": made, "msg": f"{as_text(made)}{left}\nREPORT {folder / 'report.html'}"}
+        where = "check mode: it is not written" if self._task.check_mode else folder / "report.html"
+        return {"changed": False, "report": made, "msg": f"{as_text(made)}{left}\nREPORT {where}"}
 
 
 def run_of(options: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ options:
       - V(quick) is two rows of a minute or two each. V(guide_two_nodes) and V(guide_four_nodes) are the workloads of the
         tables in LMDeploy's guide for DeepSeek-V3.
     type: str
-    choices: [quick, guide_two_nodes, guide_four_nodes]
     default: quick
   rows:
     description: Rows in place of the preset's.

@@ -52,8 +52,8 @@ requirements:
   - matplotlib
 attributes:
   check_mode:
-    description: Writes nothing but its report, of which a check has none; the role does not call it then.
-    support: none
+    description: Makes the report of the results that are there, and does not write it.
+    support: full
   diff_mode:
     description: There is nothing to compare.
     support: none

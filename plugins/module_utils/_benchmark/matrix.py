@@ -6,15 +6,46 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .._releases import at_least
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from .._releases import at_least, did_you_mean
 from .records import Row
 
 DEFAULT = "default"  # a max batch size: the release's own
 GUIDE_INPUT_LEN = 2048
 GUIDE_OUTPUT_LENS = (1024, 2048, 4096, 8192, 16384, 32768)
+
+
+# A row's keys, as the module benchmark_matrix documents them.
+ROW_SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "input_len": {"type": "int", "required": True},
+    "output_len": {"type": "int", "required": True},
+    "num_prompts": {"type": "int", "required": True},
+    "max_batch_size": {"type": "raw"},
+    "request_rate": {"type": "float"},
+    "concurrency": {"type": "int"},
+    "lengths": {"type": "str", "choices": ["uniform", "fixed"], "default": "uniform"},
+    "stream": {"type": "bool", "default": True},
+    "target": {"type": "str", "choices": ["url", "ranks"], "default": "url"},
+}
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+# What their values must be besides.
+MUST_BE: dict[str, tuple[Callable[[Any], object], str]] = {
+    **dict.fromkeys(("input_len", "output_len", "num_prompts", "concurrency"), (_whole, "a whole number of 1 or more")),
+    "name": (re.compile(r"[\w.-]*\w[\w.-]*").fullmatch, "made of letters, digits, '-', '_' and '.'"),
+    "max_batch_size": (lambda size: size == DEFAULT or _whole(size), f"a whole number of 1 or more, or {DEFAULT}"),
+    "request_rate": (lambda rate: rate > 0, "a number above 0 (requests per second)"),
+}
 
 
 class MatrixError(ValueError):
@@ -56,19 +87,12 @@ def rows_of(preset: str, given: Sequence[Mapping[str, Any]]) -> list[Row]:
         raise MatrixError([f"benchmark_preset is {preset!r}; there are {', '.join(PRESETS)}. Or give benchmark_rows"])
     rows: list[Row] = []
     faults: list[str] = []
-    known = {field.name for field in dataclasses.fields(Row)}
     for number, raw in enumerate(given or PRESETS[preset], 1):
-        unknown = sorted(set(raw) - known)
-        missing = sorted({"input_len", "output_len", "num_prompts"} - set(raw))
-        if unknown or missing:
-            faults += [f"benchmark_rows, row {number}: {key} is no key of a row" for key in unknown]
-            faults += [f"benchmark_rows, row {number}: {key} is missing" for key in missing]
-            continue
-        row = Row(**{"name": "", **raw})
-        row = dataclasses.replace(row, name=row.name or _name(row))
-        wrong = [f"benchmark_rows, row {number}: {fault}" for fault in _faults(row)]
-        faults += wrong
-        rows.append(row)
+        values, wrong = _read(raw)
+        faults += [f"benchmark_rows, row {number}: {fault}" for fault in wrong]
+        if not wrong:
+            row = Row(**values)
+            rows.append(dataclasses.replace(row, name=row.name or _name(row)))
     names = [row.name for row in rows]
     faults += [f"benchmark_rows: two rows are called {name}" for name in sorted(set(names)) if names.count(name) > 1]
     if faults:
@@ -88,32 +112,20 @@ def _name(row: Row) -> str:
     return "-".join(parts)
 
 
-def _faults(row: Row) -> Iterable[str]:
-    for key in ("input_len", "output_len", "num_prompts"):
-        if not _whole(getattr(row, key)):
-            yield f"{key} is {getattr(row, key)!r}, it must be a whole number of 1 or more"
-    if row.concurrency is not None and not _whole(row.concurrency):
-        yield f"concurrency is {row.concurrency!r}, it must be a whole number of 1 or more, or left out"
-    if row.request_rate is not None and not _positive(row.request_rate):
-        yield f"request_rate is {row.request_rate!r}, it must be a number above 0 (requests per second), or left out"
-    if row.max_batch_size not in (None, DEFAULT) and not _whole(row.max_batch_size):
-        yield f"max_batch_size is {row.max_batch_size!r}, it must be a whole number, {DEFAULT}, or left out"
-    if row.lengths not in ("uniform", "fixed"):
-        yield f"lengths is {row.lengths!r}, it must be uniform or fixed"
-    if row.target not in ("url", "ranks"):
-        yield f"target is {row.target!r}, it must be url or ranks"
-    if not isinstance(row.stream, bool):
-        yield f"stream is {row.stream!r}, it must be true or false"
-    if not row.name.replace("-", "").replace(".", "").replace("_", "").isalnum():
-        yield f"name is {row.name!r}, it must be made of letters, digits, '-', '_' and '.'"
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+def _read(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A row's values with types and defaults applied, and what is wrong with them; null is as good as left out."""
+    given = {key: value for key, value in raw.items() if value is not None}
+    unknown = sorted(set(given) - set(ROW_SPEC))
+    faults = [f"{key} is no key of a row{did_you_mean(key, ROW_SPEC)}" for key in unknown]
+    values: dict[str, Any] = {}
+    for key, rule in ROW_SPEC.items():
+        read = ArgumentSpecValidator({key: rule}).validate({key: given[key]} if key in given else {})
+        value = values[key] = read.validated_parameters.get(key)
+        faults += read.error_messages
+        fits, wanted = MUST_BE.get(key, (None, ""))
+        if fits and value is not None and not read.error_messages and not fits(value):
+            faults.append(f"{key} is {value!r}, it must be {wanted}")
+    return values, faults
 
 
 def batches(rows: Sequence[Row]) -> list[tuple[int | str | None, list[Row]]]:

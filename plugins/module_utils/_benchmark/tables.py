@@ -91,6 +91,8 @@ def warnings(report: Json) -> Iterator[str]:
 
 def as_text(report: Json) -> str:
     """The report on one screen: warnings, a line for each row, and the reasons for each verdict."""
+    if not report["rows"]:
+        return "No row has been measured."
     rows = [["ROW", "INPUT", "OUTPUT", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "FAILED", "RATIO", "VERDICT"]]
     for result in report["rows"]:
         line = line_of(result, report["run"])

@@ -58,11 +58,11 @@ def test_own_rows_stand_in_for_the_preset() -> None:
         ({"concurrency": -1}, "row 1: concurrency is -1"),
         ({"request_rate": 0}, "row 1: request_rate is 0"),
         ({"max_batch_size": "most"}, "row 1: max_batch_size is 'most'"),
-        ({"lengths": "zipf"}, "row 1: lengths is 'zipf'"),
-        ({"target": "proxy"}, "row 1: target is 'proxy'"),
-        ({"stream": "no"}, "row 1: stream is 'no'"),
+        ({"lengths": "zipf"}, "row 1: value of lengths must be one of: uniform, fixed, got: zipf"),
+        ({"target": "proxy"}, "row 1: value of target must be one of: url, ranks, got: proxy"),
+        ({"stream": "soon"}, "row 1: argument 'stream' is of type .*str.*bool"),
         ({"name": "a/b"}, "row 1: name is 'a/b'"),
-        ({"outputs": 3}, "row 1: outputs is no key of a row"),
+        ({"output_lens": 3}, r"row 1: output_lens is no key of a row \(did you mean output_len\?\)"),
     ],
 )
 def test_a_wrong_row_is_refused(wrong: dict[str, Any], fault: str) -> None:
@@ -72,14 +72,19 @@ def test_a_wrong_row_is_refused(wrong: dict[str, Any], fault: str) -> None:
 
 def test_all_faults_are_listed_at_once() -> None:
     with pytest.raises(MatrixError) as refused:
-        rows_of("quick", [{"input_len": 1}, {**ROW, "lengths": "zipf", "stream": 1}, ROW, ROW])
-    assert [fault.partition(": ")[2] for fault in refused.value.faults] == [
-        "num_prompts is missing",
-        "output_len is missing",
-        "lengths is 'zipf', it must be uniform or fixed",
-        "stream is 1, it must be true or false",
-        "two rows are called in8-out4-n10",
+        rows_of("quick", [{"input_len": 1}, {**ROW, "lengths": "zipf", "concurrency": 0}, ROW, ROW])
+    assert refused.value.faults == [
+        "benchmark_rows, row 1: missing required arguments: output_len",
+        "benchmark_rows, row 1: missing required arguments: num_prompts",
+        "benchmark_rows, row 2: concurrency is 0, it must be a whole number of 1 or more",
+        "benchmark_rows, row 2: value of lengths must be one of: uniform, fixed, got: zipf",
+        "benchmark_rows: two rows are called in8-out4-n10",
     ]
+
+
+def test_values_come_in_their_types_and_null_is_left_out() -> None:
+    (row,) = rows_of("quick", [{**ROW, "input_len": "8", "stream": "no", "request_rate": 2, "concurrency": None}])
+    assert (row.input_len, row.stream, row.request_rate, row.concurrency) == (8, False, 2.0, None)
 
 
 def test_an_unknown_preset_is_refused() -> None:
