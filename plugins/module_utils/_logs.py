@@ -140,6 +140,7 @@ class Phase:
     text: str
 
 
+UP = 5
 _PHASES = (
     (1, re.compile(r"Connected to Ray cluster"), "connected to Ray"),
     (2, re.compile(r"Waiting for creating a placement group"), "waits for Ray to give it all GPUs"),
@@ -149,7 +150,7 @@ _PHASES = (
         "loading weights, {done} of {all} shards",
     ),
     (4, re.compile(r"Warming up (?!.*%.*100%)"), "capturing CUDA graphs"),
-    (5, re.compile(r"Application startup complete"), "the server is up"),
+    (UP, re.compile(r"Application startup complete"), "the server is up"),
 )
 
 

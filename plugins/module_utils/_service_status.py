@@ -9,6 +9,7 @@ Runs on the host. Docker is asked through the Docker SDK for Python (5.0 or newe
 from __future__ import annotations
 
 import concurrent.futures
+import datetime
 import http.client
 import json
 import socket
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import UP, phase_of
 
 LOG_LINES = 4000
 PROBE_SECONDS = 3.0
@@ -34,7 +36,10 @@ print(json.dumps(dict(nodes=nodes, given=given)))
 
 
 class ContainerStatus(TypedDict, total=False):
-    """``cursor`` is the time stamp of the last line of ``lines``; ``touched`` grows while the container reads or allocates."""
+    """``cursor`` is the time stamp of the last line of ``lines``; ``touched`` grows while the container reads or allocates.
+
+    ``up_after_s``: seconds from its start until the last of its servers said that it is up; None where its log does not say.
+    """
 
     present: bool
     status: str
@@ -45,6 +50,7 @@ class ContainerStatus(TypedDict, total=False):
     lines: list[str]
     cursor: str
     touched: int
+    up_after_s: float | None
 
 
 def container_status(client: Any, name: str, cursor: str = "", *, measure: bool = False) -> ContainerStatus:
@@ -68,6 +74,7 @@ def container_status(client: Any, name: str, cursor: str = "", *, measure: bool 
         "started_at": state["StartedAt"],
         "lines": lines,
         "cursor": cursor,
+        "up_after_s": up_after(raw, fixed(state["StartedAt"])),
         "touched": _touched(container) if measure and state["Status"] == "running" else 0,
     }
 
@@ -93,6 +100,21 @@ def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
             lines.append(line.rstrip("\r").rpartition("\r")[2])
             last = max(last, stamp)
     return lines, last
+
+
+def up_after(raw: str, started: str) -> float | None:
+    """Seconds from ``started`` to the last line of Docker's time-stamped log that says that a server is up."""
+    found = None
+    for stamped in raw.split("\n"):
+        stamp, _, line = stamped.partition(" ")
+        phase = phase_of(line) if stamp > started else None
+        if phase is not None and phase.order == UP:
+            found = stamp
+    return None if found is None else round((_time(found) - _time(started)).total_seconds(), 1)
+
+
+def _time(stamp: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(stamp[:26])  # it knows microseconds
 
 
 def _touched(container: Any) -> int:

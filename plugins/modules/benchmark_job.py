@@ -67,7 +67,7 @@ options:
     description: The engine's, where it is known.
     type: int
   time_to_ready:
-    description: Seconds that the engine took to be ready, where it was started for this row.
+    description: Seconds from the start of the engines' containers until their last server was up, where their log still says it.
     type: float
   certificate:
     description: What V(certify) returned. Needed for V(row).

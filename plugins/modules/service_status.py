@@ -65,7 +65,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 containers:
-  description: By name, C(present), C(status), C(exit_code), C(oom_killed), C(restarts), C(started_at), C(lines), C(cursor).
+  description:
+    - By name, C(present), C(status), C(exit_code), C(oom_killed), C(restarts), C(started_at), C(lines), C(cursor).
+    - C(up_after_s), the seconds from its start until the last of its servers said that it is up.
   returned: success
   type: dict
 tcp:

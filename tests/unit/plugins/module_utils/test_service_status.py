@@ -20,6 +20,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._service_status i
     http_status,
     new_lines,
     tcp_status,
+    up_after,
 )
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
 
@@ -70,6 +71,13 @@ def test_lines_after_the_cursor_are_new() -> None:
     assert new_lines(raw, stamp(2)) == (["line 3"], stamp(3))
     assert new_lines(raw, stamp(3)) == ([], stamp(3))
     assert new_lines("", stamp(3)) == ([], stamp(3))
+
+
+def test_a_container_is_up_when_the_last_of_its_servers_is() -> None:
+    second, up = 10**9, "INFO:     Application startup complete."
+    earlier_run, loading, first, last = (f"{stamp(n * second)} {line}\n" for n, line in enumerate((up, "...", up, up)))
+    assert up_after(earlier_run + loading, stamp(second // 2)) is None
+    assert up_after(earlier_run + loading + first + last, stamp(second // 2)) == 2.5
 
 
 def test_a_progress_bar_is_its_last_state_and_a_line_may_be_empty() -> None:
