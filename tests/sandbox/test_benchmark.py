@@ -33,7 +33,7 @@ SIM = {
     "LMFLEET_SIM_FAULTS": "refuse@0:100",
 }
 # Past the proxy and through it, streamed and whole; and one that is long enough for every hundredth request to fail.
-SHAPE = {"input_len": 200, "output_len": 60, "num_prompts": 12, "concurrency": 3, "lengths": "fixed"}
+SHAPE = {"input_len": 200, "output_len": 60, "num_prompts": 6, "concurrency": 3, "lengths": "fixed"}
 ROWS = [
     {"name": "proxied", **SHAPE, "target": "url"},
     {"name": "direct", **SHAPE, "target": "ranks"},
@@ -93,7 +93,7 @@ def stamps_of(sandbox: Sandbox) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def measured(slow_engine: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("benchmark")
-    slow_engine.interrupted("playbooks/benchmark.yml", r"direct: [1-9]\d* of 12", **options(folder))
+    slow_engine.interrupted("playbooks/benchmark.yml", r"direct: [1-9]\d* of 6", **options(folder))
     (first,) = folder.glob("rows/*.json")
     written = first.stat().st_mtime_ns
     again = benchmark(slow_engine, folder).succeeded()
