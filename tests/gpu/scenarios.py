@@ -1,0 +1,529 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is measured, by scenario. Each leaves its figures in the results as it gets them, and drops what the time does not allow."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from gpu.deployment import ROOT, Deployment, Machine, Watch, get
+from gpu.load import OTHERS, SIZES, Prompts, measure
+from gpu.processes import command_of, members
+from gpu.results import Results
+
+from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import EngineProbe
+
+LOADING_S = 8  # an engine's process is surely still loading this long after its start
+GUIDE_PROMPT = "The quick brown fox jumps over the lazy dog."
+ROW = {"name": "gpu", "input_len": 512, "output_len": 256, "num_prompts": 1000, "lengths": "fixed"}
+Shapes = list[dict[str, Any]]
+
+
+def shape(prompt_tokens: int, requests: int = 1, max_tokens: int = 32) -> dict[str, Any]:
+    name = f"{requests}x{prompt_tokens}"
+    return {"name": name, "prompt_tokens": prompt_tokens, "max_tokens": max_tokens, "requests": requests}
+
+
+def role_default() -> Shapes:
+    """The shapes that the role ``warmup`` sends by default."""
+    defaults = yaml.safe_load((ROOT / "roles" / "warmup" / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    shapes: Shapes = defaults["warmup_shapes"]
+    return shapes
+
+
+# For every power of two of tokens up to max_prefill_token_num, for odd and even numbers, and near multiples of 2048: by these
+# LMDeploy's kernels are compiled anew. Two neighbours are odd and even, however many tokens a word is.
+RUNGS = (10, 100, 200, 400, 800, 1500, 2000, 3000, 4000, 6000, 8100)
+WARM_UPS: dict[str, Shapes] = {
+    "role": role_default(),
+    "odd": [*map(shape, (10, 100, 200, 500, 1000, 2001, 4001, 8001)), shape(128, 8), shape(128, 64)],
+    "wide": [
+        *map(shape, (10, 16, 100, 112, 200, 208, 500, 512, 1000, 1008, 2001, 2048, 4001, 4096, 8001, 8192)),
+        *(shape(16, 2), shape(10, 8), shape(128, 8), shape(16, 16), shape(100, 64), shape(128, 64)),
+    ],
+    "full": [
+        *(shape(tokens + more, max_tokens=32 if tokens < 100 else 2) for tokens in RUNGS for more in (0, 1)),
+        *(shape(*size) for size in ((16, 2), (10, 8), (128, 8), (16, 16), (128, 16), (16, 64), (100, 64), (128, 64))),
+    ],
+}
+# Torch's inductor moves Triton's cache, and its own, to /tmp, which no start keeps.
+CACHE_PLACES = {
+    "TRITON_CACHE_DIR": "/root/.triton/cache",
+    "TORCHINDUCTOR_CACHE_DIR": "/root/.cache/torchinductor",
+}
+
+
+class Run:
+    """A machine, the results, and the time that is left."""
+
+    def __init__(self, machine: Machine, results: Results, seconds: float) -> None:
+        self.machine, self.results = machine, results
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        return self._end - time.monotonic()
+
+    @contextlib.contextmanager
+    def step(self, name: str, needs_s: float) -> Iterator[bool]:
+        """A part of a scenario: False where the time is too short. A failure is kept, and the next step goes on."""
+        if self.left < needs_s and needs_s:
+            self.results.put(f"{name}.skipped", f"{self.left:.0f} s left, {needs_s:.0f} s needed")
+            yield False
+            return
+        began = time.monotonic()
+        print(f"--- {name} ({self.left:.0f} s left)", flush=True)
+        try:
+            yield True
+        except Exception as error:  # noqa: BLE001  (a figure less, not a run less)
+            self.results.put(f"{name}.error", f"{type(error).__name__}: {error}")
+        self.results.put(f"{name}.step_seconds", round(time.monotonic() - began, 1))
+
+    def ttft(self, name: str, at: Deployment, **more: Any) -> None:
+        self.results.put(f"ttft.{name}", measure(at.url, at.model, at.tokenizer(), at.kernels, **more))
+
+    def up(self, name: str, at: Deployment, seconds: float, *kinds: str) -> None:
+        """Start services and wait; raises RuntimeError where they do not come up.
+
+        Twice at most: LMDeploy 0.18's engine process now and then loses a race with its parent's end of its start.
+        """
+        for tried in ("up_failed", "up"):
+            waited = at.up(max(min(self.left - 20, seconds), 20), *kinds)
+            if not waited["failed"]:
+                self.results.put(f"{name}.up", waited)
+                return
+            self.results.put(f"{name}.{tried}", {**waited, "log": tail(at) if at.plan["topology"] == "tp" else []})
+        raise RuntimeError(next(iter(waited["failed"].values())))
+
+
+def guide_warm_up(at: Deployment) -> dict[str, Any]:
+    """The request of the guide's warmup_engine.py."""
+    import openai
+
+    began = time.monotonic()
+    with openai.OpenAI(base_url=f"{at.url}/v1", api_key="none") as client:
+        model = client.models.list().data[0].id
+        messages: Any = [{"role": "user", "content": [{"type": "text", "text": GUIDE_PROMPT}]}]
+        answer = client.chat.completions.create(model=model, messages=messages, max_tokens=20)
+    tokens = answer.usage.completion_tokens if answer.usage else None
+    return {"seconds": round(time.monotonic() - began, 2), "tokens": tokens}
+
+
+def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
+    """A deployment beside others: the api alone, for with tp 1 LMDeploy uses no Ray."""
+    ports = {"api": 23333 + 10 * number, "torch": 29500 + number}
+    plan = run.machine.plan("one", plan_name=name, plan_ports=ports, plan_environment=CACHE_PLACES)
+    return Deployment(run.machine, plan, only=["api"], gpu=gpu)
+
+
+# ---- one GPU
+
+
+def ready(run: Run) -> None:
+    """Time to ready with cold and kept kernel caches, one server at a time, as planned and with all caches kept."""
+    for name, environment in (("planned", {}), ("all-kept", CACHE_PLACES)):
+        at = Deployment(run.machine, run.machine.plan("one", plan_name=name, plan_environment=environment))
+        at.forget_caches()
+        with run.step(f"ready.{name}.ray", 60) as go:
+            if go:
+                at.start("ray")
+                run.results.put(f"ready.{name}.ray", at.wait("ray", 60))
+        for state in ("cold", "kept"):
+            with run.step(f"ready.{name}.{state}", 170) as go:
+                if go:
+                    run.up(f"ready.{name}.{state}", at, 240, "api")
+                    run.results.put(f"ready.{name}.{state}.caches_at_ready", at.cache_sizes())
+                    at.warm_up(WARM_UPS["wide"])
+                    run.results.put(f"ready.{name}.{state}.caches_after_requests", at.cache_sizes())
+                    run.results.put(f"ready.{name}.{state}.stop_seconds", at.stop("api"))
+        at.stop()
+
+
+def benchmark(run: Run, at: Deployment, name: str, clients: Sequence[str] = ("aiperf", "lmdeploy")) -> None:
+    """Both load generators on the same server, in turn; the prompts are there."""
+    for number, client in enumerate(clients):
+        with run.step(f"{name}.{client}{number}", 60) as go:
+            if go:
+                base, _, greedy = client.partition("-")
+                run.results.put(f"{name}.{client}{number}", at.benchmark("row", ROW, base, greedy=bool(greedy)))
+
+
+def certify(run: Run) -> None:
+    """How many tokens a second the client may be believed for here."""
+    at = Deployment(run.machine, run.machine.plan("one"))
+    with run.step("certify", 60) as go:
+        if go:
+            run.results.put("certify", at.benchmark("certify", ROW, asked_tok_s=20000.0))
+
+
+def warm_ups(run: Run, names: Sequence[str] = ("none", "guide", *WARM_UPS)) -> None:
+    """TTFT after each warm-up, every server from empty caches. All start at once and are measured one by one.
+
+    Where there is a second GPU it has the faults meanwhile. The last server has the benchmark and is started again.
+    """
+    servers = {name: beside_others(run, name, number) for number, name in enumerate(names, 1)}
+    for server in servers.values():
+        server.forget_caches()
+    beside = threading.Thread(target=faults, args=(run, 1), daemon=True)
+    with run.step("warm-ups.start", 200) as go:
+        if not go:
+            return
+        limit = min(run.left - 60, 300)
+
+        with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
+            starts = [pool.submit(run.up, f"warm-ups.{name}", server, limit, "api") for name, server in servers.items()]
+            if run.machine.gpus > 1:
+                beside.start()
+            last = servers[names[-1]]
+            run.results.put("benchmark.dataset", last.benchmark("dataset", ROW))
+        for each in starts:
+            each.result()
+    if beside.ident:
+        beside.join()
+    for name, server in servers.items():
+        with run.step(f"warm-up.{name}", 40) as go:
+            if go:
+                if name == "guide":
+                    run.results.put(f"warm-up.{name}.run", guide_warm_up(server))
+                elif name != "none":
+                    run.results.put(f"warm-up.{name}.run", server.warm_up(WARM_UPS[name]))
+                run.ttft(name, server)
+                run.results.put(f"warm-up.{name}.caches", server.cache_sizes())
+        if server is not last:
+            server.stop()
+    run.results.text("metrics.txt", get(f"{last.url}/metrics", 10, length=200_000))
+    run.results.put("warm-ups.gpu_processes", gpu_processes())
+    benchmark(run, last, "benchmark")
+    with run.step("killed-serving", 40) as go:
+        if go:
+            killed_while_serving(run, last)
+            last.stop()
+    with run.step("kept", 60) as go:
+        if go:
+            run.up("kept", last, 240, "api")
+            run.results.put("kept.warm_up", last.warm_up(WARM_UPS["wide"]))
+    last.stop()
+
+
+# ---- faults of one GPU
+
+
+def faults(run: Run, gpu: int = 0) -> None:
+    """An engine process killed while it loads; no memory for the weights, and too little for the cache and the rest."""
+    killed, short = beside_others(run, "killed", 8, gpu), beside_others(run, "short", 9, gpu)
+
+    def kill() -> None:
+        with run.step("faults.killed-loading", 60) as go:
+            if go:
+                killed_while_loading(run, killed)
+                killed.stop()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    for name, leave_gib in (("weights", 3.0), ("cache", 6.5)):
+        with run.step(f"faults.no-memory-for-{name}", 80) as go:
+            if go:
+                no_memory(run, short, f"faults.no-memory-for-{name}", leave_gib)
+    killing.join()
+
+
+def engine_of(at: Deployment) -> int | None:
+    """The process that holds the GPU, which LMDeploy names so; None while there is none."""
+    found = [pid for pid in members(at.process("api").name) if comm_of(pid) == "ZMQMPEngine"]
+    return found[0] if found else None
+
+
+def comm_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def children_of(parent: int, name: str) -> list[int]:
+    """The processes that ``parent``, of the service ``name``, has started itself."""
+    found = [pid for pid in members(name) if _parent(pid) == parent]
+    return [pid for pid in found if "resource_tracker" not in command_of(pid)]
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def killed_while_serving(run: Run, at: Deployment) -> None:
+    """Kill the engine's process with -9 while a request runs; then what each part of this collection says."""
+    name = "faults.killed-serving"
+    server = at.process("api")
+    run.results.put(f"{name}.processes", at.processes("api"))
+    watch = Watch(at.url)
+    prompts = Prompts(at.tokenizer(), SIZES[:1]).take(SIZES[0])
+    asked: list[str] = []
+
+    def ask_long() -> None:
+        import openai
+
+        began = time.monotonic()
+        with openai.OpenAI(base_url=f"{at.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+            try:
+                body: Any = {"ignore_eos": True}
+                client.completions.create(model=at.model, prompt=prompts[0], max_tokens=4000, extra_body=body)
+                said = "answered"
+            except openai.OpenAIError as error:
+                said = f"{type(error).__name__}: {error}"
+        asked.append(f"{time.monotonic() - began:.1f} s: {said}"[:500])
+
+    running = threading.Thread(target=ask_long, daemon=True)
+    running.start()
+    time.sleep(1.0)
+    victim = engine_of(at)
+    assert victim, "there is no engine to kill"
+    run.results.put(f"{name}.victim", command_of(victim))
+    os.kill(victim, signal.SIGKILL)
+    time.sleep(8)
+    run.results.put(f"{name}.warm_up", _said(at.warm_up([shape(16)], timeout_s=20, retries=1)))
+    verdict = EngineProbe(at.url, at.model, timeout_s=10, stall_s=10).run()
+    run.results.put(f"{name}.probe", [verdict.state.value, verdict.reason])
+    running.join(5)
+    run.results.put(f"{name}.request_in_flight", asked or "no answer yet")
+    run.results.put(f"{name}.health", watch.stop())
+    run.results.put(f"{name}.exit_code", server.code)
+    if server.code is None:
+        run.results.put(f"{name}.wait", at.wait("api", 5))
+    run.results.put(f"{name}.log", tail(at))
+
+
+def killed_while_loading(run: Run, at: Deployment) -> None:
+    name = "faults.killed-loading"
+    at.start("api")
+    watch = Watch(at.url)
+    began = time.monotonic()
+    while engine_of(at) is None and time.monotonic() - began < 60:
+        time.sleep(0.2)
+    time.sleep(LOADING_S)
+    victim = engine_of(at)
+    assert victim, "there is no engine to kill"
+    run.results.put(f"{name}.killed_after_s", round(time.monotonic() - began, 1))
+    run.results.put(f"{name}.victim", command_of(victim))
+    os.kill(victim, signal.SIGKILL)
+    run.results.put(f"{name}.wait", at.wait("api", 40))
+    run.results.put(f"{name}.health", watch.stop())
+    run.results.put(f"{name}.exit_code", at.process("api").code)
+    run.results.put(f"{name}.log", tail(at))
+
+
+BALLAST = """
+import sys, time, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(int(free - float(sys.argv[1]) * 2**30), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def no_memory(run: Run, at: Deployment, name: str, leave_gib: float) -> None:
+    """Start while another process leaves so little of the GPU."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BALLAST, str(leave_gib)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": str(at.gpu or 0)},
+    ) as ballast:
+        try:
+            assert ballast.stdout is not None
+            run.results.put(f"{name}.ballast", ballast.stdout.readline().decode().strip())
+            run.results.put(f"{name}.up", at.up(min(run.left - 10, 100), "api"))
+            run.results.put(f"{name}.exit_code", at.process("api").code)
+            run.results.put(f"{name}.log", tail(at))
+        finally:
+            ballast.kill()
+            at.stop()
+
+
+def _said(warm_up: Mapping[str, Any]) -> Any:
+    result = warm_up["result"]
+    return failure_message(result) if result and not result["ok"] else warm_up
+
+
+def tail(at: Deployment, lines: int = 25, kind: str = "api") -> list[str]:
+    return at.process(kind).logs(timestamps=True, tail=lines).decode(errors="replace").splitlines()
+
+
+def gpu_processes() -> list[str]:
+    """What nvidia-smi lists as using a GPU, and how much memory is in use."""
+    if shutil.which("nvidia-smi") is None:
+        return ["no nvidia-smi"]
+    found = []
+    for query in ("--query-compute-apps=pid,process_name,used_memory", "--query-gpu=index,name,memory.used"):
+        done = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, check=False
+        )
+        found += done.stdout.splitlines()
+    return found
+
+
+# ---- several GPUs
+
+
+def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) -> None:
+    """TP over two raylets as planned, TP by hand, and DP ranks behind the proxy, all on the same GPUs.
+
+    They start at the same moment, each from empty caches, and are measured one after another; then a worker of the first
+    and a rank of the last are killed while requests run.
+    """
+    machine = run.machine
+    ports = {"api": 24333, "torch": 29600, "dp_master": 29655}
+    plans = {
+        "planned": machine.plan("two_nodes", plan_environment=CACHE_PLACES),
+        "ranks": machine.plan("ranks", plan_name="ranks", plan_ports=ports, plan_environment=CACHE_PLACES),
+    }
+    engines = {name: by_hand(run) if name == "by-hand" else Deployment(machine, plans[name]) for name in names}
+    kinds = {"planned": ["api"], "by-hand": ["api"], "ranks": ["proxy", "dp"]}
+    for at in engines.values():
+        at.forget_caches()
+    with run.step("several.start", 200) as go:
+        if not go:
+            return
+        if "planned" in names:
+            engines["planned"].start("ray")
+            run.results.put("several.ray", engines["planned"].wait("ray", 60))
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            starts = [pool.submit(run.up, f"several.{name}", at, 250, *kinds[name]) for name, at in engines.items()]
+            run.results.put("benchmark.dataset", engines[names[0]].benchmark("dataset", ROW))
+        run.results.put("several.errors", [str(start.exception()) for start in starts if start.exception()])
+        run.results.put("several.gpu_processes", gpu_processes())
+    if "planned" in names:
+        with run.step("ttft.planned", 30) as go:
+            if go:
+                run.ttft("tp-planned-none", engines["planned"], sizes=SIZES, repeats=3)
+    for name, at in engines.items():
+        with run.step(f"warm-up.{name}", 40) as go:
+            if go:
+                run.results.put(f"warm-up.{name}.run", at.warm_up(WARM_UPS["full"]))
+                run.ttft(f"{name}-full", at, sizes=SIZES if name == "planned" else (*SIZES, *OTHERS))
+    for name, at in engines.items():
+        if name != "ranks" or run.left > 170:  # the faults come first
+            clients = ("lmdeploy", "aiperf", "aiperf-greedy") if name == "planned" else ("lmdeploy",)
+            benchmark(run, at, f"benchmark.{name}", clients)
+    with run.step("killed", 50) as go:
+        if go:
+            faulty = {"planned": worker_killed, "ranks": rank_killed}
+            threads = [
+                threading.Thread(target=fault, args=(run, engines[name]))
+                for name, fault in faulty.items()
+                if name in names
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    for name, at in engines.items():
+        with run.step(f"stop.{name}", 0):
+            run.results.put(f"stop.{name}.seconds", at.stop())
+            run.results.put(f"stop.{name}.gpu_processes", gpu_processes())
+
+
+def by_hand(run: Run) -> Deployment:
+    """LMDeploy with --tp as a person starts it on one host: no Ray beforehand, nothing in its environment but the caches."""
+    ports = {"api": 23433, "torch": 29700}
+    plan = run.machine.plan("two_nodes", plan_name="byhand", plan_ports=ports, plan_environment=CACHE_PLACES)
+    api = next(service for service in plan["services"] if service["service"] == "api")
+    kept = {key: value for key, value in api["environment"].items() if key in (*CACHE_PLACES, "HF_HUB_OFFLINE")}
+    api = {**api, "environment": kept, "secrets": []}
+    nodes = [{**plan["nodes"][0], "gpus": run.machine.gpus}]
+    return Deployment(run.machine, {**plan, "services": [api], "nodes": nodes})
+
+
+def workers_of(at: Deployment, node: str) -> list[int]:
+    ray = at.process("ray", node)
+    return [pid for pid in members(ray.name) if "RayWorkerWrapper" in command_of(pid)]
+
+
+def worker_killed(run: Run, at: Deployment) -> None:
+    """Kill the second node's worker while requests run."""
+    name = "worker-killed"
+    victims = workers_of(at, at.nodes[1])
+    run.results.put(f"{name}.victims", [command_of(pid) for pid in victims])
+    under_load(run, at, "api", name, [at.url], lambda: os.kill(victims[0], signal.SIGKILL))
+
+
+def under_load(run: Run, at: Deployment, kind: str, name: str, urls: Sequence[str], strike: Callable[[], None]) -> None:
+    """Requests one after another from a thread for each URL; what became of each around a fault, in seconds from it."""
+    struck = time.monotonic() + 3
+    over = struck + 22
+    seen: dict[str, list[str]] = {url: [] for url in urls}
+    watches = {url: Watch(url) for url in [each["url"] for each in at.plan["endpoints"]]}
+    offset = struck - time.monotonic()
+
+    def ask_on(url: str) -> None:
+        import openai
+
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=15) as client:
+            while time.monotonic() < over:
+                sent = time.monotonic()
+                try:
+                    body: Any = {"ignore_eos": True}
+                    client.completions.create(model=at.model, prompt="one two three", max_tokens=64, extra_body=body)
+                    said = "answered"
+                except openai.OpenAIError as error:
+                    said = f"{type(error).__name__}: {error}"[:200]
+                    time.sleep(0.5)
+                line = f"{sent - struck:+.1f} s, took {time.monotonic() - sent:.1f} s: {said}"
+                if (
+                    len(seen[url]) > 1
+                    and seen[url][-1].endswith(f" s: {said}")
+                    and seen[url][-2].endswith(f" s: {said}")
+                ):
+                    seen[url].pop()  # of several alike the first and the last
+                seen[url].append(line)
+
+    threads = [threading.Thread(target=ask_on, args=(url,), daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    time.sleep(max(0.0, struck - time.monotonic()))
+    strike()
+    for thread in threads:
+        thread.join(45)
+    health = {url: [(round(at_s - offset, 2), said) for at_s, said in watch.stop()] for url, watch in watches.items()}
+    run.results.put(f"{name}.requests", seen)
+    run.results.put(f"{name}.health", health)
+    verdicts = {
+        each["url"]: EngineProbe(each["url"], at.model, timeout_s=8, stall_s=8).run() for each in at.plan["endpoints"]
+    }
+    run.results.put(f"{name}.probe", {url: [each.state.value, each.reason] for url, each in verdicts.items()})
+    if at.plan["proxy"]:
+        run.results.put(f"{name}.proxy", get(f"{at.plan['proxy']['url']}/nodes/status", 5))
+    run.results.put(f"{name}.exit_code", at.process(kind).code)
+    run.results.put(f"{name}.log", tail(at, 40, kind))
+
+
+def rank_killed(run: Run, at: Deployment) -> None:
+    """Kill what runs the last rank: LMDeploy's launcher starts a process for each, a child of its own."""
+    launcher = at.process("dp")
+    children = children_of(launcher.pid, launcher.name)
+    run.results.put("rank-killed.children", {pid: command_of(pid) for pid in children})
+    urls = [*(each["url"] for each in at.plan["endpoints"]), at.url]
+    under_load(run, at, "dp", "rank-killed", urls, lambda: os.kill(max(children), signal.SIGKILL))
+
+
+SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
+    "ready": (ready, 1),
+    "warm-ups": (warm_ups, 1),
+    "certify": (certify, 1),
+    "faults": (faults, 1),
+    "several": (several, 2),
+}
