@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._text import columns
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config, measured_shapes
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 
 START_S = 120.0  # for the container's start and the imports, on top of what the requests may take
-
-SHAPES = [
-    {"name": "short", "prompt_tokens": 16, "max_tokens": 8, "requests": 1},
-    {"name": "long", "prompt_tokens": 2048, "max_tokens": 8, "requests": 1},
-    {"name": "burst", "prompt_tokens": 128, "max_tokens": 32, "requests": 8},
-]
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "endpoints": {
@@ -39,7 +34,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "shapes": {
         "type": "list",
         "elements": "dict",
-        "default": SHAPES,
+        "default": [],
         "options": {
             "name": {"type": "str", "required": True},
             "prompt_tokens": {"type": "int", "required": True},
@@ -47,6 +42,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "requests": {"type": "int", "default": 1},
         },
     },
+    "session_len": {"type": "int", "default": 0},
     "timeout": {"type": "float", "default": 600},
     "retries": {"type": "int", "default": 3},
     "seed": {"type": "int", "default": 0},
@@ -97,7 +93,7 @@ class ActionModule(ClientAction):
         config = {
             "endpoints": options["endpoints"],
             "model": options["model"],
-            "shapes": options["shapes"],
+            "shapes": options["shapes"] or [asdict(shape) for shape in measured_shapes(options["session_len"])],
             "timeout_s": options["timeout"],
             "retries": options["retries"],
             "seed": options["seed"],

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters over a plan: what many hosts reported as one message, and the part of a plan that is one engine."""
+"""Filters over a plan: what many hosts reported as one message, an engine's part of it, and its options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import decisive, fatal_line, of_rank
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_option, engine_plan
 
 LOG_LINES = 6
 
@@ -86,6 +86,7 @@ class FilterModule:
         """Name -> filter."""
         return {
             "host_faults": host_faults,
+            "engine_option": engine_option,
             "engine_plan": engine_plan,
             "rank_logs": rank_logs,
             "fatal_line": fatal_line,

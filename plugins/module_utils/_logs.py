@@ -108,7 +108,9 @@ def decisive(lines: Sequence[str]) -> list[str]:
         kept = [*_innermost_frame(clean, 0, start), clean[start], *message]
     else:
         errors = [line for line in clean if _ERROR.search(line) and not ECHOES.search(line)]
-        kept = (errors or [line for line in clean if line])[-DECISIVE_LINES:]
+        # A process that was killed says nothing: then its echo is all there is.
+        echoes = [line for line in clean if _EXCEPTION.match(line)]
+        kept = (errors or echoes[-1:] or [line for line in clean if line])[-DECISIVE_LINES:]
     return [line[:LINE_LENGTH] for line in kept[:DECISIVE_LINES]]
 
 

@@ -63,6 +63,25 @@ class Shape:
     requests: int = 1
 
 
+# LMDeploy's kernels are compiled anew for each power of two of a prefill's tokens, for odd and even numbers of them, for
+# numbers just below a multiple of 512, and for some numbers of requests (docs/gpu.md). A word more is a token more in any
+# tokenizer, so of two neighbours one is odd.
+PROMPTS = (10, 100, 200, 400, 800, 1010, 1500, 2030, 3000, 4070, 6000, 8170)
+BURSTS = ((2, 16), (8, 10), (8, 128), (16, 16), (16, 128), (64, 16), (64, 100), (64, 128))  # requests, words of each
+ROOM = 1.25  # tokens of a word, at most
+
+
+def measured_shapes(session_len: int = 0) -> list[Shape]:
+    """What leaves little to compile to the first requests of users; without what does not fit `session_len`, if not 0."""
+    singles = [Shape(f"1x{n}", n, 32 if n < 100 else 2) for words in PROMPTS for n in (words, words + 1)]
+    bursts = [Shape(f"{requests}x{words}", words, 32, requests) for requests, words in BURSTS]
+    return [
+        shape
+        for shape in (*singles, *bursts)
+        if not session_len or ROOM * shape.prompt_tokens + shape.max_tokens <= session_len
+    ]
+
+
 @dataclass(frozen=True)
 class Config:
     """A warm-up. `timeout_s` bounds one request with all its retries."""

@@ -318,13 +318,8 @@ class Deployment:
         }
         return self._run("warm-up", program("_events", "_warmup"), f"{PACKAGE}._warmup", config, {})
 
-    def benchmark(
-        self, stage: str, row: Mapping[str, Any], client: str = "aiperf", *, greedy: bool = False, **more: Any
-    ) -> dict[str, Any]:
-        """One stage of the benchmark as the action ``benchmark_job`` runs it.
-
-        ``greedy`` has AIPerf ask for a temperature of 0, as LMDeploy's script does.
-        """
+    def benchmark(self, stage: str, row: Mapping[str, Any], client: str = "aiperf", **more: Any) -> dict[str, Any]:
+        """One stage of the benchmark as the action ``benchmark_job`` runs it."""
         folder = self.machine.root / "benchmark"
         options = {
             "stage": stage,
@@ -347,10 +342,6 @@ class Deployment:
             "api_key": None,
         }
         files = program("_events", *(f"_benchmark.{name}" for name in MODULES))
-        if greedy:
-            path = f"{PACKAGE}/_benchmark/clients.py"
-            files[path] = files[path].replace('"ignore_eos:true"', """'{"ignore_eos": true, "temperature": 0.0}'""")
-            assert "temperature" in files[path]
         environment = {
             "HF_HOME": self.plan["nodes"][0]["hf_home"],
             "HF_HUB_OFFLINE": "1",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -18,14 +19,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from gpu.deployment import ROOT, Deployment, Machine, Watch, get
+from gpu.deployment import Deployment, Machine, Watch, get
 from gpu.load import OTHERS, SIZES, Prompts, measure
 from gpu.processes import command_of, members
 from gpu.results import Results
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import EngineProbe
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.services import KERNEL_CACHE_PLACES
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import measured_shapes
 
 LOADING_S = 8  # an engine's process is surely still loading this long after its start
 GUIDE_PROMPT = "The quick brown fox jumps over the lazy dog."
@@ -38,32 +40,13 @@ def shape(prompt_tokens: int, requests: int = 1, max_tokens: int = 32) -> dict[s
     return {"name": name, "prompt_tokens": prompt_tokens, "max_tokens": max_tokens, "requests": requests}
 
 
-def role_default() -> Shapes:
-    """The shapes that the role ``warmup`` sends by default."""
-    defaults = yaml.safe_load((ROOT / "roles" / "warmup" / "defaults" / "main.yml").read_text(encoding="utf-8"))
-    shapes: Shapes = defaults["warmup_shapes"]
-    return shapes
-
-
-# For every power of two of tokens up to max_prefill_token_num, for odd and even numbers, and near multiples of 2048: by these
-# LMDeploy's kernels are compiled anew. Two neighbours are odd and even, however many tokens a word is.
-RUNGS = (10, 100, 200, 400, 800, 1500, 2000, 3000, 4000, 6000, 8100)
 WARM_UPS: dict[str, Shapes] = {
-    "role": role_default(),
-    "odd": [*map(shape, (10, 100, 200, 500, 1000, 2001, 4001, 8001)), shape(128, 8), shape(128, 64)],
+    "three": [shape(16, max_tokens=8), shape(2048, max_tokens=8), shape(128, 8)],
     "wide": [
         *map(shape, (10, 16, 100, 112, 200, 208, 500, 512, 1000, 1008, 2001, 2048, 4001, 4096, 8001, 8192)),
         *(shape(16, 2), shape(10, 8), shape(128, 8), shape(16, 16), shape(100, 64), shape(128, 64)),
     ],
-    "full": [
-        *(shape(tokens + more, max_tokens=32 if tokens < 100 else 2) for tokens in RUNGS for more in (0, 1)),
-        *(shape(*size) for size in ((16, 2), (10, 8), (128, 8), (16, 16), (128, 16), (16, 64), (100, 64), (128, 64))),
-    ],
-}
-# Torch's inductor moves Triton's cache, and its own, to /tmp, which no start keeps.
-CACHE_PLACES = {
-    "TRITON_CACHE_DIR": "/root/.triton/cache",
-    "TORCHINDUCTOR_CACHE_DIR": "/root/.cache/torchinductor",
+    "default": [dataclasses.asdict(each) for each in measured_shapes()],
 }
 
 
@@ -126,7 +109,7 @@ def guide_warm_up(at: Deployment) -> dict[str, Any]:
 def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
     """A deployment beside others: the api alone, for with tp 1 LMDeploy uses no Ray."""
     ports = {"api": 23333 + 10 * number, "torch": 29500 + number}
-    plan = run.machine.plan("one", plan_name=name, plan_ports=ports, plan_environment=CACHE_PLACES)
+    plan = run.machine.plan("one", plan_name=name, plan_ports=ports)
     return Deployment(run.machine, plan, only=["api"], gpu=gpu)
 
 
@@ -134,23 +117,22 @@ def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
 
 
 def ready(run: Run) -> None:
-    """Time to ready with cold and kept kernel caches, one server at a time, as planned and with all caches kept."""
-    for name, environment in (("planned", {}), ("all-kept", CACHE_PLACES)):
-        at = Deployment(run.machine, run.machine.plan("one", plan_name=name, plan_environment=environment))
-        at.forget_caches()
-        with run.step(f"ready.{name}.ray", 60) as go:
+    """Time to ready with cold and kept kernel caches, with nothing beside it."""
+    at = Deployment(run.machine, run.machine.plan("one"))
+    at.forget_caches()
+    with run.step("ready.ray", 60) as go:
+        if go:
+            at.start("ray")
+            run.results.put("ready.ray", at.wait("ray", 60))
+    for state in ("cold", "kept"):
+        with run.step(f"ready.{state}", 170) as go:
             if go:
-                at.start("ray")
-                run.results.put(f"ready.{name}.ray", at.wait("ray", 60))
-        for state in ("cold", "kept"):
-            with run.step(f"ready.{name}.{state}", 170) as go:
-                if go:
-                    run.up(f"ready.{name}.{state}", at, 240, "api")
-                    run.results.put(f"ready.{name}.{state}.caches_at_ready", at.cache_sizes())
-                    at.warm_up(WARM_UPS["wide"])
-                    run.results.put(f"ready.{name}.{state}.caches_after_requests", at.cache_sizes())
-                    run.results.put(f"ready.{name}.{state}.stop_seconds", at.stop("api"))
-        at.stop()
+                run.up(f"ready.{state}", at, 240, "api")
+                run.results.put(f"ready.{state}.caches_at_ready", at.cache_sizes())
+                at.warm_up(WARM_UPS["default"])
+                run.results.put(f"ready.{state}.caches_after_requests", at.cache_sizes())
+                run.results.put(f"ready.{state}.stop_seconds", at.stop("api"))
+    at.stop()
 
 
 def benchmark(run: Run, at: Deployment, name: str, clients: Sequence[str] = ("aiperf", "lmdeploy")) -> None:
@@ -158,8 +140,7 @@ def benchmark(run: Run, at: Deployment, name: str, clients: Sequence[str] = ("ai
     for number, client in enumerate(clients):
         with run.step(f"{name}.{client}{number}", 60) as go:
             if go:
-                base, _, greedy = client.partition("-")
-                run.results.put(f"{name}.{client}{number}", at.benchmark("row", ROW, base, greedy=bool(greedy)))
+                run.results.put(f"{name}.{client}{number}", at.benchmark("row", ROW, client))
 
 
 def certify(run: Run) -> None:
@@ -215,7 +196,7 @@ def warm_ups(run: Run, names: Sequence[str] = ("none", "guide", *WARM_UPS)) -> N
     with run.step("kept", 60) as go:
         if go:
             run.up("kept", last, 240, "api")
-            run.results.put("kept.warm_up", last.warm_up(WARM_UPS["wide"]))
+            run.results.put("kept.warm_up", last.warm_up(WARM_UPS["default"]))
     last.stop()
 
 
@@ -388,8 +369,8 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
     machine = run.machine
     ports = {"api": 24333, "torch": 29600, "dp_master": 29655}
     plans = {
-        "planned": machine.plan("two_nodes", plan_environment=CACHE_PLACES),
-        "ranks": machine.plan("ranks", plan_name="ranks", plan_ports=ports, plan_environment=CACHE_PLACES),
+        "planned": machine.plan("two_nodes"),
+        "ranks": machine.plan("ranks", plan_name="ranks", plan_ports=ports),
     }
     engines = {name: by_hand(run) if name == "by-hand" else Deployment(machine, plans[name]) for name in names}
     kinds = {"planned": ["api"], "by-hand": ["api"], "ranks": ["proxy", "dp"]}
@@ -413,11 +394,11 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
     for name, at in engines.items():
         with run.step(f"warm-up.{name}", 40) as go:
             if go:
-                run.results.put(f"warm-up.{name}.run", at.warm_up(WARM_UPS["full"]))
-                run.ttft(f"{name}-full", at, sizes=SIZES if name == "planned" else (*SIZES, *OTHERS))
+                run.results.put(f"warm-up.{name}.run", at.warm_up(WARM_UPS["default"]))
+                run.ttft(f"{name}-default", at, sizes=SIZES if name == "planned" else (*SIZES, *OTHERS))
     for name, at in engines.items():
         if name != "ranks" or run.left > 170:  # the faults come first
-            clients = ("lmdeploy", "aiperf", "aiperf-greedy") if name == "planned" else ("lmdeploy",)
+            clients = ("lmdeploy", "aiperf") * 2 if name == "planned" else ("lmdeploy",)
             benchmark(run, at, f"benchmark.{name}", clients)
     with run.step("killed", 50) as go:
         if go:
@@ -440,9 +421,9 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
 def by_hand(run: Run) -> Deployment:
     """LMDeploy with --tp as a person starts it on one host: no Ray beforehand, nothing in its environment but the caches."""
     ports = {"api": 23433, "torch": 29700}
-    plan = run.machine.plan("two_nodes", plan_name="byhand", plan_ports=ports, plan_environment=CACHE_PLACES)
+    plan = run.machine.plan("two_nodes", plan_name="byhand", plan_ports=ports)
     api = next(service for service in plan["services"] if service["service"] == "api")
-    kept = {key: value for key, value in api["environment"].items() if key in (*CACHE_PLACES, "HF_HUB_OFFLINE")}
+    kept = {key: value for key, value in api["environment"].items() if key in (*KERNEL_CACHE_PLACES, "HF_HUB_OFFLINE")}
     api = {**api, "environment": kept, "secrets": []}
     nodes = [{**plan["nodes"][0], "gpus": run.machine.gpus}]
     return Deployment(run.machine, {**plan, "services": [api], "nodes": nodes})

@@ -151,7 +151,12 @@ class Aiperf:
             *(["--streaming"] if row.stream else []),
             *("--use-server-token-count", "--use-legacy-max-tokens", "--tokenizer", load.tokenizer),
             *("--input-file", str(rows), "--custom-dataset-type", "single-turn"),
-            *("--dataset-sampling-strategy", "sequential", "--extra-inputs", "ignore_eos:true"),
+            *(
+                "--dataset-sampling-strategy",
+                "sequential",
+                "--extra-inputs",
+                json.dumps({"ignore_eos": True, "temperature": 0.0}),
+            ),
             *("--request-count", str(row.num_prompts), *pace, "--random-seed", str(load.seed)),
             *("--request-timeout-seconds", str(load.timeout_s), "--output-artifact-dir", str(load.folder)),
             *("--ui", "none", "--no-gpu-telemetry", "--no-server-metrics"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from .._plan.types import engine_option
 from .._releases import at_least, did_you_mean
 from .records import Row
 
@@ -147,12 +148,9 @@ def effective_batch_size(plan: Mapping[str, Any]) -> int | None:
 
     None where neither is known.
     """
-    commands = [service["command"] for service in plan["services"] if service["service"] in ("api", "dp")]
-    for command in commands:
-        for word, following in zip(command, [*command[1:], ""]):
-            name, _, value = word.partition("=")
-            if name == "--max-batch-size":
-                return int(value or following)
+    given = engine_option(plan, "max-batch-size")
+    if given is not None:
+        return int(given)
     release = plan["image"]["release"]
     return None if release is None else own_batch_size(release)
 

@@ -15,6 +15,11 @@ RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the toke
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - LMDeploy's own default: clients may be on another network than the cluster
 # Compiled kernels are worth minutes at every start: they are kept on the host.
 KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
+# Torch's inductor moves Triton's cache, and its own, to /tmp once it has compiled something, unless told where they are.
+KERNEL_CACHE_PLACES = {
+    "TRITON_CACHE_DIR": f"{KERNEL_CACHES['triton']}/cache",
+    "TORCHINDUCTOR_CACHE_DIR": f"{KERNEL_CACHES['cache']}/torchinductor",
+}
 
 
 def home_of(inputs: Inputs, node: Node) -> str:
@@ -51,6 +56,7 @@ def engine_service(
         command=list(command),
         environment={
             **network_environment(inputs, node),
+            **KERNEL_CACHE_PLACES,
             **environment,
             **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": RAY_TOKEN_PATH} if token else {}),
             **inputs.environments[node.name],

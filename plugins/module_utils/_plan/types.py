@@ -227,6 +227,17 @@ class Plan:
         return data
 
 
+def engine_option(plan: Mapping[str, Any], name: str) -> str | None:
+    """What the command lines of a plan's engines (as plain data) give an option of the api_server; None where it is left out."""
+    commands = [service["command"] for service in plan["services"] if service["service"] in ("api", "dp")]
+    for command in commands:
+        for word, following in zip(command, [*command[1:], ""]):
+            option, _, value = word.partition("=")
+            if option == f"--{name}":
+                return str(value or following)
+    return None
+
+
 def engine_plan(plan: Mapping[str, Any], host: str) -> dict[str, Any]:
     """The part of a plan (as plain data) that is the engine of ``host``: a plan of that engine alone.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.filter.plans import FilterModule, host_faults, rank_logs
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import fatal_line
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_option, engine_plan
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
 PLAN: dict[str, Any] = {
@@ -109,9 +109,16 @@ def test_the_logs_of_failed_ranks_are_their_own_lines_once_for_equal_ones() -> N
     ]
 
 
+def test_an_engines_option_is_as_its_command_line_has_it() -> None:
+    plan = plan_of(nodes(2, plan_api_server_options={"session_len": 4096})).to_json()
+    assert engine_option(plan, "session-len") == "4096"
+    assert engine_option(plan, "max-prefill-token-num") is None
+
+
 def test_the_filters_are_registered_under_their_names() -> None:
     assert FilterModule().filters() == {
         "host_faults": host_faults,
+        "engine_option": engine_option,
         "engine_plan": engine_plan,
         "rank_logs": rank_logs,
         "fatal_line": fatal_line,

@@ -80,6 +80,16 @@ def test_the_decisive_lines_show_the_cause_and_not_its_echo(name: str, known: st
     assert (found.id if found else None) == known
 
 
+def test_of_an_engine_that_was_killed_there_is_only_the_echo() -> None:
+    lines = decisive(log("engine_killed_at_load"))
+    assert [line.rpartition(".")[0].rpartition(".")[2] for line in lines] == [
+        "RPCServerDeadError: PyTorch ZMQ engine process is not alive"
+    ]
+    known = explain(lines)
+    assert known is not None
+    assert known.id == "engine-killed"
+
+
 def test_the_line_that_ends_an_engine_is_found() -> None:
     ended = (
         "(RayWorkerWrapper pid=226) 2026-11-25 - lmdeploy - ERROR - model_agent.py:498 - Task <ModelAgentLoop> failed"

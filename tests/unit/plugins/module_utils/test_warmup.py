@@ -238,6 +238,16 @@ def without_descriptions(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_without_shapes_the_measured_ones_are_sent_as_far_as_they_fit_a_session() -> None:
+    shapes = _warmup.measured_shapes()
+    assert {shape.prompt_tokens for shape in shapes} >= {10, 11, 1010, 1011, 8170, 8171}
+    assert max(shape.requests for shape in shapes) == 64
+    fitting = _warmup.measured_shapes(session_len=2048)
+    assert {shape.name for shape in shapes} - {shape.name for shape in fitting} == {
+        f"1x{words + more}" for words in (2030, 3000, 4070, 6000, 8170) for more in (0, 1)
+    }
+
+
 def test_the_actions_options_are_the_documented_ones() -> None:
     spec = json.loads(json.dumps(ARGUMENT_SPEC))
     del spec["api_key"]["no_log"]
