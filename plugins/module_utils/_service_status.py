@@ -14,7 +14,7 @@ import http.client
 import json
 import socket
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
@@ -51,6 +51,24 @@ class ContainerStatus(TypedDict, total=False):
     cursor: str
     touched: int
     up_after_s: float | None
+
+
+def look(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """One look at a host: the answer of the module ``service_status`` to its arguments. Raises DockerException."""
+    answer: dict[str, Any] = {
+        "containers": {
+            name: container_status(client, name, cursor or "", measure=asked.get("measure", False))
+            for name, cursor in asked.get("containers", {}).items()
+        },
+        "tcp": {target: tcp_status(*_host_port(target)) for target in asked.get("tcp", [])},
+        "http": http_statuses(asked.get("http", [])),
+    }
+    if asked.get("proxy"):
+        answer["proxy"] = proxy_status(asked["proxy"])
+    if asked.get("ray_container"):
+        claim = 0 if is_running(client, asked.get("ray_claim_unless")) else asked.get("ray_claim", 0)
+        answer["ray"] = ray_nodes(client, asked["ray_container"], asked["ray_address"], claim)
+    return answer
 
 
 def container_status(client: Any, name: str, cursor: str = "", *, measure: bool = False) -> ContainerStatus:
@@ -141,6 +159,11 @@ def ray_nodes(client: Any, container: str, address: str, claim: int = 0) -> dict
         return {"error": stderr.rpartition("\n")[2] or f"exit code {code}"}
     result: dict[str, Any] = json.loads(stdout.rpartition("\n")[2])
     return result
+
+
+def _host_port(target: str) -> tuple[str, int]:
+    host, _, port = target.rpartition(":")
+    return host, int(port)
 
 
 def tcp_status(host: str, port: int) -> str:

@@ -117,35 +117,10 @@ def main() -> None:
     )
     if docker is None:
         module.fail_json(msg=missing_required_lib("docker (Debian and Ubuntu: apt-get install python3-docker)"))
-    asked = module.params
     try:
-        client = docker.from_env()
-        containers = {
-            name: status.container_status(client, name, cursor or "", measure=asked["measure"])
-            for name, cursor in asked["containers"].items()
-        }
-        ray = None
-        if asked["ray_container"]:
-            claim = 0 if status.is_running(client, asked["ray_claim_unless"]) else asked["ray_claim"]
-            ray = status.ray_nodes(client, asked["ray_container"], asked["ray_address"], claim)
+        module.exit_json(changed=False, **status.look(docker.from_env(), module.params))
     except docker.errors.DockerException as error:
         module.fail_json(msg=f"Docker on this host does not answer: {error}")
-    result = {
-        "changed": False,
-        "containers": containers,
-        "tcp": {target: status.tcp_status(*_host_port(target)) for target in asked["tcp"]},
-        "http": status.http_statuses(asked["http"]),
-    }
-    if asked["proxy"]:
-        result["proxy"] = status.proxy_status(asked["proxy"])
-    if ray is not None:
-        result["ray"] = ray
-    module.exit_json(**result)
-
-
-def _host_port(target: str) -> tuple[str, int]:
-    host, _, port = target.rpartition(":")
-    return host, int(port)
 
 
 if __name__ == "__main__":

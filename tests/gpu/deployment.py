@@ -75,25 +75,6 @@ class Machine:
         return made
 
 
-def service_status(client: Client, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of the module ``service_status``, without Ansible's module around it."""
-    containers = {
-        name: status.container_status(client, name, cursor, measure=asked["measure"])
-        for name, cursor in asked["containers"].items()
-    }
-    answer: dict[str, Any] = {"containers": containers, "http": status.http_statuses(asked.get("http", []))}
-    answer["tcp"] = {
-        target: status.tcp_status(target.rpartition(":")[0], int(target.rpartition(":")[2]))
-        for target in asked.get("tcp", [])
-    }
-    if asked.get("proxy"):
-        answer["proxy"] = status.proxy_status(asked["proxy"])
-    if asked.get("ray_container"):
-        claim = 0 if status.is_running(client, asked["ray_claim_unless"]) else asked["ray_claim"]
-        answer["ray"] = status.ray_nodes(client, asked["ray_container"], asked["ray_address"], claim)
-    return answer
-
-
 class LocalWait(wait_action.ActionModule):
     """The action ``wait`` with the look at the host made here; its rounds are its own."""
 
@@ -102,7 +83,7 @@ class LocalWait(wait_action.ActionModule):
 
     def _execute_module(self, name: str, asked: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         assert name.endswith("service_status")
-        return service_status(self._client, asked)
+        return status.look(self._client, asked)
 
 
 class Told(HostWait):

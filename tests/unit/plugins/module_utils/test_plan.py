@@ -271,3 +271,14 @@ def test_ports_outside_the_range_never_pass(key: str, port: int) -> None:
         assert any(f"plan_ports.{key}" in fault for fault in faults) or "worker ports" in faults[0]
     else:
         assert 1 <= getattr(plan.ports, key) <= 65535
+
+
+@pytest.mark.parametrize("topology", ["tp", "dpep"])
+def test_compiled_kernels_are_written_to_directories_that_are_kept(topology: str) -> None:
+    plan = plan_of(nodes(2, plan_topology=topology))
+    engines = [each for each in plan.services if each.service != "proxy"]
+    assert {engine.service for engine in engines} == ({"ray", "api"} if topology == "tp" else {"dp"})
+    for engine in engines:
+        kept = [f"{mount.target}/" for mount in engine.mounts if mount.source in engine.directories]
+        for variable in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
+            assert any(engine.environment[variable].startswith(directory) for directory in kept)
