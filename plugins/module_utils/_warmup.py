@@ -55,7 +55,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Shape:
-    """What every rank is sent at one moment: `requests` prompts of about `prompt_tokens`, for `max_tokens` each."""
+    """What every rank is sent at one moment: `requests` prompts of `prompt_tokens`, for `max_tokens` each."""
 
     name: str
     prompt_tokens: int
@@ -64,21 +64,21 @@ class Shape:
 
 
 # LMDeploy's kernels are compiled anew for each power of two of a prefill's tokens, for odd and even numbers of them, for
-# numbers just below a multiple of 512, and for some numbers of requests (docs/gpu.md). A word more is a token more in any
-# tokenizer, so of two neighbours one is odd.
-PROMPTS = (10, 100, 200, 400, 800, 1010, 1500, 2030, 3000, 4070, 6000, 8170)
-BURSTS = ((2, 16), (8, 10), (8, 128), (16, 16), (16, 128), (64, 16), (64, 100), (64, 128))  # requests, words of each
-ROOM = 1.25  # tokens of a word, at most
+# numbers at or just below a multiple of 512, and for some numbers of requests (docs/gpu.md). The first prompt's count makes
+# the others exact.
+PROMPTS = (64, 10, 100, 200, 400, 511, 800, 1023, 1500, 2047, 3000, 4095, 6000, 8191)  # and one more
+# Requests, and tokens of each.
+BURSTS = ((2, 16), (4, 16), (8, 10), (8, 128), (16, 16), (16, 128), (32, 16), (32, 128), (64, 16), (64, 100), (64, 128))
 
 
 def measured_shapes(session_len: int = 0) -> list[Shape]:
     """What leaves little to compile to the first requests of users; without what does not fit `session_len`, if not 0."""
-    singles = [Shape(f"1x{n}", n, 32 if n < 100 else 2) for words in PROMPTS for n in (words, words + 1)]
-    bursts = [Shape(f"{requests}x{words}", words, 32, requests) for requests, words in BURSTS]
+    singles = [Shape(f"1x{n}", n, 32 if n < 100 else 2) for tokens in PROMPTS for n in (tokens, tokens + 1)]
+    bursts = [Shape(f"{requests}x{tokens}", tokens, 32, requests) for requests, tokens in BURSTS]
     return [
         shape
         for shape in (*singles, *bursts)
-        if not session_len or ROOM * shape.prompt_tokens + shape.max_tokens <= session_len
+        if not session_len or shape.prompt_tokens + shape.max_tokens <= session_len
     ]
 
 
@@ -140,6 +140,7 @@ class Reply:
     ttft_s: float
     total_s: float
     completion_tokens: int
+    prompt_tokens: int
 
 
 class RequestError(Exception):
@@ -154,10 +155,33 @@ class EngineError(Exception):
     """The server answered 200, but the engine behind it gave no tokens."""
 
 
-def prompt(config: Config, endpoint: Endpoint, shape: Shape, index: int) -> str:
-    """A text of about `shape.prompt_tokens` tokens that no other request of this warm-up shares a beginning with."""
+class Tokenization:
+    """How many words make a prompt of so many tokens: a word each, until the server has counted what it was sent.
+
+    Most tokenizers have a token for every one of WORDS and put one before the text. Then two counts give exact lengths.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}  # tokens by words
+
+    def learn(self, words: int, tokens: int) -> None:
+        """Note what a server has counted; fewer tokens than words is no count."""
+        if tokens >= words:
+            self._counts[words] = tokens
+
+    def words(self, tokens: int) -> int:
+        """Words for a prompt of `tokens`, at least one."""
+        if not self._counts:
+            return tokens
+        few, many = min(self._counts), max(self._counts)
+        each = (self._counts[many] - self._counts[few]) / (many - few) if many > few else 1.0
+        return max(1, few + round((tokens - self._counts[few]) / max(each, 1.0)))
+
+
+def prompt(config: Config, endpoint: Endpoint, shape: Shape, index: int, words: int) -> str:
+    """A text of so many words that no other request of this warm-up shares a beginning with."""
     rng = random.Random(f"{config.seed}/{endpoint.rank}/{endpoint.url}/{shape.name}/{index}")  # noqa: S311  (no secret)
-    return " ".join(rng.choices(WORDS, k=shape.prompt_tokens))
+    return " ".join(rng.choices(WORDS, k=words))
 
 
 def import_openai() -> Any:
@@ -176,7 +200,7 @@ async def ask(client: openai_types.AsyncOpenAI, model: str, text: str, max_token
     """
     sent = time.monotonic()
     first: float | None = None
-    tokens = 0
+    prompt_tokens = tokens = 0
     stream = await client.completions.create(
         model=model,
         prompt=text,
@@ -188,7 +212,7 @@ async def ask(client: openai_types.AsyncOpenAI, model: str, text: str, max_token
     async with stream:
         async for chunk in stream:
             if chunk.usage is not None:
-                tokens = chunk.usage.completion_tokens
+                prompt_tokens, tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
             for choice in chunk.choices or ():
                 reason: str | None = choice.finish_reason  # LMDeploy has reasons that OpenAI has not
                 if reason in ("error", "abort"):
@@ -198,7 +222,9 @@ async def ask(client: openai_types.AsyncOpenAI, model: str, text: str, max_token
     done = time.monotonic()
     if tokens < 1:
         raise EngineError("the stream ended without a generated token in its usage")
-    return Reply(ttft_s=(first or done) - sent, total_s=done - sent, completion_tokens=tokens)
+    return Reply(
+        ttft_s=(first or done) - sent, total_s=done - sent, completion_tokens=tokens, prompt_tokens=prompt_tokens
+    )
 
 
 def root_cause(error: BaseException) -> str:
@@ -259,6 +285,7 @@ class ShapeRun:
     """One shape at all endpoints: its tasks, by endpoint, and what they came to."""
 
     shape: Shape
+    words: int
     tasks: dict[Endpoint, list[asyncio.Task[Reply]]] = field(default_factory=dict)
 
     def failure(self, endpoint: Endpoint) -> RequestError | None:
@@ -283,6 +310,7 @@ class ShapeRun:
             "requests": self.shape.requests,
             "ttft_s": [round(reply.ttft_s, 4) for reply in replies],
             "total_s": [round(reply.total_s, 4) for reply in replies],
+            "prompt_tokens": sorted({reply.prompt_tokens for reply in replies}),
             "completion_tokens": sum(reply.completion_tokens for reply in replies),
             "error": None if failure is None else str(failure),
             "kind": None if failure is None else failure.kind,
@@ -293,9 +321,10 @@ async def run_shape(
     config: Config,
     clients: Mapping[Endpoint, openai_types.AsyncOpenAI],
     shape: Shape,
+    words: int,
     emit: Callable[[dict[str, Any]], None],
 ) -> ShapeRun:
-    """Send a shape's requests to all endpoints at once and wait for them."""
+    """Send a shape's requests, prompts of so many words, to all endpoints at once and wait for them."""
     started = time.monotonic()
     done, failed, total = 0, 0, len(clients) * shape.requests
 
@@ -312,10 +341,12 @@ async def run_shape(
         progress()
 
     progress()
-    run = ShapeRun(shape)
+    run = ShapeRun(shape, words)
     for endpoint, client in clients.items():
         run.tasks[endpoint] = [
-            asyncio.ensure_future(ask_until(config, client, prompt(config, endpoint, shape, index), shape.max_tokens))
+            asyncio.ensure_future(
+                ask_until(config, client, prompt(config, endpoint, shape, index, words), shape.max_tokens)
+            )
             for index in range(shape.requests)
         ]
     tasks = [task for of_endpoint in run.tasks.values() for task in of_endpoint]
@@ -339,6 +370,7 @@ async def warm_up(config: Config, emit: Callable[[dict[str, Any]], None]) -> boo
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None, max_keepalive_connections=None)
     timeout = openai.Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S)
     runs: list[ShapeRun] = []
+    tokenization = Tokenization()
     async with openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, trust_env=False) as transport:
         clients = {
             endpoint: openai.AsyncOpenAI(
@@ -351,9 +383,11 @@ async def warm_up(config: Config, emit: Callable[[dict[str, Any]], None]) -> boo
             for endpoint in config.endpoints
         }
         for shape in config.shapes:
-            runs.append(await run_shape(config, clients, shape, emit))
-            if any(runs[-1].failure(endpoint) for endpoint in config.endpoints):
+            run = await run_shape(config, clients, shape, tokenization.words(shape.prompt_tokens), emit)
+            runs.append(run)
+            if any(run.failure(endpoint) for endpoint in config.endpoints):
                 break
+            tokenization.learn(run.words, run.tasks[config.endpoints[0]][0].result().prompt_tokens)
     endpoints = []
     for endpoint in config.endpoints:
         shapes = [run.report(endpoint) for run in runs]

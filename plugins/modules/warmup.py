@@ -49,7 +49,7 @@ options:
   shapes:
     description:
       - What every endpoint is sent, one shape after the other.
-      - By default 24 prompts of 10 to 8171 words, and 8 bursts, after which little was left to compile on H100 GPUs.
+      - By default 28 prompts of 10 to 8192 tokens, and 11 bursts, after which no first token was slow on H100 GPUs.
     type: list
     elements: dict
     default: []
@@ -59,7 +59,10 @@ options:
         type: str
         required: true
       prompt_tokens:
-        description: How long the prompt is, about, for it is made of words of about one token.
+        description:
+          - The prompt's length.
+          - The first prompt has a word for each token. Later ones are exact by what the server counted, as far as its tokenizer
+            has a token for every word.
         type: int
         required: true
       max_tokens:
@@ -155,6 +158,10 @@ endpoints:
           description: Seconds to the end of the answer, for each answered request.
           type: list
           elements: float
+        prompt_tokens:
+          description: The prompts' lengths, each that occurred, by the server's own count.
+          type: list
+          elements: int
         completion_tokens:
           description: Tokens generated, of all its requests, by the server's own count.
           type: int

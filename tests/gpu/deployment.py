@@ -170,12 +170,18 @@ class Deployment:
         found = [s for s in self.plan["services"] if s["service"] == kind and node in (None, s["node"])]
         return self.machine.client.get(self.name_of(found[0]))
 
-    def forget_caches(self, kept: Sequence[str] = ()) -> None:
-        """Empty the kernel caches that the service role mounts, but for ``kept``."""
+    def forget_caches(self) -> None:
+        """Empty the kernel caches that the service role mounts."""
         for home in self.homes:
             for name in CACHES:
-                if name not in kept:
-                    shutil.rmtree(home / name, ignore_errors=True)
+                shutil.rmtree(home / name, ignore_errors=True)
+
+    def take_caches(self, other: Deployment, names: Sequence[str]) -> None:
+        """Have the head's kernel caches of ``names`` as another deployment left them, and the others empty."""
+        self.forget_caches()
+        for name in names:
+            if (other.homes[0] / name).exists():
+                shutil.copytree(other.homes[0] / name, self.homes[0] / name, symlinks=True)
 
     def cache_sizes(self) -> dict[str, dict[str, float]]:
         """Of each kernel cache of the head, and of the temporary directories, which no start keeps: files, and MB."""
@@ -348,7 +354,7 @@ class Deployment:
         config: Mapping[str, Any],
         environment: Mapping[str, str],
     ) -> dict[str, Any]:
-        folder = self.machine.root / "clients" / kind
+        folder = self.machine.root / "clients" / f"{self.plan['name']}-{kind}"
         shutil.rmtree(folder, ignore_errors=True)
         for name, text in {**files, "config.json": json.dumps(config)}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

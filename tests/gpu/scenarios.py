@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu.deployment import Deployment, Machine, Watch, get
-from gpu.load import OTHERS, SIZES, Prompts, measure
+from gpu.deployment import CACHES, Deployment, Machine, Watch, get
+from gpu.load import SIZES, Prompts, measure
 from gpu.processes import command_of, members
 from gpu.results import Results
 
@@ -31,7 +31,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import me
 
 LOADING_S = 8  # an engine's process is surely still loading this long after its start
 GUIDE_PROMPT = "The quick brown fox jumps over the lazy dog."
-ROW = {"name": "gpu", "input_len": 512, "output_len": 256, "num_prompts": 1000, "lengths": "fixed"}
+# Few tokens out: with many, a thousand streams wait for the api_server, whose throughput differs from turn to turn.
+ROW = {"name": "gpu", "input_len": 1024, "output_len": 32, "num_prompts": 1000, "lengths": "fixed"}
 Shapes = list[dict[str, Any]]
 
 
@@ -40,13 +41,15 @@ def shape(prompt_tokens: int, requests: int = 1, max_tokens: int = 32) -> dict[s
     return {"name": name, "prompt_tokens": prompt_tokens, "max_tokens": max_tokens, "requests": requests}
 
 
+DEFAULT: Shapes = [dataclasses.asdict(each) for each in measured_shapes()]
 WARM_UPS: dict[str, Shapes] = {
-    "three": [shape(16, max_tokens=8), shape(2048, max_tokens=8), shape(128, 8)],
-    "wide": [
-        *map(shape, (10, 16, 100, 112, 200, 208, 500, 512, 1000, 1008, 2001, 2048, 4001, 4096, 8001, 8192)),
-        *(shape(16, 2), shape(10, 8), shape(128, 8), shape(16, 16), shape(100, 64), shape(128, 64)),
+    "default": DEFAULT,
+    # Less of it: the very sizes that are measured, fewer bursts, fewer lengths.
+    "sizes": [shape(64), *(shape(size.tokens, size.requests) for size in SIZES)],
+    "few-bursts": [each for each in DEFAULT if each["requests"] in (1, 2, 8, 64)],
+    "few-lengths": [
+        each for each in DEFAULT if each["requests"] > 1 or each["prompt_tokens"] % 500 not in (0, 1, 400, 401)
     ],
-    "default": [dataclasses.asdict(each) for each in measured_shapes()],
 }
 
 
@@ -117,28 +120,47 @@ def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
 
 
 def ready(run: Run) -> None:
-    """Time to ready with cold and kept kernel caches, with nothing beside it."""
-    at = Deployment(run.machine, run.machine.plan("one"))
+    """Time to ready alone from empty kernel caches; then four at once, which have all of its caches, one each, and none.
+
+    Started at the same moment, they can be compared with each other; but not with the first, which had the machine alone.
+    The server with all caches has the benchmark.
+    """
+    at = Deployment(run.machine, run.machine.plan("one"), gpu=0)
     at.forget_caches()
-    with run.step("ready.ray", 60) as go:
+    with run.step("ready.cold", 170) as go:
         if go:
             at.start("ray")
             run.results.put("ready.ray", at.wait("ray", 60))
-    for state in ("cold", "kept"):
-        with run.step(f"ready.{state}", 170) as go:
-            if go:
-                run.up(f"ready.{state}", at, 240, "api")
-                run.results.put(f"ready.{state}.caches_at_ready", at.cache_sizes())
-                at.warm_up(WARM_UPS["default"])
-                run.results.put(f"ready.{state}.caches_after_requests", at.cache_sizes())
-                run.results.put(f"ready.{state}.stop_seconds", at.stop("api"))
-    at.stop()
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                up = pool.submit(run.up, "ready.cold", at, 240, "api")
+                run.results.put("benchmark.dataset", at.benchmark("dataset", ROW))
+            up.result()
+            run.results.put("ready.caches_at_ready", at.cache_sizes())
+            run.results.put("ready.warm_up", at.warm_up(WARM_UPS["default"]))
+            run.results.put("ready.caches", at.cache_sizes())
+            run.results.put("ready.stop_seconds", at.stop())
+    kept: dict[str, Sequence[str]] = {"all": CACHES, "triton": ("triton",), "inductor": ("cache",), "none": ()}
+    copies = {name: beside_others(run, f"kept-{name}", i, i % run.machine.gpus) for i, name in enumerate(kept, 1)}
+    with run.step("ready.kept", 120) as go:
+        if go:
+            for name, copy in copies.items():
+                copy.take_caches(at, kept[name])
+            with concurrent.futures.ThreadPoolExecutor(len(copies)) as pool:
+                for name, copy in copies.items():
+                    pool.submit(run.up, f"ready.kept-{name}", copy, 240, "api")
+    for name in ("triton", "inductor", "none"):
+        copies[name].stop()
+    with run.step("ready.kept-warm-up", 40) as go:
+        if go:
+            run.results.put("ready.kept-all.warm_up", copies["all"].warm_up(WARM_UPS["default"]))
+            benchmark(run, copies["all"], "benchmark")
+    copies["all"].stop()
 
 
-def benchmark(run: Run, at: Deployment, name: str, clients: Sequence[str] = ("lmdeploy", "aiperf") * 2) -> None:
+def benchmark(run: Run, at: Deployment, name: str, clients: Sequence[str] = ("lmdeploy", "aiperf") * 3) -> None:
     """Both load generators on the same server, in turn; the prompts are there. The first turn still pays for compiling."""
     for number, client in enumerate(clients):
-        with run.step(f"{name}.{client}{number}", 60) as go:
+        with run.step(f"{name}.{client}{number}", 40) as go:
             if go:
                 run.results.put(f"{name}.{client}{number}", at.benchmark("row", ROW, client))
 
@@ -152,53 +174,45 @@ def certify(run: Run) -> None:
 
 
 def warm_ups(run: Run, names: Sequence[str] = ("none", "guide", "default")) -> None:
-    """TTFT after each warm-up, every server from empty caches. All start at once and are measured one by one.
+    """TTFT after each warm-up, every server from empty caches. All start at once; on each GPU they are measured one by one.
 
-    A GPU of 80 GB has room for three or four servers.
-
-    Where there is a second GPU it has the faults meanwhile. The last server has the benchmark and is started again.
+    A GPU of 80 GB has room for three or four servers. The last server's engine is killed in the end.
     """
-    servers = {name: beside_others(run, name, number) for number, name in enumerate(names, 1)}
+    gpus = run.machine.gpus
+    servers = {name: beside_others(run, name, number, number % gpus) for number, name in enumerate(names, 1)}
+    last = servers[names[-1]]
     for server in servers.values():
         server.forget_caches()
-    beside = threading.Thread(target=faults, args=(run, 1), daemon=True)
     with run.step("warm-ups.start", 200) as go:
         if not go:
             return
         limit = min(run.left - 60, 300)
-
         with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
             starts = [pool.submit(run.up, f"warm-ups.{name}", server, limit, "api") for name, server in servers.items()]
-            if run.machine.gpus > 1:
-                beside.start()
-            last = servers[names[-1]]
-            run.results.put("benchmark.dataset", last.benchmark("dataset", ROW))
-        for each in starts:
-            each.result()
-    if beside.ident:
-        beside.join()
-    for name, server in servers.items():
-        with run.step(f"warm-up.{name}", 40) as go:
-            if go:
-                if name == "guide":
-                    run.results.put(f"warm-up.{name}.run", guide_warm_up(server))
-                elif name != "none":
-                    run.results.put(f"warm-up.{name}.run", server.warm_up(WARM_UPS[name]))
-                run.ttft(name, server)
-                run.results.put(f"warm-up.{name}.caches", server.cache_sizes())
-        if server is not last:
-            server.stop()
+        run.results.put("warm-ups.errors", [str(start.exception()) for start in starts if start.exception()])
+
+    def measured(gpu: int) -> None:
+        for name, server in servers.items():
+            if server.gpu != gpu:
+                continue
+            with run.step(f"warm-up.{name}", 40) as go:
+                if go:
+                    if name == "guide":
+                        run.results.put(f"warm-up.{name}.run", guide_warm_up(server))
+                    elif name != "none":
+                        run.results.put(f"warm-up.{name}.run", server.warm_up(WARM_UPS[name]))
+                    run.ttft(name, server)
+                    run.results.put(f"warm-up.{name}.caches", server.cache_sizes())
+            if server is not last:
+                server.stop()
+
+    with concurrent.futures.ThreadPoolExecutor(gpus) as pool:
+        list(pool.map(measured, range(gpus)))
     run.results.text("metrics.txt", get(f"{last.url}/metrics", 10, length=200_000))
     run.results.put("warm-ups.gpu_processes", gpu_processes())
-    benchmark(run, last, "benchmark")
     with run.step("killed-serving", 40) as go:
         if go:
             killed_while_serving(run, last)
-            last.stop()
-    with run.step("kept", 60) as go:
-        if go:
-            run.up("kept", last, 240, "api")
-            run.results.put("kept.warm_up", last.warm_up(WARM_UPS["default"]))
     last.stop()
 
 
@@ -389,19 +403,19 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
             run.results.put("benchmark.dataset", engines[names[0]].benchmark("dataset", ROW))
         run.results.put("several.errors", [str(start.exception()) for start in starts if start.exception()])
         run.results.put("several.gpu_processes", gpu_processes())
-    if "planned" in names:
-        with run.step("ttft.planned", 30) as go:
-            if go:
-                run.ttft("tp-planned-none", engines["planned"], sizes=SIZES, repeats=3)
+    for name in ("planned", "by-hand"):
+        if name in names:
+            with run.step(f"ttft.{name}", 30) as go:
+                if go:
+                    run.ttft(f"{name}-none", engines[name], sizes=SIZES, repeats=3)
     for name, at in engines.items():
         with run.step(f"warm-up.{name}", 40) as go:
             if go:
                 run.results.put(f"warm-up.{name}.run", at.warm_up(WARM_UPS["default"]))
-                run.ttft(f"{name}-default", at, sizes=SIZES if name == "planned" else (*SIZES, *OTHERS))
-    for name, at in engines.items():
-        if name != "ranks" or run.left > 170:  # the faults come first
-            clients = ("lmdeploy", "aiperf") * 2 if name == "planned" else ("lmdeploy",)
-            benchmark(run, at, f"benchmark.{name}", clients)
+                run.ttft(f"{name}-default", at, sizes=SIZES, repeats=3)
+    for turn in (1, 2):  # the first turn still pays for compiling
+        for name, at in engines.items():
+            benchmark(run, at, f"benchmark.{name}{turn}", ["lmdeploy"])
     with run.step("killed", 50) as go:
         if go:
             faulty = {"planned": worker_killed, "ranks": rank_killed}

@@ -136,7 +136,12 @@ class NullServer:
             return
         if endpoint.mode == "hang":
             await asyncio.sleep(3600)
-        usage = {"prompt_tokens": 1, "completion_tokens": body["max_tokens"], "total_tokens": 1 + body["max_tokens"]}
+        counted = 1 + len(str(body.get("prompt", "")).split())  # a token for each word, and one before the text
+        usage = {
+            "prompt_tokens": counted,
+            "completion_tokens": body["max_tokens"],
+            "total_tokens": counted + body["max_tokens"],
+        }
         finish = "error" if endpoint.mode == "finish_error" else "length"
         text = "internal error happened" if endpoint.mode == "finish_error" else "token"
         choice = {"index": 0, "text": text, "finish_reason": finish}

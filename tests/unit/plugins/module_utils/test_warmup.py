@@ -98,7 +98,25 @@ def test_prompts_differ_from_the_first_words_on_and_come_again_with_the_seed() -
         second = [body["prompt"] for endpoint in server.endpoints for body in endpoint.bodies]
     assert len({" ".join(text.split()[:8]) for text in first}) == len(first) == 12
     assert sorted(first) == sorted(second)
-    assert {len(text.split()) for text in first} == {16, 200}
+
+
+def test_a_servers_count_makes_the_next_prompts_exact() -> None:
+    """The null server counts a token more than there are words, as a tokenizer does that begins every text with one."""
+    with NullServer(2) as server:
+        result = run_server(server, SHORT, LONG, BURST)
+    for endpoint in result["endpoints"]:
+        assert [shape["prompt_tokens"] for shape in endpoint["shapes"]] == [[17], [200], [16]]
+
+
+def test_words_for_a_length_by_what_was_counted() -> None:
+    tokenization = _warmup.Tokenization()
+    assert tokenization.words(100) == 100
+    tokenization.learn(64, 0)  # a server without usage
+    assert tokenization.words(100) == 100
+    tokenization.learn(64, 65)
+    assert (tokenization.words(100), tokenization.words(1)) == (99, 1)
+    tokenization.learn(1000, 1469)  # one and a half tokens a word
+    assert tokenization.words(3000) == 2021
 
 
 def test_a_request_streams_counts_by_usage_and_ignores_eos() -> None:
@@ -240,11 +258,11 @@ def without_descriptions(options: dict[str, Any]) -> dict[str, Any]:
 
 def test_without_shapes_the_measured_ones_are_sent_as_far_as_they_fit_a_session() -> None:
     shapes = _warmup.measured_shapes()
-    assert {shape.prompt_tokens for shape in shapes} >= {10, 11, 1010, 1011, 8170, 8171}
+    assert {shape.prompt_tokens for shape in shapes} >= {10, 11, 1023, 1024, 8191, 8192}
     assert max(shape.requests for shape in shapes) == 64
     fitting = _warmup.measured_shapes(session_len=2048)
     assert {shape.name for shape in shapes} - {shape.name for shape in fitting} == {
-        f"1x{words + more}" for words in (2030, 3000, 4070, 6000, 8170) for more in (0, 1)
+        f"1x{tokens + more}" for tokens in (2047, 3000, 4095, 6000, 8191) for more in (0, 1)
     }
 
 
