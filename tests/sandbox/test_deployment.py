@@ -93,6 +93,24 @@ def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
 
 
 @pytest.mark.slow
+def test_a_worker_killed_under_load_leaves_requests_hanging_until_the_engine_is_replaced(deployed: Sandbox) -> None:
+    """As on GPUs, where the other rank waits in NCCL for ever (docs/gpu.md)."""
+    before = deployed.containers()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(deployed.chat, 4000, 20)
+        time.sleep(3)
+        deployed.on(1, "pkill", "-9", "-f", "ray::RayWorkerWrapper")
+        assert isinstance(running.exception(), TimeoutError), "the request ended, so this is not what a GPU does"
+    with urllib.request.urlopen(f"{URL}/health", timeout=10) as health:
+        assert health.status == 200
+    run = deployed.deploy().succeeded()
+    assert "is dead though its container runs" in run.output
+    after = deployed.containers()
+    assert {name for name in after if after[name] != before[name]} == {API}
+    assert deployed.chat()["usage"]["completion_tokens"] == 8
+
+
+@pytest.mark.slow
 def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sandbox) -> None:
     began = time.time()
     run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{2 * GPUS - 1}"})

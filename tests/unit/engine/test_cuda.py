@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 
 import pytest
 from lmfleet_sim import cuda
@@ -61,6 +63,71 @@ def test_synchronize_waits_until_the_work_is_done() -> None:
     stream.launch(0.05)
     stream.synchronize()
     assert stream.query()
+
+
+class Work:
+    """One rank's part in a collective: it lasts until all others have done theirs."""
+
+    def __init__(self, others: Callable[[], object]) -> None:
+        self._others = others
+
+    def wait(self) -> None:
+        self._others()
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> cuda.Device:
+    """A device of its own, for one that waits for a rank for ever is of no use to other tests."""
+    device = cuda.Device()
+    monkeypatch.setattr(cuda, "_device", device)
+    return device
+
+
+@pytest.mark.usefixtures("device")
+def test_a_collective_begins_when_its_stream_comes_to_it() -> None:
+    stream, begun_after_all_before = cuda.Stream(), []
+    stream.launch(0.2)
+    before = stream.record_event()
+
+    def begin() -> Work:
+        begun_after_all_before.append(before.query())
+        return Work(lambda: None)
+
+    stream.join(begin)
+    stream.synchronize()
+    assert begun_after_all_before == [True]
+
+
+@pytest.mark.usefixtures("device")
+def test_a_stream_waits_for_a_collective_that_it_joined_and_the_host_does_not() -> None:
+    stream, others = cuda.Stream(), threading.Event()
+    stream.join(lambda: Work(others.wait))
+    stream.launch(0.0)
+    assert not stream.query()
+    others.set()
+    stream.synchronize()
+    assert stream.query()
+
+
+def test_a_collective_of_a_rank_that_is_gone_never_ends(device: cuda.Device) -> None:
+    stream, before, begun = cuda.Stream(), cuda.Event(), []
+
+    def connection_closed() -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    def begin_next() -> Work:
+        begun.append("next")
+        return Work(lambda: None)
+
+    before.record(stream)
+    stream.join(lambda: Work(connection_closed))
+    stream.join(begin_next)
+    assert device.thread is not None
+    device.thread.join(30)
+    assert not device.thread.is_alive()
+    assert before.query()
+    assert not stream.query()
+    assert begun == []
 
 
 def test_the_current_stream_is_current_for_a_while_only() -> None:

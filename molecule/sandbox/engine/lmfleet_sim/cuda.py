@@ -5,15 +5,17 @@
 
 A tensor "on cuda" lies in main memory. Work given to a stream is only a time at which it will be done, so that, as on
 a real GPU, the host goes on while the device is busy, and a rank that hangs still answers everything but its event.
+A collective that a stream joins is a real one of the ranks, over gloo, and as with NCCL the device's affair alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,6 +28,8 @@ TOTAL_MEMORY = 80 * GIB
 FREE_MEMORY = 70 * GIB
 COMPUTE_CAPABILITY = (9, 0)
 NAME = "NVIDIA H800 (simulated)"
+POLL_S = 0.001
+LONGEST_SLEEP_S = 3600.0  # what hangs sleeps on; time.sleep takes no infinity
 
 
 @dataclass
@@ -40,9 +44,55 @@ class Job:
         return time.monotonic() >= self.done_at and all(work.is_completed() for work in self.collectives)
 
     def wait(self) -> None:
-        """Block the host until the device has done this work."""
+        """Block the calling thread until the device has done this work."""
         while not self.done():
-            time.sleep(0.001)
+            time.sleep(min(max(self.done_at - time.monotonic(), POLL_S), LONGEST_SLEEP_S))
+
+
+class Collective:
+    """A collective that the device takes part in; its end is all that the host can see of it."""
+
+    over = False
+
+    def is_completed(self) -> bool:
+        """Tell whether all ranks have done their part."""
+        return self.over
+
+
+class Device:
+    """What runs the collectives of this process: one after another as they were launched, so alike on all ranks.
+
+    As a kernel of NCCL, one begins when the work before it is done, not when the host launches it, and ends when all ranks
+    have done their part. If one of them is gone it never ends, whatever gloo says of a closed connection, nor does anything
+    after it.
+    """
+
+    def __init__(self) -> None:
+        self._launched: queue.SimpleQueue[tuple[Job, Callable[[], Any], Collective]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+
+    def launch(self, after: Job, begin: Callable[[], Any]) -> Collective:
+        """Take part in a collective once ``after`` is done, without blocking the host."""
+        collective = Collective()
+        self._launched.put((after, begin, collective))
+        with self._lock:
+            if self.thread is None:
+                # A daemon, for the process may end while another rank is awaited for ever.
+                self.thread = threading.Thread(target=self._run, name="lmfleet simulated device", daemon=True)
+                self.thread.start()
+        return collective
+
+    def _run(self) -> None:
+        while True:
+            after, begin, collective = self._launched.get()
+            after.wait()
+            work = begin()
+            try:
+                work.wait()
+            except RuntimeError:  # gloo: a rank is gone
+                return
+            collective.over = True
 
 
 class Event:
@@ -80,6 +130,13 @@ class Stream:
         """Give the device work that takes ``seconds`` after all that it has been given before."""
         self._then(Job(max(time.monotonic(), self.last.done_at) + seconds, collectives))
 
+    def join(self, begin: Callable[[], Any]) -> None:
+        """Have the device take part in a collective after all that it has been given before.
+
+        ``begin`` starts this rank's part and returns torch's Work.
+        """
+        self._then(Job(0.0, (_device.launch(self.last, begin),)))
+
     def wait_event(self, event: Event) -> None:
         """Do what is launched from now on after the event's work."""
         self._then(event.job)
@@ -108,6 +165,7 @@ class Stream:
 
 
 _default_stream = Stream()
+_device = Device()
 _thread = threading.local()
 
 

@@ -41,6 +41,7 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
         def model_forward(runner: Any, inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             """Launch one step on the GPU's clock: it ends when its time is over and every rank of the group is in it.
 
+            Of a step's many collectives this is the first; the last is the broadcast of its tokens.
             Returns hidden states of shape (1, tokens, 1).
             """
             begins = not inputs.is_decoding and not inputs.is_dummy and (inputs.is_first_chunk or not inputs.is_chunk)
@@ -48,10 +49,9 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
             tokens = inputs.input_ids.numel()
             step_s = settings.step_s if inputs.is_decoding else tokens / settings.prefill_tokens_per_s
             group = agent.get_dist_manager().current_context().tp_group.gpu_group
-            collectives = []
             if group is not None and not hang_s:
-                collectives.append(distributed.all_reduce(torch.ones(1), group=group, async_op=True))
-            current_stream().launch(step_s + hang_s, *collectives)
+                current_stream().join(lambda: distributed.all_reduce(torch.ones(1), group=group, async_op=True))
+            current_stream().launch(step_s + hang_s)
             return {
                 "hidden_states": hidden_states(inputs),
                 "model_metas": None,
@@ -78,12 +78,18 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
     def broadcast_as_nccl(strategy: Any) -> None:
         @contextmanager
         def broadcast_next_token(self: Any, next_token_ids: Any, extra_inputs: Any, dist_ctx: Any) -> Iterator[None]:
-            """Broadcast the tokens from the group's first rank; the stream waits for it, not the host as with gloo."""
+            """Broadcast the tokens from the group's first rank; the stream waits for it, not the host as with gloo.
+
+            It begins when the step is over, so a rank that is killed in a step leaves the others in it for ever. The host is
+            a step ahead of the device: with all that it launches done at once, the step would end, and LMDeploy's next call
+            of the dead worker would tell.
+            """
             group = dist_ctx.attn_tp_group.gpu_group
             first = strategy.dist.get_global_rank(group, 0)
-            collective = strategy.dist.broadcast(next_token_ids, src=first, group=group, async_op=True)
+            current_stream().join(
+                lambda: strategy.dist.broadcast(next_token_ids, src=first, group=group, async_op=True)
+            )
             yield
-            current_stream().launch(0.0, collective)
 
         replace(strategy.ARModelAgentStrategy, broadcast_next_token=broadcast_next_token)
 
