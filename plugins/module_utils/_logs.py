@@ -108,9 +108,11 @@ def decisive(lines: Sequence[str]) -> list[str]:
         kept = [*_innermost_frame(clean, 0, start), clean[start], *message]
     else:
         errors = [line for line in clean if _ERROR.search(line) and not ECHOES.search(line)]
-        # A process that was killed says nothing: then its echo is all there is.
+        # A process that was killed says nothing: then its echoes are all there is, the first one the nearest to it.
         echoes = [line for line in clean if _EXCEPTION.match(line)]
-        kept = (errors or echoes[-1:] or [line for line in clean if line])[-DECISIVE_LINES:]
+        kept = (errors or list(dict.fromkeys([*echoes[:1], *echoes[-1:]])) or [line for line in clean if line])[
+            -DECISIVE_LINES:
+        ]
     return [line[:LINE_LENGTH] for line in kept[:DECISIVE_LINES]]
 
 

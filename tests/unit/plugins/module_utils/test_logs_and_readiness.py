@@ -90,6 +90,22 @@ def test_of_an_engine_that_was_killed_there_is_only_the_echo() -> None:
     assert known.id == "engine-killed"
 
 
+def test_of_an_engine_that_lost_its_parents_manager_the_first_echo_is_told_too() -> None:
+    lines = decisive(
+        [
+            "Traceback (most recent call last):",
+            '  File "/usr/lib/python3.12/multiprocessing/connection.py", line 399, in _recv',
+            "    raise EOFError",
+            "EOFError",
+            *log("engine_killed_at_load"),
+        ]
+    )
+    assert [line.rpartition(".")[2] for line in lines][:1] == ["EOFError"]
+    known = explain(lines)
+    assert known is not None
+    assert known.id == "engine-race"
+
+
 def test_the_line_that_ends_an_engine_is_found() -> None:
     ended = (
         "(RayWorkerWrapper pid=226) 2026-11-25 - lmdeploy - ERROR - model_agent.py:498 - Task <ModelAgentLoop> failed"
