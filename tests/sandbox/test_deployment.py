@@ -77,6 +77,14 @@ def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: 
     assert deployed.chat()["usage"]["completion_tokens"] == 8
 
 
+def a_dead_engine_alone_is_replaced(sandbox: Sandbox, before: dict[str, tuple[str, str]]) -> None:
+    run = sandbox.deploy().succeeded()
+    assert "is dead though its container runs" in run.output
+    after = sandbox.containers()
+    assert {name for name in after if after[name] != before[name]} == {API}
+    assert sandbox.chat()["usage"]["completion_tokens"] == 8
+
+
 @pytest.mark.slow
 def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
     before = deployed.containers()
@@ -85,11 +93,7 @@ def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
         assert health.status == 200, "LMDeploy itself has noticed, so this proves nothing any more"
     warmup = deployed.playbook("playbooks/warmup.yml")
     warmup.failed_with("node0", URL, "dead", "deploy")
-    run = deployed.deploy().succeeded()
-    assert "is dead though its container runs" in run.output
-    after = deployed.containers()
-    assert {name for name in after if after[name] != before[name]} == {API}
-    assert deployed.chat()["usage"]["completion_tokens"] == 8
+    a_dead_engine_alone_is_replaced(deployed, before)
 
 
 @pytest.mark.slow
@@ -103,11 +107,7 @@ def test_a_worker_killed_under_load_leaves_requests_hanging_until_the_engine_is_
         assert isinstance(running.exception(), TimeoutError), "the request ended, so this is not what a GPU does"
     with urllib.request.urlopen(f"{URL}/health", timeout=10) as health:
         assert health.status == 200
-    run = deployed.deploy().succeeded()
-    assert "is dead though its container runs" in run.output
-    after = deployed.containers()
-    assert {name for name in after if after[name] != before[name]} == {API}
-    assert deployed.chat()["usage"]["completion_tokens"] == 8
+    a_dead_engine_alone_is_replaced(deployed, before)
 
 
 @pytest.mark.slow
