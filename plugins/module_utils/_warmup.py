@@ -69,6 +69,7 @@ class Shape:
 PROMPTS = (64, 10, 100, 200, 400, 511, 800, 1023, 1500, 2047, 3000, 4095, 6000, 8191)  # and one more
 # Requests, and tokens of each.
 BURSTS = ((2, 16), (4, 16), (8, 10), (8, 128), (16, 16), (16, 128), (32, 16), (32, 128), (64, 16), (64, 100), (64, 128))
+ROOM = 1.25  # tokens of a word, at most: where a word is several, counts do not make the next length exact
 
 
 def measured_shapes(session_len: int = 0) -> list[Shape]:
@@ -78,7 +79,7 @@ def measured_shapes(session_len: int = 0) -> list[Shape]:
     return [
         shape
         for shape in (*singles, *bursts)
-        if not session_len or shape.prompt_tokens + shape.max_tokens <= session_len
+        if not session_len or ROOM * shape.prompt_tokens + shape.max_tokens <= session_len
     ]
 
 

@@ -219,9 +219,9 @@ def warm_ups(run: Run, names: Sequence[str] = ("none", "guide", "default")) -> N
 # ---- faults of one GPU
 
 
-def faults(run: Run, gpu: int = 0) -> None:
+def faults(run: Run) -> None:
     """An engine process killed while it loads; no memory for the weights, and too little for the cache and the rest."""
-    killed, short = beside_others(run, "killed", 8, gpu), beside_others(run, "short", 9, gpu)
+    killed, short = beside_others(run, "killed", 8), beside_others(run, "short", 9)
 
     def kill() -> None:
         with run.step("faults.killed-loading", 60) as go:

@@ -98,6 +98,7 @@ def test_prompts_differ_from_the_first_words_on_and_come_again_with_the_seed() -
         second = [body["prompt"] for endpoint in server.endpoints for body in endpoint.bodies]
     assert len({" ".join(text.split()[:8]) for text in first}) == len(first) == 12
     assert sorted(first) == sorted(second)
+    assert {len(text.split()) for text in first} == {16, 199, 15}  # the server counts one more than the words
 
 
 def test_a_servers_count_makes_the_next_prompts_exact() -> None:
