@@ -141,6 +141,14 @@ def test_an_unhealthy_api_server_is_an_error_with_its_status() -> None:
         assert http_status(url) == {"error": f"HTTP 503 from {url}/health"}
 
 
+def test_one_look_answers_what_it_was_asked_and_no_more() -> None:
+    with NullServer() as server:
+        url = server.endpoints[0].url
+        target = url.removeprefix("http://")
+        looked = _service_status.look(None, {"http": [url], "tcp": [target]})
+    assert looked == {"containers": {}, "tcp": {target: ""}, "http": {url: {"health": 200, "models": ["null"]}}}
+
+
 def test_nobody_there_is_an_error() -> None:
     assert "Connection refused" in http_status(f"http://{LOOPBACK}:{closed_port()}")["error"]
 
