@@ -335,24 +335,24 @@ async def run_shape(
             {"event": "progress", "shape": shape.name, "done": done, "failed": failed, "of": total, "seconds": seconds}
         )
 
-    def count(task: asyncio.Task[Reply]) -> None:
+    async def send(endpoint: Endpoint, index: int) -> Reply:
+        """One request, counted before its task is done: no progress is told after the shape's end."""
         nonlocal done, failed
-        done += 1
-        failed += task.cancelled() or task.exception() is not None
-        progress()
+        text = prompt(config, endpoint, shape, index, words)
+        try:
+            return await ask_until(config, clients[endpoint], text, shape.max_tokens)
+        except BaseException:
+            failed += 1
+            raise
+        finally:
+            done += 1
+            progress()
 
     progress()
     run = ShapeRun(shape, words)
-    for endpoint, client in clients.items():
-        run.tasks[endpoint] = [
-            asyncio.ensure_future(
-                ask_until(config, client, prompt(config, endpoint, shape, index, words), shape.max_tokens)
-            )
-            for index in range(shape.requests)
-        ]
+    for endpoint in clients:
+        run.tasks[endpoint] = [asyncio.ensure_future(send(endpoint, index)) for index in range(shape.requests)]
     tasks = [task for of_endpoint in run.tasks.values() for task in of_endpoint]
-    for task in tasks:
-        task.add_done_callback(count)
     _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     if pending:
         _, pending = await asyncio.wait(pending, timeout=GRACE_S)

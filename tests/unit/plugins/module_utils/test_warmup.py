@@ -282,6 +282,13 @@ def test_the_roles_defaults_are_the_actions() -> None:
     assert {name: defaults[f"warmup_{name}"] for name in given} == given
 
 
+def test_the_result_is_the_last_event_when_one_of_many_requests_fails() -> None:
+    for _ in range(12):  # a request that ends in the loop's turn after the failed one was told after the result
+        with NullServer(2) as server:
+            server.endpoints[1].mode = "status"
+            assert not run_server(server, {**SHORT, "requests": 32}, retries=0)["ok"]
+
+
 def test_a_failure_names_rank_node_url_shape_reason_and_remedy() -> None:
     with NullServer(2) as server:
         server.endpoints[1].mode = "status"
