@@ -60,6 +60,7 @@ class ActionModule(ActionBase):
                 "stage": {"type": "str", "required": True, "choices": ["ray", "api"]},
                 "timeout": {"type": "int", "default": 3600},
                 "no_progress_timeout": {"type": "int", "default": 600},
+                "allow_lost_start": {"type": "bool", "default": False},
             }
         )
         if self._task.check_mode:
@@ -73,14 +74,21 @@ class ActionModule(ActionBase):
         wait = HostWait(plan, host, arguments["stage"], Limits(arguments["timeout"], arguments["no_progress_timeout"]))
         board = Board(self._task._uuid, host)
         began = time.monotonic()
+        nodes = {node["name"] for node in plan["nodes"]}
         try:
-            return self._rounds(wait, board, {node["name"] for node in plan["nodes"]}, began, task_vars)
+            return self._rounds(wait, board, nodes, arguments["allow_lost_start"], began, task_vars)
         except AnsibleConnectionFailure as error:
             board.post("failed", f"connection lost: {error}")
             raise
 
     def _rounds(
-        self, wait: HostWait, board: Board, hosts: set[str], began: float, task_vars: dict[str, Any]
+        self,
+        wait: HostWait,
+        board: Board,
+        hosts: set[str],
+        allow_lost_start: bool,
+        began: float,
+        task_vars: dict[str, Any],
     ) -> dict[str, Any]:
         host = task_vars["inventory_hostname"]
         while True:
@@ -96,7 +104,10 @@ class ActionModule(ActionBase):
             board.post("progress", str(wait.last_progress))
             for line in wait.news():
                 display.display(f"  {now - began:4.0f} s  {host}: {line}")
-            if wait.failure:
+            if wait.failure and wait.lost_start and allow_lost_start:
+                display.display(f"{wait.failure}\nIt is started once more.")
+                board.post("lost", "")
+            elif wait.failure:
                 board.post("failed", wait.failure)
                 return {"failed": True, "changed": False, "msg": wait.failure}
             failed = board.read("failed")
@@ -110,6 +121,10 @@ class ActionModule(ActionBase):
                 }
             if wait.ready:
                 board.post("ready", "")
+            # Before what follows: a host that has seen all of them ready does not come to a second wait.
             if board.read("ready").keys() >= hosts:
-                return {"changed": False, "seconds": round(now - began, 1)}
+                return {"changed": False, "seconds": round(now - began, 1), "lost_start": []}
+            lost = board.read("lost")
+            if lost:
+                return {"changed": False, "seconds": round(now - began, 1), "lost_start": sorted(lost)}
             time.sleep(ROUND_S)

@@ -40,13 +40,17 @@ ECHOES = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """A known failure: ``pattern`` finds it, ``fatal`` says that waiting on is useless though the container runs."""
+    """A known failure: ``pattern`` finds it.
+
+    ``fatal``: waiting on is useless though the container runs. ``lost_start``: chance alone, so another start may do.
+    """
 
     id: str
     pattern: str
     means: str
     remedy: str
     fatal: bool = False
+    lost_start: bool = False
 
 
 @functools.cache

@@ -71,6 +71,7 @@ class HostWait:
         self.last_progress = 0.0
         self.ready = False
         self.failure: str | None = None
+        self.lost_start = False  # the failure is one that another start may not have
 
     def questions(self) -> dict[str, Any]:
         """Arguments of ``service_status`` for the next round."""
@@ -171,6 +172,7 @@ class HostWait:
             what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
         lines = decisive(log) or ["(the log is empty)"]
         known = explain(lines) or explain(log, fatal_only=True)
+        self.lost_start = known is not None and known.lost_start
         address = failed_address(lines)
         node = next((n["name"] for n in self._plan["nodes"] if n["address"] == address), None)
         parts = [f"{self._where(name)} {what}."]

@@ -43,6 +43,12 @@ options:
     description: Seconds without a new log line and without data read on any host, after which the wait has failed.
     type: int
     default: 600
+  allow_lost_start:
+    description: >-
+      Whether to end with RV(lost_start) instead of an error where an engine ended by chance at its start, as LMDeploy
+      0.18 does on a busy host, and another start may do.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -57,6 +63,13 @@ seconds:
   description: How long it took.
   returned: success
   type: float
+lost_start:
+  description: >-
+    The nodes whose service has to be started once more; the wait is over on all hosts then. Empty where all are ready.
+    A node that lost its start is in its own list; another host may have seen fewer of them.
+  returned: success
+  type: list
+  elements: str
 msg:
   description: On failure, the node, the service, the decisive lines of its log, what they mean and what to do.
   returned: failure

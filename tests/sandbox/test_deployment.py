@@ -121,6 +121,24 @@ def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sand
 
 
 @pytest.mark.slow
+def test_an_engine_whose_start_was_lost_is_started_once_more_and_no_more(deployed: Sandbox) -> None:
+    lost = "/var/lib/lmfleet/lmdeploy/cache/lmfleet-sim-lost-starts-0"
+    deployed.on(0, "rm", "-f", lost)
+    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"})
+    run.failed_with("node0 (10.77.0.11): lmdeploy-api", "EOFError", "a race at the start of LMDeploy 0.18")
+    assert run.text.count("It is started once more.") == 1
+    assert deployed.on(0, "cat", lost) == "2"
+    before = deployed.containers()
+    # The third start is lost too, the fourth is not.
+    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"}).succeeded()
+    assert run.text.count("It is started once more.") == 1
+    after = deployed.containers()
+    assert {name for name in after if after[name] != before[name]} == {API}
+    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"}).succeeded()
+    assert set(run.changed.values()) == {0}
+
+
+@pytest.mark.slow
 def test_a_blocked_way_to_rays_port_is_named(deployed: Sandbox) -> None:
     rule = ("OUTPUT", "-p", "tcp", "-d", "10.77.0.11", "--dport", "6379", "-j", "DROP")
     deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")

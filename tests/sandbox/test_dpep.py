@@ -96,6 +96,16 @@ def test_a_rank_that_crashes_at_load_is_named_with_host_gpu_and_its_own_error(dp
 
 
 @pytest.mark.slow
+def test_where_one_ranks_start_was_lost_all_are_started_once_more(dpep: Sandbox) -> None:
+    rank = 2 * GPUS + 1
+    dpep.on(2, "rm", "-f", f"/var/lib/lmfleet/lmdeploy/cache/lmfleet-sim-lost-starts-{rank}")
+    run = dpep.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"lose_start@{rank}"}).succeeded()
+    assert f"rank {rank} (GPU 1) failed" in run.text
+    assert run.text.count("It is started once more.") == 1
+    assert listed() == sorted(RANKS)
+
+
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_by_the_warm_up_with_host_and_gpu(dpep: Sandbox) -> None:
     environment = {**SIM, "LMFLEET_SIM_FAULTS": f"hang@{GPUS}"}
     run = dpep.deploy(plan_environment=environment, warmup_timeout=20, warmup_retries=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from lmfleet_sim import RELEASES
+from lmfleet_sim.faults import Fault
 from lmfleet_sim.hooks import ImportHooks
 from lmfleet_sim.settings import Settings, SettingsError
 
@@ -60,6 +61,13 @@ def test_shallow_runs_the_engine_and_its_worker_in_one_process() -> None:
 def test_shallow_is_refused_where_it_does_not_exist(release: str) -> None:
     with pytest.raises(SettingsError, match=r"LMFLEET_SIM_SHALLOW=1 is for lmdeploy 0\.18\.0 only"):
         hooked(release, Settings(shallow=True))
+    with pytest.raises(SettingsError, match=r"lose_start is for lmdeploy 0\.18\.0 only"):
+        hooked(release, Settings(faults=(Fault.parse("lose_start@0"),)))
+
+
+def test_a_lost_start_is_lost_by_lmdeploys_own_processes() -> None:
+    lossy = Settings(faults=(Fault.parse("lose_start@0:2"),))
+    assert hooked("0.18.0", lossy) - hooked("0.18.0", Settings()) == {"lmdeploy.pytorch.engine.mp_engine.zmq_engine"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from typing import NoReturn
 AT_LOAD = ("crash_at_load", "killed_at_load", "oom_at_load")
 SERVING = ("crash", "hang")
 REFUSING = ("refuse",)
-KINDS = AT_LOAD + SERVING + REFUSING
+STARTING = ("lose_start",)
+KINDS = AT_LOAD + SERVING + REFUSING + STARTING
 
 # As torch words it, with the figures of an 80 GB card, two spaces included.
 OUT_OF_MEMORY = (
@@ -34,7 +35,7 @@ _FAULT = re.compile(r"(?P<kind>[a-z_]+)@(?P<rank>\d+|\*)(?::(?P<requests>\d+))?"
 class Fault:
     """One fault: its kind, its rank (None: every rank) and, for a serving rank, a number of requests.
 
-    So many are answered before a fault strikes; of so many, one is refused.
+    So many are answered before a fault strikes; of so many, one is refused; so many starts are lost.
     """
 
     kind: str

@@ -11,8 +11,12 @@ The setting ``shallow`` also leaves out a rank's own processes and Ray: see v0_1
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lmfleet_sim import v0_18_shallow
@@ -30,6 +34,9 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
     """Replace the model in LMDeploy's model agent, and what needs a GPU to run."""
     if settings.shallow:
         v0_18_shallow.register(hooks)
+
+    if any(fault.kind == "lose_start" for fault in settings.faults):
+        lose_starts(hooks, settings)
 
     @hooks.after("lmdeploy.pytorch.engine.model_agent.agent")
     def simulate_model(agent: Any) -> None:
@@ -116,3 +123,47 @@ def register(hooks: ImportHooks, settings: Settings) -> None:
     @hooks.after("lmdeploy.pytorch.check_env.triton")
     def skip_triton_check(triton: Any) -> None:
         replace(triton.TritonChecker, check=lambda self: None)
+
+
+class DeafConnection:
+    """A connection to a lock's manager that does not hear that the lock was let go: EOFError, as when the manager ends first."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def send(self, message: tuple[Any, str, Any, Any]) -> None:
+        """Send a call (object, method, arguments, keywords)."""
+        if message[1] == "release":
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as end:
+                end.shutdown(socket.SHUT_RD)
+        self._connection.send(message)
+
+    def recv(self) -> Any:
+        """Read a call's answer."""
+        return self._connection.recv()
+
+
+def lose_starts(hooks: ImportHooks, settings: Settings) -> None:
+    """Have an engine's process lose its race against the api_server that started it, as it does on a busy host.
+
+    It gives the api_server its port and lets go of their lock; the api_server then ends the manager that has the lock, at times
+    before that has told the engine's process so. How often a rank has lost is kept in the cache that its host mounts.
+    """
+    starts = {fault.rank: max(1, fault.requests) for fault in settings.faults if fault.kind == "lose_start"}
+
+    @hooks.after("lmdeploy.pytorch.engine.mp_engine.zmq_engine")
+    def lose(zmq_engine: Any) -> None:
+        real_mp_proc = zmq_engine.ZMQMPEngine._mp_proc
+
+        @functools.wraps(real_mp_proc)
+        def mp_proc(shared_dict: Any, condition: Any, *args: Any, engine_config: Any = None, **kwargs: Any) -> Any:
+            rank = engine_config.dp_rank
+            lost = Path.home() / ".cache" / f"lmfleet-sim-lost-starts-{rank}"
+            before = int(lost.read_text()) if lost.exists() else 0
+            if before < starts.get(rank, starts.get(None, 0)):
+                lost.write_text(str(before + 1))
+                condition._connect()
+                condition._tls.connection = DeafConnection(condition._tls.connection)
+            return real_mp_proc(shared_dict, condition, *args, engine_config=engine_config, **kwargs)
+
+        replace(zmq_engine.ZMQMPEngine, _mp_proc=staticmethod(mp_proc))

@@ -24,10 +24,12 @@ POLL_S = 0.005
 def register(hooks: ImportHooks, settings: Settings) -> None:
     """Replace the model in LMDeploy's model agent, and what needs a GPU to run.
 
-    Raises SettingsError for the setting ``shallow``, which this release does not have.
+    Raises SettingsError for the setting ``shallow`` and the fault ``lose_start``, which this release does not have.
     """
     if settings.shallow:
         raise SettingsError("LMFLEET_SIM_SHALLOW=1 is for lmdeploy 0.18.0 only: leave it out")
+    if any(fault.kind == "lose_start" for fault in settings.faults):
+        raise SettingsError("the fault lose_start is for lmdeploy 0.18.0 only: leave it out")
 
     @hooks.after("lmdeploy.pytorch.engine.model_agent")
     def simulate_model(agent: Any) -> None:

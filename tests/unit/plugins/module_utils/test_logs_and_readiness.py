@@ -91,15 +91,7 @@ def test_of_an_engine_that_was_killed_there_is_only_the_echo() -> None:
 
 
 def test_of_an_engine_that_lost_its_parents_manager_the_first_echo_is_told_too() -> None:
-    lines = decisive(
-        [
-            "Traceback (most recent call last):",
-            '  File "/usr/lib/python3.12/multiprocessing/connection.py", line 399, in _recv',
-            "    raise EOFError",
-            "EOFError",
-            *log("engine_killed_at_load"),
-        ]
-    )
+    lines = decisive(log("lost_start"))
     assert [line.rpartition(".")[2] for line in lines][:1] == ["EOFError"]
     known = explain(lines)
     assert known is not None
@@ -228,6 +220,22 @@ def test_a_crashed_engine_fails_at_once_with_its_own_error() -> None:
     assert wait.failure
     assert "lmdeploy-api exited with code 1" in wait.failure
     assert "RuntimeError: lmfleet simulator: rank 2 was told to crash at load" in wait.failure
+
+
+@pytest.mark.parametrize(
+    ("lines", "lost"),
+    [
+        (log("lost_start"), True),
+        (log("lost_start")[: log("lost_start").index("EOFError") + 1], True),  # its server has not yet said a word
+        (log("engine_killed_at_load"), False),
+        (log("crash_at_load"), False),
+    ],
+)
+def test_only_a_start_that_was_lost_by_chance_may_be_tried_again(lines: list[str], lost: bool) -> None:
+    wait = waiting("node0", "api")
+    wait.take(api_round(lines, status="exited", exit_code=1), 1)
+    assert wait.failure
+    assert wait.lost_start is lost
 
 
 def test_the_failure_names_the_node_of_the_worker_when_it_is_another() -> None:
