@@ -32,24 +32,25 @@ SIM = {
     "LMFLEET_SIM_STAMPS": "/root/.cache/stamps.jsonl",
     "LMFLEET_SIM_FAULTS": "refuse@0:100",
 }
-# Past the proxy and through it, streamed and whole; and one that is long enough for every hundredth request to fail.
+# Through the proxy, and past it one that is long enough for every hundredth request to fail; with --full all ways.
 SHAPE = {"input_len": 200, "output_len": 60, "num_prompts": 6, "concurrency": 3, "lengths": "fixed"}
 ROWS = [
     {"name": "proxied", **SHAPE, "target": "url"},
+    {"name": "failing", "input_len": 8, "output_len": 8, "num_prompts": 200, "concurrency": 16, "target": "ranks"},
+]
+OTHER_ROWS = [
     {"name": "direct", **SHAPE, "target": "ranks"},
     {"name": "proxied-whole", **SHAPE, "target": "url", "stream": False},
     {"name": "direct-whole", **SHAPE, "target": "ranks", "stream": False},
-    {"name": "failing", "input_len": 8, "output_len": 8, "num_prompts": 200, "concurrency": 16, "target": "ranks"},
 ]
 WITHIN = 0.03
 
 
 @dataclass
 class Measured:
-    """A benchmark that was interrupted in its second row and run again: that run, its folder, and the server's stamps."""
+    """A benchmark's last run, its folder, and the server's stamps."""
 
-    again: Run
-    first_row_was_kept: bool
+    run: Run
     folder: Path
     stamps: list[dict[str, Any]]
 
@@ -93,20 +94,15 @@ def stamps_of(sandbox: Sandbox) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def measured(slow_engine: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("benchmark")
-    slow_engine.interrupted("playbooks/benchmark.yml", r"direct: [1-9]\d* of 6", **options(folder))
-    (first,) = folder.glob("rows/*.json")
-    written = first.stat().st_mtime_ns
-    again = benchmark(slow_engine, folder).succeeded()
-    return Measured(again, first.stat().st_mtime_ns == written, folder, stamps_of(slow_engine))
+    run = benchmark(slow_engine, folder).succeeded()
+    return Measured(run, folder, stamps_of(slow_engine))
 
 
-def test_an_interrupted_benchmark_goes_on_at_the_row_where_it_was(measured: Measured) -> None:
-    assert measured.first_row_was_kept
-    assert "5 rows, 1 measured already" in measured.again.text
+def test_the_figures_are_what_the_server_did(measured: Measured) -> None:
+    the_figures_are_what_the_server_did(measured, "proxied")
 
 
-@pytest.mark.parametrize("row", ["proxied", "direct", "proxied-whole", "direct-whole"])
-def test_the_figures_are_what_the_server_did(measured: Measured, row: str) -> None:
+def the_figures_are_what_the_server_did(measured: Measured, row: str) -> None:
     seen, (did, refused) = measured.client(row)["figures"], measured.server(row)
     assert (seen["failed"], seen["requests"]) == (refused, did.requests + refused)
     assert (seen["input_tokens"], seen["output_tokens"]) == (did.input_tokens, did.output_tokens)
@@ -130,8 +126,8 @@ def test_failures_are_reported_and_make_nothing_faster(measured: Measured) -> No
     assert "was to be refused" in next(iter(seen["errors"]))
     assert seen["output_tokens"] == did.output_tokens
     assert seen["output_tok_s"] == pytest.approx(did.output_tok_s, rel=WITHIN)
-    assert "2 of 200 requests FAILED" in measured.again.text
-    assert "failing: 2 of 200 requests failed" in measured.again.text
+    assert "2 of 200 requests FAILED" in measured.run.text
+    assert "failing: 2 of 200 requests failed" in measured.run.text
     assert "2 of 200" in (measured.folder / "report.md").read_text()
 
 
@@ -143,6 +139,21 @@ def test_what_was_measured_is_not_measured_again(measured: Measured, slow_engine
     assert slow_engine.containers() == before
 
 
+@pytest.mark.slow
+def test_an_interrupted_benchmark_goes_on_at_the_row_where_it_was(slow_engine: Sandbox, tmp_path: Path) -> None:
+    rows = {"benchmark_rows": OTHER_ROWS}
+    slow_engine.interrupted("playbooks/benchmark.yml", r"proxied-whole: [1-9]\d* of 6", **options(tmp_path, **rows))
+    (first,) = tmp_path.glob("rows/*.json")
+    written = first.stat().st_mtime_ns
+    run = benchmark(slow_engine, tmp_path, **rows).succeeded()
+    assert "3 rows, 1 measured already" in run.text
+    assert first.stat().st_mtime_ns == written
+    measured = Measured(run, tmp_path, stamps_of(slow_engine))
+    for row in OTHER_ROWS:
+        the_figures_are_what_the_server_did(measured, str(row["name"]))
+
+
+@pytest.mark.slow
 def test_a_client_that_is_too_slow_is_refused_before_a_request_is_sent(slow_engine: Sandbox, tmp_path: Path) -> None:
     before = len(stamps_of(slow_engine))
     run = benchmark(slow_engine, tmp_path, benchmark_client_cpus=0.4, benchmark_expected_tok_s=2000)

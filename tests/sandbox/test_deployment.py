@@ -194,6 +194,7 @@ def test_check_mode_on_an_empty_sandbox_tells_and_does_nothing(sandbox: Sandbox)
     sandbox.deploy().succeeded()
 
 
+@pytest.mark.slow
 def test_two_replicas_stand_behind_one_proxy(sandbox: Sandbox, tmp_path: Path) -> None:
     groups = tmp_path / "replicas.yml"
     groups.write_text("left: {hosts: {node0: {}}}\nright: {hosts: {node1: {}}}\n")
