@@ -74,21 +74,14 @@ class ActionModule(ActionBase):
         wait = HostWait(plan, host, arguments["stage"], Limits(arguments["timeout"], arguments["no_progress_timeout"]))
         board = Board(self._task._uuid, host)
         began = time.monotonic()
-        nodes = {node["name"] for node in plan["nodes"]}
         try:
-            return self._rounds(wait, board, nodes, arguments["allow_lost_start"], began, task_vars)
+            return self._rounds(wait, board, arguments["allow_lost_start"], began, task_vars)
         except AnsibleConnectionFailure as error:
             board.post("failed", f"connection lost: {error}")
             raise
 
     def _rounds(
-        self,
-        wait: HostWait,
-        board: Board,
-        hosts: set[str],
-        allow_lost_start: bool,
-        began: float,
-        task_vars: dict[str, Any],
+        self, wait: HostWait, board: Board, allow_lost_start: bool, began: float, task_vars: dict[str, Any]
     ) -> dict[str, Any]:
         host = task_vars["inventory_hostname"]
         while True:
@@ -122,7 +115,7 @@ class ActionModule(ActionBase):
             if wait.ready:
                 board.post("ready", "")
             # Before what follows: a host that has seen all of them ready does not come to a second wait.
-            if board.read("ready").keys() >= hosts:
+            if board.read("ready").keys() >= wait.hosts:
                 return {"changed": False, "seconds": round(now - began, 1), "lost_start": []}
             lost = board.read("lost")
             if lost:

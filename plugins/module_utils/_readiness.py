@@ -73,6 +73,11 @@ class HostWait:
         self.failure: str | None = None
         self.lost_start = False  # the failure is one that another start may not have
 
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts of the engine, all of which have to be ready."""
+        return {node["name"] for node in self._plan["nodes"]}
+
     def questions(self) -> dict[str, Any]:
         """Arguments of ``service_status`` for the next round."""
         ray = f"{self._head_address}:{self._plan['ports']['ray']}"

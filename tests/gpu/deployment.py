@@ -250,10 +250,7 @@ class Deployment:
         def one(node: str) -> dict[str, Any]:
             board = wait_action.Board(task, node)
             action = LocalWait(self.client_of(node))
-            result: dict[str, Any] = action._rounds(
-                waits[node], board, set(self.nodes), began, {"inventory_hostname": node}
-            )
-            return result
+            return action._rounds(waits[node], board, False, began, {"inventory_hostname": node})
 
         with concurrent.futures.ThreadPoolExecutor(len(self.nodes)) as pool:
             results = dict(zip(self.nodes, pool.map(one, self.nodes)))

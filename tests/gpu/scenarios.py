@@ -116,6 +116,24 @@ def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
     return Deployment(run.machine, plan, only=["api"], gpu=gpu)
 
 
+def up_at_once(
+    run: Run,
+    scenario: str,
+    servers: Mapping[str, Deployment],
+    timeout_s: float,
+    kinds: Mapping[str, Sequence[str]] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
+    """Start servers at the same moment, the api of each where ``kinds`` has no other services; note what failed."""
+    with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
+        starts = [
+            pool.submit(run.up, f"{scenario}.{name}", server, timeout_s, *(kinds or {}).get(name, ["api"]))
+            for name, server in servers.items()
+        ]
+        meanwhile()
+    run.results.put(f"{scenario}.errors", [str(start.exception()) for start in starts if start.exception()])
+
+
 # ---- one GPU
 
 
@@ -140,21 +158,21 @@ def ready(run: Run) -> None:
             run.results.put("ready.caches", at.cache_sizes())
             run.results.put("ready.stop_seconds", at.stop())
     kept: dict[str, Sequence[str]] = {"all": CACHES, "triton": ("triton",), "inductor": ("cache",), "none": ()}
-    copies = {name: beside_others(run, f"kept-{name}", i, i % run.machine.gpus) for i, name in enumerate(kept, 1)}
+    copies = {
+        f"kept-{name}": beside_others(run, f"kept-{name}", i, i % run.machine.gpus) for i, name in enumerate(kept, 1)
+    }
     with run.step("ready.kept", 120) as go:
         if go:
-            for name, copy in copies.items():
-                copy.take_caches(at, kept[name])
-            with concurrent.futures.ThreadPoolExecutor(len(copies)) as pool:
-                for name, copy in copies.items():
-                    pool.submit(run.up, f"ready.kept-{name}", copy, 240, "api")
+            for name, names in kept.items():
+                copies[f"kept-{name}"].take_caches(at, names)
+            up_at_once(run, "ready", copies, 240)
     for name in ("triton", "inductor", "none"):
-        copies[name].stop()
+        copies[f"kept-{name}"].stop()
     with run.step("ready.kept-warm-up", 40) as go:
         if go:
-            run.results.put("ready.kept-all.warm_up", copies["all"].warm_up(WARM_UPS["default"]))
-            benchmark(run, copies["all"], "benchmark")
-    copies["all"].stop()
+            run.results.put("ready.kept-all.warm_up", copies["kept-all"].warm_up(WARM_UPS["default"]))
+            benchmark(run, copies["kept-all"], "benchmark")
+    copies["kept-all"].stop()
 
 
 def benchmark(run: Run, at: Deployment, name: str, clients: Sequence[str] = ("lmdeploy", "aiperf") * 3) -> None:
@@ -187,9 +205,7 @@ def warm_ups(run: Run, names: Sequence[str] = ("none", "guide", "default")) -> N
         if not go:
             return
         limit = min(run.left - 60, 300)
-        with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
-            starts = [pool.submit(run.up, f"warm-ups.{name}", server, limit, "api") for name, server in servers.items()]
-        run.results.put("warm-ups.errors", [str(start.exception()) for start in starts if start.exception()])
+        up_at_once(run, "warm-ups", servers, limit)
 
     def measured(gpu: int) -> None:
         for name, server in servers.items():
@@ -391,7 +407,6 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
         "ranks": machine.plan("ranks", plan_name="ranks", plan_ports=ports),
     }
     engines = {name: by_hand(run) if name == "by-hand" else Deployment(machine, plans[name]) for name in names}
-    kinds = {"planned": ["api"], "by-hand": ["api"], "ranks": ["proxy", "dp"]}
     for at in engines.values():
         at.forget_caches()
     with run.step("several.start", 200) as go:
@@ -400,10 +415,11 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
         if "planned" in names:
             engines["planned"].start("ray")
             run.results.put("several.ray", engines["planned"].wait("ray", 60))
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            starts = [pool.submit(run.up, f"several.{name}", at, 250, *kinds[name]) for name, at in engines.items()]
+
+        def make_the_prompts() -> None:
             run.results.put("benchmark.dataset", engines[names[0]].benchmark("dataset", ROW))
-        run.results.put("several.errors", [str(start.exception()) for start in starts if start.exception()])
+
+        up_at_once(run, "several", engines, 250, {"ranks": ["proxy", "dp"]}, make_the_prompts)
         run.results.put("several.gpu_processes", gpu_processes())
     for name in ("planned", "by-hand"):
         if name in names:

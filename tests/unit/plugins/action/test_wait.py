@@ -1,17 +1,27 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the hosts of one wait tell each other."""
+"""What the hosts of one wait tell each other, and how it ends for all of them."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible import constants
 
+from ansible_collections.lmfleet.lmdeploy.plugins.action import wait as wait_action
 from ansible_collections.lmfleet.lmdeploy.plugins.action.wait import Board
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_logs_and_readiness import (
+    RUNNING,
+    api_round,
+    log,
+    waiting,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +88,38 @@ def test_no_reader_sees_half_a_word() -> None:
         seen |= set(Board("task", "node1").read("failed").values())
     writer.join()
     assert seen <= set(texts)
+
+
+class OneAnswer(wait_action.ActionModule):
+    """The action on a host whose service_status always has the same answer."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:  # without a task, which is ansible-playbook's
+        self._answer = answer
+
+    def _execute_module(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return self._answer
+
+
+@pytest.mark.parametrize("allow", [True, False])
+def test_a_start_that_was_lost_ends_the_wait_of_every_host(allow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait_action, "ROUND_S", 0.01)
+    answers = {
+        "node0": api_round(log("lost_start"), status="exited", exit_code=1),
+        "node1": {"containers": {"lmdeploy-ray": RUNNING}, "http": {}},
+    }
+
+    def ended(host: str) -> dict[str, Any]:
+        variables = {"inventory_hostname": host}
+        return OneAnswer(answers[host])._rounds(
+            waiting(host, "api"), Board("task", host), allow, time.monotonic(), variables
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = dict(zip(answers, pool.map(ended, answers)))
+    if allow:
+        assert [result["lost_start"] for result in results.values()] == [["node0"], ["node0"]]
+        assert not any("failed" in result for result in results.values())
+    else:
+        assert "a race at the start of LMDeploy" in results["node0"]["msg"]
+        assert "node1 stopped waiting, because node0 failed" in results["node1"]["msg"]
+        assert all(result["failed"] for result in results.values())
