@@ -12,6 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark import matrix, plots
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.clients import client_named
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Row
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import PlanError, digest_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import plan_group
@@ -20,6 +21,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "group": {"type": "str", "required": True},
     "preset": {"type": "str", "default": "quick"},
     "rows": {"type": "list", "elements": "dict", "default": []},
+    "client": {"type": "str", "choices": ["aiperf", "lmdeploy"], "default": "aiperf"},
     "conditions": {"type": "dict", "default": {}},
     "folder": {"type": "path", "required": True},
 }
@@ -37,10 +39,12 @@ class ActionModule(ActionBase):
         arguments["folder"] = str(Path(arguments["folder"]).resolve())  # of the folder that the playbook was started in
         try:
             plots.require()  # now, and not after hours of measuring
-            batches = [
-                self._batch(size, rows, arguments, task_vars or {})
-                for size, rows in matrix.batches(matrix.rows_of(arguments["preset"], arguments["rows"]))
-            ]
+            rows_read = matrix.rows_of(arguments["preset"], arguments["rows"])
+            batches = [self._batch(size, rows, arguments, task_vars or {}) for size, rows in matrix.batches(rows_read)]
+            plan = batches[0]["plan"]
+            urls = {"url": [plan["url"]], "ranks": [endpoint["url"] for endpoint in plan["endpoints"]]}
+            client = client_named({"name": arguments["client"], "script": None})
+            matrix.refuse_what_it_cannot_send(client, rows_read, urls)
         except (matrix.MatrixError, plots.MissingMatplotlib, PlanError) as error:
             return {"failed": True, "changed": False, "msg": str(error)}
         rows = [row for batch in batches for row in batch["rows"]]

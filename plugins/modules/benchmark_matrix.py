@@ -25,6 +25,11 @@ options:
         tables in LMDeploy's guide for DeepSeek-V3.
     type: str
     default: quick
+  client:
+    description: The load generator, which may not be able to send every row.
+    type: str
+    choices: [aiperf, lmdeploy]
+    default: aiperf
   rows:
     description: Rows in place of the preset's.
     type: list

@@ -14,6 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .._plan.types import engine_option
 from .._releases import at_least, did_you_mean
+from .clients import Client
 from .records import Row
 
 DEFAULT = "default"  # a max batch size: the release's own
@@ -99,6 +100,17 @@ def rows_of(preset: str, given: Sequence[Mapping[str, Any]]) -> list[Row]:
     if faults:
         raise MatrixError(faults)
     return rows
+
+
+def refuse_what_it_cannot_send(client: Client, rows: Sequence[Row], urls: Mapping[str, Sequence[str]]) -> None:
+    """Raise MatrixError with every row that the client cannot send; ``urls`` has those of each target."""
+    faults = [
+        f"benchmark_rows, {row.name}: {client.name} (benchmark_client) cannot send it: {fault}"
+        for row in rows
+        for fault in client.faults(row, tuple(urls[row.target]))
+    ]
+    if faults:
+        raise MatrixError(faults)
 
 
 def _name(row: Row) -> str:

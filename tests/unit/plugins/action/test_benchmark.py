@@ -63,6 +63,24 @@ def test_a_wrong_matrix_is_refused_with_every_fault_and_the_variable_to_change(t
     assert f"benchmark_preset is 'slow'; there are {', '.join(PRESETS)}." in refused["msg"]
 
 
+def test_a_row_that_the_client_cannot_send_is_refused_before_any_host_is_asked(tmp_path: Path) -> None:
+    rows = [
+        {"name": "some", "input_len": 8, "output_len": 8, "num_prompts": 1},
+        {"name": "paced", "input_len": 8, "output_len": 8, "num_prompts": 9, "concurrency": 3, "stream": False},
+    ]
+    inventory = ROOT / "inventory" / "two_nodes"
+    arguments = {"group": "lmdeploy_nodes", "rows": rows, "folder": str(tmp_path), "client": "lmdeploy"}
+    refused = act("matrix", arguments, "-i", str(inventory))
+    paced = "benchmark_rows, paced: lmdeploy (benchmark_client) cannot send it"
+    assert refused["msg"].splitlines() == [
+        "The benchmark was refused before a request was sent: 2 faults.",
+        f"  1. {paced}: it cannot limit concurrency: leave it out",
+        f"  2. {paced}: without streaming it makes up the number of tokens: set stream: true",
+    ]
+    accepted = act("matrix", {**arguments, "client": "aiperf"}, "-i", str(inventory))
+    assert accepted["todo"] == 2
+
+
 def test_in_check_mode_the_report_is_made_and_not_written(tmp_path: Path) -> None:
     (row, of, more), *_ = guide_rows(prompts=30)
     measured = result(row, of, **more)
