@@ -67,6 +67,12 @@ def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
     )
 
 
+def lost_start(lines: Sequence[str]) -> Known | None:
+    """The entry of a start that was lost by chance alone, where ``lines``, a whole log, has its traceback."""
+    text = "\n".join(plain(line) for line in lines)
+    return next((known for known in catalogue() if known.lost_start and re.search(known.pattern, text)), None)
+
+
 def is_fatal(line: str) -> bool:
     """Whether its service cannot come up or answer any more after this line."""
     text = plain(line)

@@ -12,7 +12,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ._logs import Phase, decisive, explain, failed_address, failed_rank, fatal_line, of_rank, phase_of, plain
+from ._logs import (
+    Phase,
+    decisive,
+    explain,
+    failed_address,
+    failed_rank,
+    fatal_line,
+    lost_start,
+    of_rank,
+    phase_of,
+    plain,
+)
 
 KEPT_LINES = 4000
 # A worker starts while the head may still be opening its port; after this long the way is blocked.
@@ -176,8 +187,9 @@ class HostWait:
             gpus: list[int] = next((each["gpus"] for each in self._ranks.values() if each["rank"] == rank), [])
             what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
         lines = decisive(log) or ["(the log is empty)"]
-        known = explain(lines) or explain(log, fatal_only=True)
-        self.lost_start = known is not None and known.lost_start
+        lost = lost_start(log)
+        self.lost_start = lost is not None
+        known = lost or explain(lines) or explain(log, fatal_only=True)
         address = failed_address(lines)
         node = next((n["name"] for n in self._plan["nodes"] if n["address"] == address), None)
         parts = [f"{self._where(name)} {what}."]
