@@ -13,7 +13,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DATA = Path(__file__).with_name("_data")
@@ -61,16 +61,17 @@ def catalogue() -> tuple[Known, ...]:
 
 def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
     """The first entry of the catalogue that one of ``lines`` shows."""
-    text = "\n".join(plain(line) for line in lines)
-    return next(
-        (known for known in catalogue() if (known.fatal or not fatal_only) and re.search(known.pattern, text)), None
-    )
+    return _shown(lines, lambda known: known.fatal or not fatal_only)
 
 
 def lost_start(lines: Sequence[str]) -> Known | None:
     """The entry of a start that was lost by chance alone, where ``lines``, a whole log, has its traceback."""
+    return _shown(lines, lambda known: known.lost_start)
+
+
+def _shown(lines: Sequence[str], among: Callable[[Known], bool]) -> Known | None:
     text = "\n".join(plain(line) for line in lines)
-    return next((known for known in catalogue() if known.lost_start and re.search(known.pattern, text)), None)
+    return next((known for known in catalogue() if among(known) and re.search(known.pattern, text)), None)
 
 
 def is_fatal(line: str) -> bool:
