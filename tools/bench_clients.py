@@ -34,13 +34,13 @@ from typing import Any, Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "collections"))
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.clients import Aiperf  # noqa: E402
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.clients import Load as RoleLoad  # noqa: E402
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Row  # noqa: E402
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.clients import Aiperf  # noqa: E402
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.clients import Load as RoleLoad  # noqa: E402
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row  # noqa: E402
 
 CACHE = ROOT / ".cache" / "clients"
 DOCUMENT = ROOT / "docs" / "benchmark_clients.md"
-NULL_SERVER = ROOT / "plugins" / "module_utils" / "_benchmark" / "null_server.py"
+NULL_SERVER = ROOT / "programs" / "benchmark" / "null_server.py"
 MARKS = ("<!-- table: tools/bench_clients.py --write -->", "<!-- end of table -->")
 
 MODEL = "null-model"

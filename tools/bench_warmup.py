@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-CLIENT = "ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup"
+CLIENT = "ansible_collections.lmfleet.lmdeploy.programs.warmup"
 
 
 def client_seconds(urls: list[str], model: str = "null") -> tuple[float, float]:

@@ -2,7 +2,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write plugins/module_utils/_data/releases.json: what each LMDeploy release accepts on its command line.
+"""Write plugins/plugin_utils/data/releases.json: what each LMDeploy release accepts on its command line.
 
 The options are asked of the releases' own argument parsers. A parser is pure Python, so the gigabytes that a
 release depends on are not installed: third-party packages are replaced by stand-ins while it is imported.
@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).resolve().parent.parent / "plugins" / "module_utils" / "_data" / "releases.json"
+TABLE = Path(__file__).resolve().parent.parent / "plugins" / "plugin_utils" / "data" / "releases.json"
 COMMANDS = ("api_server", "proxy")
 PARSERS = (
     ("--reasoning-parser", "reasoning_parser", "ReasoningParserManager"),

@@ -12,7 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.compare import as_text, compare
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.compare import as_text, compare
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "before": {"type": "path", "required": True},

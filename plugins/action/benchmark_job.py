@@ -61,7 +61,7 @@ class ActionModule(ClientAction):
         )
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "check mode: no request is sent"}
-        files = program("_events", *(f"_benchmark.{name}" for name in MODULES))
+        files = program("events", *(f"benchmark.{name}" for name in MODULES))
         if options["client_script"]:
             files[SCRIPT] = Path(options["client_script"]).read_text(encoding="utf-8")
         mounts = [f"{options['folder']}:{WORK}", f"{options['hf_home']}:{HF_CACHE}:ro"]
@@ -76,7 +76,7 @@ class ActionModule(ClientAction):
             poll_s=POLL_S,
             image=options["image"],
             files=files,
-            argv=["-m", f"{PACKAGE}._benchmark.runner"],
+            argv=["-m", f"{PACKAGE}.benchmark.runner"],
             config=configuration(options),
             api_key=options["api_key"],
             mounts=mounts,

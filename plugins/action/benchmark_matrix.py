@@ -11,11 +11,11 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark import matrix, plots
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.clients import client_named
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Row
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import PlanError, digest_of
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import plan_group
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark import matrix, plots
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import plan_group
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import PlanError, digest_of
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.clients import client_named
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "group": {"type": "str", "required": True},

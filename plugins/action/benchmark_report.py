@@ -14,15 +14,15 @@ from typing import Any
 import yaml
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark import report
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.plots import MissingMatplotlib
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Record
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.tables import as_text
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.verdict import (
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark import report
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.plots import MissingMatplotlib
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.tables import as_text
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict import (
     REFERENCE,
     BadReference,
     read_reference,
 )
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record
 
 COLLECTION = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.render import as_shell, as_table
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import PlanError
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import plan_group
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import plan_group
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.render import as_shell, as_table
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import PlanError
 
 
 class ActionModule(ActionBase):

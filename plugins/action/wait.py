@@ -19,7 +19,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._readiness import HostWait, Limits
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
 
 ROUND_S = 2.0
 display = Display()

@@ -11,9 +11,9 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._text import columns
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import GRACE_S, Config, measured_shapes
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import columns
+from ansible_collections.lmfleet.lmdeploy.programs.warmup import GRACE_S, Config, measured_shapes
 
 START_S = 120.0  # for the container's start and the imports, on top of what the requests may take
 
@@ -118,8 +118,8 @@ class ActionModule(ClientAction):
             progress_line,
             task_vars,
             image=options["image"],
-            files=program("_events", "_warmup"),
-            argv=["-m", f"{PACKAGE}._warmup"],
+            files=program("events", "warmup"),
+            argv=["-m", f"{PACKAGE}.warmup"],
             config=config,
             api_key=options["api_key"],
         )

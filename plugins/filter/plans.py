@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import decisive, fatal_line, of_rank
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_option, engine_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import decisive, fatal_line, of_rank
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import engine_option, engine_plan
 
 LOG_LINES = 6
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import UP, phase_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import UP, phase_of
 
 LOG_LINES = 4000
 PROBE_SECONDS = 3.0

@@ -19,7 +19,7 @@ PACKAGE = "lmfleet_client"
 
 
 def program(*modules: str) -> dict[str, str]:
-    """The files of a client, by their paths: these modules of ``module_utils``, in a package of their own."""
+    """The files of a client, by their paths: these modules of ``programs``, in a package of their own."""
     folders = {PACKAGE, *(f"{PACKAGE}/{name.rpartition('.')[0]}".rstrip("/") for name in modules)}
     return {
         **{f"{folder}/__init__.py": "" for folder in sorted(folders)},
@@ -28,8 +28,8 @@ def program(*modules: str) -> dict[str, str]:
 
 
 def source(module: str) -> str:
-    """The text of one of this collection's Python modules, by its name below ``module_utils``."""
-    found = importlib.util.find_spec(f"ansible_collections.lmfleet.lmdeploy.plugins.module_utils.{module}")
+    """The text of one of this collection's Python modules, by its name below ``programs``."""
+    found = importlib.util.find_spec(f"ansible_collections.lmfleet.lmdeploy.programs.{module}")
     if found is None or found.origin is None:
         raise ModuleNotFoundError(module)
     return Path(found.origin).read_text(encoding="utf-8")

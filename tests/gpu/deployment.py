@@ -27,9 +27,9 @@ from ansible_collections.lmfleet.lmdeploy.plugins.action.benchmark_job import MO
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _service_status as status
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._readiness import HostWait, Limits
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import engine_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
 
 ROOT = Path(__file__).parents[2]
 CACHES = ("cache", "triton", "deep_gemm", "nv")

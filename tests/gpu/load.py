@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.dataset import random_prompts
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import ask
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.dataset import random_prompts
+from ansible_collections.lmfleet.lmdeploy.programs.warmup import ask
 
 OUT = 32
 REPEATS = 5

@@ -18,7 +18,7 @@ from typing import Any
 
 from lmfleet_sim import make_model as simulated
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import WORDS
+from ansible_collections.lmfleet.lmdeploy.programs.warmup import WORDS
 
 REPO = "lmfleet/DeepSeek-V3-2B"
 COMMIT = "0" * 39 + "1"

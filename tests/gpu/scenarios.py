@@ -26,8 +26,8 @@ from gpu.results import Results
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import EngineProbe
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.services import KERNEL_CACHE_PLACES
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._warmup import measured_shapes
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.services import KERNEL_CACHE_PLACES
+from ansible_collections.lmfleet.lmdeploy.programs.warmup import measured_shapes
 
 LOADING_S = 8  # an engine's process is surely still loading this long after its start
 GUIDE_PROMPT = "The quick brown fox jumps over the lazy dog."

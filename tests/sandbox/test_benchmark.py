@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from sandbox.hosts import GPUS, Run, Sandbox
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.figures import figures
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.records import Figures, Record
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import figures
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Figures, Record
 
 pytestmark = pytest.mark.benchmark
 

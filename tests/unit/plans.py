@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.inputs import read_inputs
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import Faults, Plan, PlanError, Service
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError, Service
 
 ROOT = Path(__file__).parents[2]
 SPEC = yaml.safe_load((ROOT / "roles/plan/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"][

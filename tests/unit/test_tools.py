@@ -167,7 +167,7 @@ def write_release(folder: Path, release: str, strategy: str) -> None:
 
 
 def test_release_tables(tmp_path: Path) -> None:
-    shipped = TOOLS.parent / "plugins" / "module_utils" / "_data" / "releases.json"
+    shipped = TOOLS.parent / "plugins" / "plugin_utils" / "data" / "releases.json"
     for release in [*json.loads(shipped.read_text())["releases"], "99.1.0"]:
         write_release(tmp_path, release, "--strategy" if release == "0.8.0" else "--routing-strategy")
     output = tmp_path / "releases.json"

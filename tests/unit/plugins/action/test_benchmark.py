@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._benchmark.matrix import PRESETS, ROW_SPEC
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.matrix import PRESETS, ROW_SPEC
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import ROOT
-from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.benchmark.reports import (
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.benchmark.reports import (
     guide_rows,
     result,
     run,

@@ -16,7 +16,7 @@ from ansible import constants
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action import wait as wait_action
 from ansible_collections.lmfleet.lmdeploy.plugins.action.wait import Board
-from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_logs_and_readiness import (
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.plugin_utils.test_logs_and_readiness import (
     RUNNING,
     api_round,
     log,

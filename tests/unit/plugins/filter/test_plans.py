@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.filter.plans import FilterModule, host_faults, rank_logs
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._logs import fatal_line
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._plan.types import engine_option, engine_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import fatal_line
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import engine_option, engine_plan
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
 PLAN: dict[str, Any] = {

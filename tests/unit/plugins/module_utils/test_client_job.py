@@ -35,17 +35,17 @@ def test_the_container_gets_its_files_readable_by_root_alone() -> None:
 
 
 def test_every_file_of_the_collection_that_a_client_is_made_of_is_found() -> None:
-    assert source("_warmup").startswith("# Copyright")
+    assert source("warmup").startswith("# Copyright")
     with pytest.raises(ModuleNotFoundError):
-        source("_no_such_module")
+        source("no_such_module")
 
 
 def test_a_client_is_a_package_of_its_own() -> None:
-    files = program("_events", "_benchmark.records")
+    files = program("events", "benchmark.records")
     assert list(files) == [
         "lmfleet_client/__init__.py",
-        "lmfleet_client/_benchmark/__init__.py",
-        "lmfleet_client/_events.py",
-        "lmfleet_client/_benchmark/records.py",
+        "lmfleet_client/benchmark/__init__.py",
+        "lmfleet_client/events.py",
+        "lmfleet_client/benchmark/records.py",
     ]
-    assert files["lmfleet_client/_events.py"] == source("_events")
+    assert files["lmfleet_client/events.py"] == source("events")

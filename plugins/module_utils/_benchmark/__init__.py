@@ -1,4 +1,0 @@
-# Copyright (c) 2026, lmfleet contributors
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
-"""The benchmark: its matrix, what its programs do on the head, and what is made of their results."""

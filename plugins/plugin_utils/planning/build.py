@@ -1,0 +1,265 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inputs and observations -> the plan. What the two topologies differ in is in ``tp.py`` and ``dpep.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..releases import Command, at_least, option_name, release_table, resolve_image, unknown_to_image
+from . import dpep, tp
+from .inputs import Inputs
+from .services import proxy_service
+from .types import REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
+
+# Options of api_server that the plan computes in every topology, and the variable to set instead.
+OWNED_OPTIONS = {
+    "--model-name": "plan_served_model_name",
+    "--revision": "plan_model_revision",
+    "--api-keys": "nothing: a key on a command line is readable by everyone on the host",
+    "--proxy-url": "plan_proxy",
+}
+OWNED_PROXY_OPTIONS = {
+    "--server-name": "nothing: the proxy listens on all addresses of the head",
+    "--server-port": "plan_ports.proxy",
+    "--routing-strategy": "plan_routing_strategy",
+    "--strategy": "plan_routing_strategy",
+    "--api-keys": OWNED_OPTIONS["--api-keys"],
+}
+# Before, the template was chosen by the model's path, and a path that says nothing got one that cannot chat.
+TEMPLATE_FROM_MODEL_SINCE = "0.10.0"
+TEMPLATES = {"DeepseekV3ForCausalLM": "deepseek-v3"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """What was asked of hosts and image; every part may be missing, which leaves the plan unverified there.
+
+    ``image`` is the probe's answer, ``run`` the reference by digest, ``interfaces`` maps a node to its interfaces and
+    their IPv4 addresses, ``sources`` to its own address on its default route, ``model_config`` is the hosts' config.json.
+    """
+
+    image: Mapping[str, Any] | None = None
+    run: str | None = None
+    interfaces: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    model_config: Mapping[str, Any] | None = None
+
+
+def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
+    """Compute the plan. Raises ``PlanError`` with all of ``faults`` and what inputs and observations show together."""
+    image = _image(inputs, seen, faults)
+    inputs = dataclasses.replace(inputs, nodes=[_bind_interface(node, seen, faults) for node in inputs.nodes])
+    engines = (
+        tp.engines(inputs, seen.model_config, faults)
+        if inputs.topology == "tp"
+        else dpep.engines(inputs, image, faults)
+    )
+    if image and seen.image and inputs.topology == "dpep":
+        dpep.check_observed(inputs, engines[0], image, seen.image, seen.sources, faults)
+    table = release_table(image.release if image else None)
+    arguments = _api_arguments(inputs, table.api_server, seen, faults)
+    proxy_arguments = _proxy_arguments(inputs, table.proxy, seen, faults)
+    if faults.listed() or image is None:
+        what = "The plan does not fit what the hosts and the image are" if seen.interfaces else REFUSED
+        raise PlanError(faults.listed(), what)
+
+    token = bool(seen.image["ray_token_auth"]) if seen.image else True
+    head = inputs.nodes[0]
+    services, endpoints = _services(inputs, image, engines, arguments, proxy_arguments, token)
+    proxy = Proxy(head.name, _proxy_url(inputs), [each.url for each in endpoints]) if inputs.proxy else None
+    return Plan(
+        name=inputs.name,
+        topology=inputs.topology,
+        launcher=inputs.launcher if inputs.topology == "dpep" else None,
+        model=inputs.model,
+        served_model_name=inputs.served_model_name,
+        model_revision=inputs.model_revision,
+        image=image,
+        head=head.name,
+        engines=engines,
+        nodes=inputs.nodes,
+        ports=inputs.ports,
+        services=services,
+        endpoints=endpoints,
+        proxy=proxy,
+        url=proxy.url if proxy else endpoints[0].url,
+        ray_token_auth=token,
+        unverified=_unverified(inputs, image, engines, seen),
+        warnings=_warnings(inputs, image, engines),
+    )
+
+
+def _services(
+    inputs: Inputs,
+    image: Image,
+    engines: Sequence[Engine],
+    arguments: Sequence[str],
+    proxy_arguments: Sequence[str],
+    token: bool,
+) -> tuple[list[Service], list[Endpoint]]:
+    """Every container in the order of its start, and every rank; TP engines are counted as ranks of the deployment."""
+    services = [proxy_service(inputs, image, inputs.nodes[0], proxy_arguments)] if inputs.proxy else []
+    endpoints: list[Endpoint] = []
+    for engine in engines:
+        found, answers = (
+            tp.services(inputs, image, engine, arguments, token)
+            if inputs.topology == "tp"
+            else dpep.services(inputs, image, engine, arguments, token)
+        )
+        services += found
+        endpoints += [dataclasses.replace(each, rank=len(endpoints) + each.rank) for each in answers]
+    return services, endpoints
+
+
+def _proxy_url(inputs: Inputs) -> str:
+    return f"http://{inputs.nodes[0].address}:{inputs.ports.proxy}"
+
+
+def _image(inputs: Inputs, seen: Observations, faults: Faults) -> Image | None:
+    try:
+        known = resolve_image(inputs.image)
+    except ValueError as error:
+        faults.add(f"plan_image: {error}")
+        return None
+    release = str(seen.image["lmdeploy"]) if seen.image and seen.image.get("lmdeploy") else known.release
+    return Image(
+        reference=known.reference,
+        run=seen.run or known.reference,
+        release=release,
+        moving=known.moving,
+        word=known.word,
+    )
+
+
+def _bind_interface(node: Node, seen: Observations, faults: Faults) -> Node:
+    interfaces = seen.interfaces.get(node.name)
+    if interfaces is None:
+        return node
+    owner = next((name for name, addresses in interfaces.items() if node.address in addresses), None)
+    if owner is None:
+        has = ", ".join(f"{name} {' '.join(found)}" for name, found in sorted(interfaces.items()) if found) or "none"
+        faults.add(
+            f"{node.name}: no interface of this host has {node.address} (it has {has}): "
+            "set plan_cluster_address to the address on the cluster's network."
+        )
+        return node
+    if node.interface and node.interface not in interfaces:
+        faults.add(f"{node.name}: plan_interface {node.interface!r} does not exist (it has {', '.join(interfaces)}).")
+    return dataclasses.replace(node, interface=node.interface or owner)
+
+
+def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
+    """The arguments that every api_server gets, the user's options among them."""
+    given = inputs.api_server_options
+    owned = {**OWNED_OPTIONS, **(tp if inputs.topology == "tp" else dpep).OWNED_OPTIONS}
+    if inputs.proxy:
+        owned["--server-name"] = "plan_cluster_address: the proxy is told this address"
+    defaults: dict[str, Any] = dict(dpep.DEFAULT_OPTIONS) if inputs.topology == "dpep" else {}
+    known = (seen.image or {}).get("api_server_options") or command
+    if "--enable-metrics" in known and "--disable-metrics" not in known:
+        defaults["enable_metrics"] = True  # later the default; without counters, a hanging engine looks like a busy one
+    template = _chat_template(inputs, command.release, seen)
+    if template:
+        defaults["chat_template"] = template
+    computed = [
+        *(["--revision", inputs.model_revision] if not inputs.model.startswith("/") else []),
+        *("--model-name", inputs.served_model_name),
+        *(["--proxy-url", _proxy_url(inputs)] if inputs.proxy else []),
+    ]
+    options = _with_defaults(given, defaults)
+    return [*computed, *_options("plan_api_server_options", command, options, owned, seen, faults)]
+
+
+def _proxy_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
+    if not inputs.proxy:
+        if inputs.proxy_options:
+            faults.add("plan_proxy_options is set, but there is no proxy: set plan_proxy: true, or take it out.")
+        return []
+    observed = (seen.image or {}).get("proxy_options") or []
+    old = "--strategy" in (observed or command)
+    options = _with_defaults(inputs.proxy_options, {"disable_cache_status": True})
+    strategy = ["--strategy" if old else "--routing-strategy", inputs.routing_strategy]
+    return [*strategy, *_options("plan_proxy_options", command, options, OWNED_PROXY_OPTIONS, seen, faults)]
+
+
+def _with_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Options may be written with - or _: a default gives way to either."""
+    names = {option_name(key) for key in given}
+    return {**{key: value for key, value in defaults.items() if option_name(key) not in names}, **given}
+
+
+def _options(
+    what: str,
+    command: Command,
+    given: Mapping[str, Any],
+    owned: Mapping[str, str],
+    seen: Observations,
+    faults: Faults,
+) -> list[str]:
+    """Options as arguments; a fault names each one that the plan computes, or that the release or the image does not take."""
+    for key in given:
+        name = option_name(key)
+        if name in owned:
+            faults.add(f"{what}: {key} is computed by the plan; set {owned[name]}.")
+    own = {key: value for key, value in given.items() if option_name(key) not in owned}
+    wrong = command.check(own)
+    faults.extend(f"{what}: {fault}" for fault in wrong)
+    if wrong:
+        return []
+    arguments = command.argv(own)
+    observed = (seen.image or {}).get(f"{command.name}_options")
+    if observed:
+        faults.extend(
+            f"{what}: the {command.name} in the image (LMDeploy {command.release}) does not know {name}: "
+            "remove it, or set plan_image to a release that has it."
+            for name in unknown_to_image(arguments, observed)
+        )
+    return arguments
+
+
+def _chat_template(inputs: Inputs, release: str | None, seen: Observations) -> str | None:
+    """The template to name, where this release would choose one that cannot chat."""
+    path = inputs.model.lower()
+    if at_least(release, TEMPLATE_FROM_MODEL_SINCE) or "deepseek-v3" in path or "deepseek-r1" in path:
+        return None
+    architectures = (seen.model_config or {}).get("architectures") or [""]
+    return TEMPLATES.get(str(architectures[0]))
+
+
+def _unverified(inputs: Inputs, image: Image, engines: Sequence[Engine], seen: Observations) -> list[str]:
+    notes = []
+    if not seen.image:
+        release = f"LMDeploy {image.release} by its tag" if image.release else "not known from its tag"
+        notes.append(f"release of {image.reference}: {release}; the image is asked after the pull")
+        notes.append("Ray's token authentication: planned; left out where the image's Ray does not know it")
+        if engines[0].ep > 1:
+            notes.append(
+                "what expert parallelism needs (DeepEP, DeepGEMM or dlBLAS); the image is asked after the pull"
+            )
+    notes.extend(
+        f"{node.name}: interface of {node.address}; the host is asked"
+        for node in inputs.nodes
+        if node.interface is None
+    )
+    if seen.model_config is None:
+        notes.append(f"model files of {inputs.model}; every host is asked")
+    return notes
+
+
+def _warnings(inputs: Inputs, image: Image, engines: Sequence[Engine]) -> list[str]:
+    warnings = []
+    if image.moving:
+        warnings.append(
+            f"plan_image {inputs.image} is a moving tag ({image.reference}): nodes pulled on different days differ. "
+            "Pin a release or a digest."
+        )
+    warnings.extend(
+        f"plan_tp {engine.tp} leaves {engine.gpus - engine.tp} of {engine.gpus} GPUs idle."
+        for engine in engines
+        if inputs.topology == "tp" and engine.tp < engine.gpus
+    )
+    return warnings

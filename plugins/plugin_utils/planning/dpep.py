@@ -1,0 +1,240 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Data and expert parallelism: one engine of ``dp`` ranks behind the proxy.
+
+One container ``dp`` a node, all started at the same moment. In it the launcher starts the node's ranks: torchrun, with one
+small program of ours for each (programs/rank.py), or LMDeploy's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..releases import at_least
+from .inputs import HIGHEST_PORT, Inputs
+from .services import engine_service, home_of
+from .types import Endpoint, Engine, Faults, Image, Mount, Node, Service
+
+RANK_PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
+RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"
+# From one rank to the next: the guide's step; LMDeploy's own launcher counts by one.
+PORT_STEP = {"torchrun": 10, "native": 1}
+NATIVE_SINCE = "0.15.0"  # before, it drew random ports where there is a proxy
+WORLD_IS_EP_SINCE = "0.11.0"  # before, the world was dp, and one rank had one GPU
+DLBLAS = ("0.9.1", "0.15.0")  # from, before: ep needs dlblas beside DeepEP
+HAS_ALL = "cu12.8 (pinned), or cu12-hopper for the guide's LMDeploy"
+# The guide's. Its table's rows say "Default", which was 512 on H100 then; since 0.15 it is 1024, DeepEP's buffers grow with
+# it, and it is what runs out of memory.
+DEFAULT_OPTIONS = {"cache_max_entry_count": 0.7, "max_prefill_token_num": 1000, "max_batch_size": 512}
+OWNED_OPTIONS = {
+    "--backend": "nothing: DP needs the pytorch backend",
+    "--tp": "plan_tp",
+    "--dp": "plan_dp",
+    "--ep": "plan_ep",
+    "--dp-rank": "nothing: the plan counts the ranks",
+    "--nnodes": "nothing: the plan counts the nodes",
+    "--node-rank": "nothing: the plan counts the nodes",
+    "--server-name": "plan_cluster_address",
+    "--server-port": "plan_ports.api, the port of rank 0",
+}
+
+
+def engines(inputs: Inputs, image: Image | None, faults: Faults) -> list[Engine]:
+    """The one engine, and what is wrong with its sizes."""
+    nodes = inputs.nodes
+    gpus = sum(node.gpus for node in nodes)
+    dp = inputs.dp or gpus
+    engine = Engine(
+        inputs.name,
+        nodes[0].name,
+        [node.name for node in nodes],
+        gpus,
+        tp=inputs.tp or 1,
+        dp=dp,
+        ep=inputs.ep or dp,
+    )
+    if all(node.gpus > 0 for node in nodes):  # else refused already
+        _check_sizes(inputs, engine, image, faults)
+        _check_ports(inputs, engine, faults)
+    if inputs.launcher == "native":
+        _check_native(inputs, image, faults)
+    for name, environment in inputs.environments.items():
+        if "RAY_ADDRESS" in environment:
+            faults.add("plan_environment sets RAY_ADDRESS, and every DP rank has a Ray of its own: take it out.", name)
+    return [engine]
+
+
+def _check_sizes(inputs: Inputs, engine: Engine, image: Image | None, faults: Faults) -> None:
+    tp, dp, ep, gpus = engine.tp, engine.dp, engine.ep, engine.gpus
+    release = image.release if image else None
+    sizes = f"tp {tp}, dp {dp}, ep {ep}"
+    if dp < 2:
+        faults.add(f"plan_dp is {dp}: DP+EP has 2 ranks or more; for one engine set plan_topology: tp.")
+        return
+    if at_least(release, WORLD_IS_EP_SINCE):
+        world, rule = (ep, "ep") if ep > 1 else (tp, "tp, as ep is 1")
+        if world % dp:
+            faults.add(
+                f"{sizes} is a world of {world} ({rule}), which its {dp} ranks do not divide: "
+                "make plan_ep (or plan_tp, without ep) a multiple of plan_dp."
+            )
+    else:
+        world, rule = dp, f"dp, in LMDeploy {release}"
+        if dp % ep:
+            faults.add(f"plan_ep {ep} does not divide plan_dp {dp}, as LMDeploy {release} needs it.")
+    if ep > 1 and tp > 1:
+        faults.add(f"plan_tp is {tp} and plan_ep is {ep}: with expert parallelism set plan_tp to 1, or leave it 0.")
+    if world != gpus:
+        shares = ", ".join(f"{node.name} {node.gpus}" for node in inputs.nodes)
+        faults.add(
+            f"{sizes} is a world of {world} GPUs ({rule}), but the plan has {gpus} ({shares}): set plan_dp and plan_ep "
+            "to fit (0 takes all GPUs), or change plan_gpus or the nodes."
+        )
+    elif world % dp == 0:
+        per_rank = gpus // dp
+        for node in inputs.nodes:
+            if node.gpus % per_rank:
+                faults.add(
+                    f"plan_gpus is {node.gpus}, and a rank has {per_rank} GPUs ({sizes}), all on one node: "
+                    f"make plan_gpus a multiple of {per_rank}.",
+                    node.name,
+                )
+
+
+def _check_ports(inputs: Inputs, engine: Engine, faults: Faults) -> None:
+    step, first = PORT_STEP[inputs.launcher], inputs.ports.api
+    last = first + step * (engine.dp - 1)
+    if last > HIGHEST_PORT:
+        faults.add(
+            f"plan_ports.api {first} gives the last of {engine.dp} ranks port {last} ({step} for each rank), "
+            f"above {HIGHEST_PORT}: lower it."
+        )
+    taken = range(first, last + 1, step)
+    for name in ("proxy", "torch", "dp_master"):
+        port = getattr(inputs.ports, name)
+        if port in taken and port != first:  # two variables with one port are refused already
+            rank = (port - first) // step
+            faults.add(f"plan_ports.{name} ({port}) is the port of rank {rank}: move it, or plan_ports.api.")
+
+
+def _check_native(inputs: Inputs, image: Image | None, faults: Faults) -> None:
+    if image and not at_least(image.release, NATIVE_SINCE):
+        faults.add(
+            f"plan_launcher is native, but LMDeploy {image.release} (plan_image {image.reference}) gives its ranks random "
+            f"ports: set plan_launcher: torchrun, or plan_image to {NATIVE_SINCE} or later, such as cu12.8."
+        )
+    counts = {node.gpus for node in inputs.nodes}
+    if len(counts) > 1:
+        shares = ", ".join(f"{node.name} {node.gpus}" for node in inputs.nodes)
+        faults.add(
+            f"plan_launcher is native, which wants as many GPUs on every node ({shares}): set plan_launcher: torchrun, "
+            "or the same plan_gpus everywhere."
+        )
+
+
+def check_observed(
+    inputs: Inputs, engine: Engine, image: Image, probe: Mapping[str, Any], sources: Mapping[str, str], faults: Faults
+) -> None:
+    """What image and hosts lack for this engine; ``sources`` is each node's own address on its default route."""
+    modules = probe.get("modules") or {}
+    missing = [name for name in _needed(image.release) if not modules.get(name)] if engine.ep > 1 else []
+    if missing:
+        faults.add(
+            f"plan_ep is {engine.ep}, and expert parallelism in LMDeploy {image.release} needs {' and '.join(missing)}, "
+            f"which {image.reference} does not have: set plan_image to an image with it, such as {HAS_ALL}; or "
+            "plan_ep: 1 with plan_tp, without expert parallelism."
+        )
+    if inputs.launcher != "native":
+        return
+    for node in inputs.nodes:
+        source = sources.get(node.name, node.address)
+        if source != node.address:
+            faults.add(
+                f"{node.name}: LMDeploy's own launcher takes the address of the default route, {source or 'none'}, and not "
+                f"plan_cluster_address {node.address}: set plan_launcher: torchrun, or give the host a route that "
+                f"starts there (ip route add 8.8.8.8/32 dev {node.interface or 'INTERFACE'} src {node.address})."
+            )
+
+
+def _needed(release: str | None) -> list[str]:
+    since, before = DLBLAS
+    if at_least(release, since) and not at_least(release, before):
+        return ["deep_ep", "dlblas"]
+    return ["deep_ep", "deep_gemm"]
+
+
+def services(
+    inputs: Inputs, image: Image, engine: Engine, arguments: Sequence[str], token: bool
+) -> tuple[list[Service], list[Endpoint]]:
+    """One container a node, and where each rank answers; ``arguments`` go to every rank's api_server."""
+    per_rank = engine.gpus // engine.dp
+    step = PORT_STEP[inputs.launcher]
+    # Where all nodes meet, on the head; LMDeploy's own launcher needs no rendezvous of its own.
+    meeting = [*([inputs.ports.torch] if inputs.launcher == "torchrun" else []), inputs.ports.dp_master]
+    found, endpoints = [], []
+    rank = 0
+    for node in inputs.nodes:
+        count = node.gpus // per_rank
+        first = inputs.ports.api + step * rank
+        ports = [first + step * local for local in range(count)]
+        program = program_on(inputs, node)
+        service = engine_service(
+            inputs,
+            image,
+            node,
+            "dp",
+            [
+                *_launcher(inputs, engine, node, count),
+                *("serve", "api_server", inputs.model, "--backend", "pytorch"),
+                *("--tp", str(engine.tp), "--dp", str(engine.dp), "--ep", str(engine.ep)),
+                *_place(inputs, node, first),
+                *arguments,
+            ],
+            listens=[*ports, *(meeting if node.is_head else [])],
+            environment={
+                "LMDEPLOY_DP_MASTER_ADDR": inputs.nodes[0].address,
+                "LMDEPLOY_DP_MASTER_PORT": str(inputs.ports.dp_master),
+                "PYTHONUNBUFFERED": "1",  # else a crash stays in the engine's buffer (0.9.2)
+            },
+            token=token,
+            restart_policy="no",  # one node's ranks alone can never rejoin their group
+            mounts=[Mount(program, RANK_PROGRAM_TARGET, read_only=True)] if inputs.launcher == "torchrun" else [],
+        )
+        found.append(service)
+        for local, port in enumerate(ports):
+            gpus = list(range(local * per_rank, (local + 1) * per_rank))
+            url = f"http://{node.address}:{port}"
+            endpoints.append(Endpoint(rank + local, node.name, url, gpus, service.name))
+        rank += count
+    return found, endpoints
+
+
+def program_on(inputs: Inputs, node: Node) -> str:
+    """Where the rank program lies on a node. Another program has another name, which replaces the containers."""
+    digest = hashlib.sha256(RANK_PROGRAM.read_bytes()).hexdigest()[:12]
+    return f"{home_of(inputs, node)}/programs/rank-{digest}.py"
+
+
+def _launcher(inputs: Inputs, engine: Engine, node: Node, count: int) -> list[str]:
+    """What starts the ``count`` ranks of a node, up to the arguments of LMDeploy's command."""
+    if inputs.launcher == "native":
+        return ["lmdeploy"]
+    return [
+        *("torchrun", "--nnodes", str(len(inputs.nodes)), "--nproc-per-node", str(count)),
+        *("--node-rank", str(node.rank)),
+        *("--master-addr", inputs.nodes[0].address, "--master-port", str(inputs.ports.torch)),
+        RANK_PROGRAM_TARGET,
+        *("--port", str(inputs.ports.api), "--port-step", str(PORT_STEP["torchrun"])),
+        *("--gpus-per-rank", str(engine.gpus // engine.dp), "--"),
+    ]
+
+
+def _place(inputs: Inputs, node: Node, first_port: int) -> list[str]:
+    """Where the ranks of a node answer; the rank program adds each rank's own port."""
+    if inputs.launcher == "torchrun":
+        return ["--server-name", node.address]
+    return ["--nnodes", str(len(inputs.nodes)), "--node-rank", str(node.rank), "--server-port", str(first_port)]

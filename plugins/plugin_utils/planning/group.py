@@ -1,0 +1,85 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the variables and facts of an inventory group's hosts to a plan; what actions that need one have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible import context
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import PREFIX, read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import did_you_mean, with_changes
+
+SPECS = Path(__file__).parents[3] / "roles" / "plan" / "meta" / "argument_specs.yml"
+
+
+def plan_group(
+    group: str,
+    task_vars: Mapping[str, Any],
+    *,
+    topology: str | None = None,
+    observed: bool = False,
+    option_changes: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan of the group's hosts. Raises PlanError with every fault.
+
+    ``topology`` is the one that the playbook deploys, ``observed`` binds the plan to the hosts' facts, and
+    ``option_changes`` are put over the inventory's api_server options (None takes one out).
+    """
+    groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+    if group not in groups:
+        known = [name for name in groups if name not in ("all", "ungrouped")]
+        missing = f"the inventory has no group {group}{did_you_mean(group, known)}"
+        raise PlanError([f"{missing}: put the GPU hosts under it, or name their group with -e plan_group=..."])
+    nodes = list(groups[group])
+    spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    faults = Faults()
+    variables = {node: _variables(node, hostvars[node], option_changes or {}) for node in nodes}
+    inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology)
+    faults.extend(_forks_faults(len(nodes)))
+    return build_plan(inputs, _observations(nodes, hostvars) if observed else Observations(), faults)
+
+
+def _variables(node: str, hostvars: Mapping[str, Any], option_changes: Mapping[str, Any]) -> dict[str, Any]:
+    values = {key: hostvars[key] for key in hostvars if key.startswith(PREFIX)}
+    if option_changes:
+        values["plan_api_server_options"] = with_changes(values.get("plan_api_server_options") or {}, option_changes)
+    if not values.get("plan_cluster_address"):
+        values["plan_cluster_address"] = str(hostvars.get("ansible_host") or node)
+    return values
+
+
+def _observations(nodes: list[str], hostvars: Mapping[str, Any]) -> Observations:
+    def first(fact: str) -> Mapping[str, Any]:
+        return next((hostvars[node][fact] for node in nodes if fact in hostvars[node] and hostvars[node][fact]), {})
+
+    return Observations(
+        image=first("image_observed").get("probe"),
+        run=first("image_observed").get("run"),
+        interfaces={
+            node: hostvars[node]["preflight_observed"]["interfaces"]
+            for node in nodes
+            if "preflight_observed" in hostvars[node]
+        },
+        sources={
+            node: hostvars[node]["preflight_observed"]["source"]
+            for node in nodes
+            if "preflight_observed" in hostvars[node]
+        },
+        model_config=first("model_observed").get("config"),
+    )
+
+
+def _forks_faults(nodes: int) -> list[str]:
+    forks = int(context.CLIARGS.get("forks") or 0)
+    if not forks or forks >= nodes:
+        return []
+    few = f"forks is {forks} for {nodes} nodes, but they have to be watched at the same moment"
+    return [f"{few}: run with --forks {nodes} or more, or set forks in ansible.cfg."]

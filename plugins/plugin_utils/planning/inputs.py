@@ -1,0 +1,308 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the ``plan_*`` variables of every node to checked inputs, or to every fault at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ..releases import did_you_mean
+from .types import Faults, Mount, Node, PlanError, Ports
+
+PREFIX = "plan_"
+# The variables that may differ from node to node; all others describe the deployment and must agree.
+NODE_VARIABLES = frozenset(
+    {"plan_cluster_address", "plan_interface", "plan_gpus", "plan_hf_home", "plan_state_dir", "plan_environment"}
+)
+# What a container name, a directory and a label can all hold.
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SECRET_NAME = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_?key|access_?key|credentials?)$")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+HIGHEST_PORT = 65535
+DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
+# A DP rank's Ray is its own, on ports that it finds by itself.
+PORTS_OF = {"dpep": DP_PORTS, "tp": frozenset(Ports.__dataclass_fields__) - {"dp_master"}}
+PLAYBOOKS = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Variables that have been checked, with nothing computed from them yet but the head and the order of nodes."""
+
+    name: str
+    topology: str
+    model: str
+    model_revision: str
+    served_model_name: str
+    image: str
+    tp: int
+    dp: int
+    ep: int
+    launcher: str
+    proxy: bool
+    routing_strategy: str
+    nodes: list[Node]
+    environments: dict[str, dict[str, str]]
+    ports: Ports
+    api_server_options: dict[str, Any]
+    proxy_options: dict[str, Any]
+    privileged: bool
+    extra_mounts: list[Mount]
+
+
+def read_inputs(
+    spec: Mapping[str, Mapping[str, Any]],
+    variables: Mapping[str, Mapping[str, Any]],
+    faults: Faults,
+    group: str = "the group",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    topology: str | None = None,
+) -> Inputs:
+    """Check the variables of every node and bring them into one shape; what is wrong goes to ``faults``.
+
+    ``spec`` is the argument spec of the role ``plan``, ``variables`` maps each node's name, in inventory order, to its
+    ``plan_*`` variables, ``groups`` are the inventory's, and ``topology`` is the one that the playbook deploys. A value
+    that is no use is replaced by the default, so that later checks find only real faults.
+    Raises ``PlanError`` where there is no node at all.
+    """
+    if not variables:
+        raise PlanError([f"{group} has no hosts: put the GPU hosts under it in the inventory."])
+    values = {node: _validated(spec, node, given, faults) for node, given in variables.items()}
+    faults.extend(_disagreements(values))
+    deployment = next(iter(values.values()))
+    faults.extend(_deployment_faults(deployment, list(values)))
+    if topology and topology != deployment["plan_topology"]:
+        faults.add(
+            f"plan_topology is {deployment['plan_topology']} for {group}, but this playbook deploys {topology}: "
+            f"set plan_topology: {topology} in the group's variables, or run {PLAYBOOKS[deployment['plan_topology']]}."
+        )
+    owners: dict[str, str] = {}
+    for name, node in values.items():
+        faults.extend(_node_faults(name, node, owners), name)
+    ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
+
+    head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
+    order = [head, *(name for name in values if name != head)]
+    engines = _engines(deployment, order, groups or {}, faults)
+    return Inputs(
+        name=deployment["plan_name"],
+        topology=deployment["plan_topology"],
+        model=deployment["plan_model"],
+        model_revision=deployment["plan_model_revision"],
+        served_model_name=deployment["plan_served_model_name"] or deployment["plan_model"],
+        image=deployment["plan_image"],
+        tp=max(deployment["plan_tp"], 0),
+        dp=max(deployment["plan_dp"], 0),
+        ep=max(deployment["plan_ep"], 0),
+        launcher=deployment["plan_launcher"],
+        proxy=deployment["plan_proxy"] or deployment["plan_topology"] == "dpep" or len(engines) > 1,
+        routing_strategy=deployment["plan_routing_strategy"],
+        nodes=[
+            Node(
+                name=name,
+                engine=engine,
+                rank=rank,
+                address=values[name]["plan_cluster_address"],
+                gpus=values[name]["plan_gpus"],
+                interface=values[name]["plan_interface"] or None,
+                hf_home=posixpath.normpath(values[name]["plan_hf_home"]),
+                state_dir=posixpath.normpath(values[name]["plan_state_dir"]),
+            )
+            for engine, members in engines.items()
+            for rank, name in enumerate(members)
+        ],
+        environments={name: _environment(values[name]["plan_environment"]) for name in order},
+        ports=ports,
+        api_server_options=dict(deployment["plan_api_server_options"]),
+        proxy_options=dict(deployment["plan_proxy_options"]),
+        privileged=deployment["plan_privileged"],
+        extra_mounts=[Mount(**mount) for mount in deployment["plan_extra_mounts"]],
+    )
+
+
+def _validated(
+    spec: Mapping[str, Mapping[str, Any]], node: str, given: Mapping[str, Any], faults: Faults
+) -> dict[str, Any]:
+    """The variables of one node with types and defaults applied."""
+    for key in given:
+        if key not in spec:
+            faults.add(f"{key} is not a variable of the plan{did_you_mean(key, sorted(spec))}: correct or remove it.")
+    validated = {}
+    for key, rule in spec.items():
+        result = ArgumentSpecValidator({key: rule}).validate({key: given[key]} if key in given else {})
+        faults.extend((f"{key}: {message}" for message in result.error_messages), node)
+        validated[key] = rule.get("default") if result.error_messages else result.validated_parameters[key]
+    return validated
+
+
+def _disagreements(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    first, *others = values
+    return [
+        f"{key} is {values[first][key]!r} on {first} and {values[other][key]!r} on {other}: "
+        f"set it once, for the whole group."
+        for key in sorted(values[first])
+        if key not in NODE_VARIABLES
+        for other in others
+        if values[other][key] != values[first][key]
+    ]
+
+
+def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[str]:
+    faults = []
+    if not NAME.fullmatch(deployment["plan_name"]):
+        faults.append(
+            f"plan_name {deployment['plan_name']!r} is not usable in a container name: "
+            "take lower-case letters, digits and '-', starting with a letter or digit, at most 41."
+        )
+    head = deployment["plan_head"]
+    if head and head not in names:
+        faults.append(f"plan_head {head!r} is not a node{did_you_mean(head, names)}: the nodes are {', '.join(names)}.")
+    model = deployment["plan_model"]
+    if model.startswith("/"):
+        targets = [mount["target"] for mount in deployment["plan_extra_mounts"]]
+        if not any(_is_under(model, target) for target in [*targets, "/root/.cache/huggingface"]):
+            faults.append(
+                f"plan_model {model!r} is a path that no container would see: mount its directory at the same path "
+                "with plan_extra_mounts, or give a repository id of the Hugging Face cache."
+            )
+    elif not REPO_ID.fullmatch(model):
+        faults.append(
+            f"plan_model {model!r} is neither a Hugging Face repository id (owner/name) nor an absolute path."
+        )
+    faults.extend(
+        f"{key} is {deployment[key]}: give 0 for {zero}, or a number."
+        for key, zero in {
+            "plan_tp": "all GPUs of an engine (1 in DP+EP)",
+            "plan_dp": "all GPUs of the plan",
+            "plan_ep": "plan_dp",
+        }.items()
+        if deployment[key] < 0
+    )
+    for mount in deployment["plan_extra_mounts"]:
+        faults.extend(
+            f"plan_extra_mounts: {side} {mount[side]!r} is not an absolute path: "
+            "start it with '/', Docker takes anything else for the name of a volume."
+            for side in ("source", "target")
+            if not mount[side].startswith("/")
+        )
+    return faults
+
+
+def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str]) -> list[str]:
+    faults = _address_faults(name, node["plan_cluster_address"], owners)
+    if node["plan_gpus"] < 1:
+        faults.append(f"plan_gpus is {node['plan_gpus']}: give the number of GPUs that a node contributes, 1 or more.")
+    for key in ("plan_hf_home", "plan_state_dir"):
+        if not node[key].startswith("/"):
+            faults.append(f"{key} {node[key]!r} is not an absolute path: it has to start with '/'.")
+        elif ":" in node[key]:
+            faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
+    for key in map(str, node["plan_environment"]):
+        if not ENVIRONMENT_NAME.fullmatch(key):
+            faults.append(f"plan_environment has {key!r}, which is no name of an environment variable.")
+        elif SECRET_NAME.search(key):
+            faults.append(
+                f"plan_environment has {key}, which looks like a secret and would be readable in plans, diffs and "
+                f"docker inspect: put it into a file on the host, mount that with plan_extra_mounts and set {key}_PATH."
+            )
+    return faults
+
+
+def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str]:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        wrong = f"plan_cluster_address {address!r} is not an IP address, and Ray knows nodes by theirs"
+        return [
+            f"{wrong}: set it to the address on which the nodes reach each other (it may differ from ansible_host)."
+        ]
+    if parsed.version != 4:
+        return [f"plan_cluster_address {address} is IPv6, which this collection does not deploy on yet."]
+    if parsed.is_loopback or parsed.is_unspecified:
+        return [f"plan_cluster_address {address} cannot be reached from other nodes: give the cluster address."]
+    if address in owners:
+        return [f"plan_cluster_address {address} is the address of {owners[address]} as well: each needs its own."]
+    owners[address] = name
+    return []
+
+
+def _engines(
+    deployment: Mapping[str, Any], order: list[str], groups: Mapping[str, Sequence[str]], faults: Faults
+) -> dict[str, list[str]]:
+    """Engine -> its nodes, head first: one over all of them, or one for each group of ``plan_replicas``."""
+    replicas = deployment["plan_replicas"]
+    if not replicas:
+        return {deployment["plan_name"]: order}
+    if deployment["plan_topology"] != "tp":
+        faults.add("plan_replicas is for TP engines; DP+EP is one engine over all nodes: leave it empty.")
+    engines: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
+    for replica in replicas:
+        if replica not in groups:
+            faults.add(
+                f"plan_replicas names {replica!r}, which is no group of the inventory{did_you_mean(replica, groups)}."
+            )
+            continue
+        members = [node for node in order if node in groups[replica]]
+        name = f"{deployment['plan_name']}-{replica.replace('_', '-')}"
+        if name in engines:
+            faults.add(f"plan_replicas: {replica} and another group are both called {name}: rename one of them.")
+            continue
+        if not members:
+            faults.add(f"plan_replicas: the group {replica} has no node of the plan.")
+            continue
+        faults.extend(
+            f"{node} is in two groups of plan_replicas, {owners[node]} and {replica}: a node has one engine."
+            for node in members
+            if node in owners
+        )
+        owners.update(dict.fromkeys(members, replica))
+        engines[name] = members
+    left = [node for node in order if node not in owners]
+    if left:
+        faults.add(f"{', '.join(left)}: in no group of plan_replicas: put every node of the plan into one.")
+    # The head's engine first: the plan's head is the first of all.
+    return dict(sorted(engines.items(), key=lambda engine: order[0] not in engine[1])) or {
+        deployment["plan_name"]: order
+    }
+
+
+def _ports(given: Mapping[str, Any], topology: str, faults: Faults) -> Ports:
+    ports = dataclasses.replace(Ports(), **{key: value for key, value in given.items() if value is not None})
+    owners: dict[int, str] = {}
+    for key, port in dataclasses.asdict(ports).items():
+        if key not in PORTS_OF[topology]:
+            continue
+        if not 1 <= port <= HIGHEST_PORT:
+            faults.add(f"plan_ports.{key} is {port}: a port lies in 1..{HIGHEST_PORT}.")
+        elif port in owners:
+            faults.add(f"plan_ports.{key} and plan_ports.{owners[port]} are both {port}: each needs its own.")
+        owners.setdefault(port, key)
+    if topology != "tp":
+        return ports
+    first, last = ports.ray_worker_first, ports.ray_worker_last
+    if first > last:
+        faults.add(f"plan_ports.ray_worker_first ({first}) is above plan_ports.ray_worker_last ({last}).")
+    faults.extend(
+        f"plan_ports.{key} ({port}) lies in Ray's worker ports {first}..{last}: move it or the range."
+        for port, key in owners.items()
+        if first < port < last
+    )
+    return ports
+
+
+def _environment(given: Mapping[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in given.items()}
+
+
+def _is_under(path: str, directory: str) -> bool:
+    return directory.startswith("/") and posixpath.commonpath([path, directory]) == posixpath.normpath(directory)

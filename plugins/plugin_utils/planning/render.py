@@ -1,0 +1,130 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A plan for people: as a table, and as the shell commands one would type instead.
+
+Secrets are not in a plan, so neither can show one: only the file's name appears.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from ..text import columns
+from .dpep import RANK_PROGRAM_TARGET
+from .types import Plan, Service
+
+MANY = 12
+
+
+def as_table(plan: Plan) -> str:
+    """The plan on one screen."""
+    release = f"LMDeploy {plan.image.release}" if plan.image.release else "LMDeploy release not known yet"
+    lines = [
+        f"{plan.name}: {plan.served_model_name} with {_sizes(plan)} over {len(plan.nodes)} nodes and {plan.gpus} GPUs",
+        f"image  {plan.image.run} ({release})",
+        f"model  {plan.model}, revision {plan.model_revision}",
+        f"url    {plan.url}",
+        "",
+        *columns(
+            [
+                ("NODE", "RANK", "ADDRESS", "INTERFACE", "GPUS", "SERVICES"),
+                *(
+                    (
+                        f"{node.name} (head)" if node.is_head else node.name,
+                        str(node.rank),
+                        node.address,
+                        node.interface or "?",
+                        str(node.gpus),
+                        ", ".join(service.name for service in plan.services if service.node == node.name),
+                    )
+                    for node in plan.nodes
+                ),
+            ]
+        ),
+        "",
+        *columns(
+            [
+                ("SERVICE", "NODE", "LISTENS", "RESTART", "IDENTITY"),
+                *(
+                    (
+                        service.name,
+                        service.node,
+                        _ports(service.listens),
+                        service.restart_policy,
+                        service.identity,
+                    )
+                    for service in plan.services
+                ),
+            ]
+        ),
+    ]
+    if len(plan.endpoints) > 1:
+        ranks = [(str(each.rank), each.node, _ports(each.gpus), each.url) for each in plan.endpoints]
+        lines += ["", *columns([("RANK", "NODE", "GPU", "URL"), *ranks])]
+    for title, notes in (("unverified until the hosts are asked", plan.unverified), ("warnings", plan.warnings)):
+        if notes:
+            lines += ["", f"{title}:", *(f"  - {note}" for note in notes)]
+    return "\n".join(lines)
+
+
+def _sizes(plan: Plan) -> str:
+    """What the engines are, in a few words."""
+    if plan.topology == "dpep":
+        engine = plan.engines[0]
+        return f"dp {engine.dp}, ep {engine.ep}, tp {engine.tp} ({plan.launcher})"
+    sizes = " and ".join(dict.fromkeys(f"tp {engine.tp}" for engine in plan.engines))
+    return sizes if len(plan.engines) == 1 else f"{len(plan.engines)} replicas of {sizes}"
+
+
+def _ports(numbers: Sequence[int]) -> str:
+    """Numbers as they are, or first, second, ... last where there are many."""
+    words = [str(number) for number in numbers]
+    return " ".join(words if len(words) <= MANY else [*words[:2], "..", words[-1]])
+
+
+def as_shell(plan: Plan) -> str:
+    """The commands to type on each node, in order, to get the same containers without this collection."""
+    lines = ["# The same deployment by hand. Run each block on the node it names, from top to bottom."]
+    mounts = [mount for service in plan.services for mount in service.mounts]
+    secrets = dict.fromkeys(secret.source for service in plan.services for secret in service.secrets)
+    programs = dict.fromkeys(mount.source for mount in mounts if mount.target == RANK_PROGRAM_TARGET)
+    lines += [
+        *(
+            f"# First, on every node: the same random token, at least 32 characters, in {it} (mode 0600)."
+            for it in secrets
+        ),
+        *(f"# First, on every node: this collection's programs/rank.py as {it}." for it in programs),
+    ]
+    if plan.topology == "dpep":
+        lines.append("# All ranks wait for each other: start the containers of all nodes within a few minutes.")
+    for service in plan.services:
+        make = [f"mkdir -p {shlex.join(service.directories)}"] if service.directories else []
+        lines += ["", f"# {service.node}: {service.name}", *make, _docker_run(service)]
+    return "\n".join(lines)
+
+
+def _rights(service: Service) -> list[str]:
+    if service.privileged:
+        return ["--privileged"]
+    return ["--cap-add", "IPC_LOCK", "--ulimit", "memlock=-1", "--device", "/dev/infiniband"] if service.gpus else []
+
+
+def _docker_run(service: Service) -> str:
+    words = [
+        ["docker", "run", "--detach", "--name", service.name],
+        ["--network", "host", "--ipc", "host", *(["--pid", service.pid_mode] if service.pid_mode else [])],
+        ["--gpus", "all"] if service.gpus else [],
+        _rights(service),
+        ["--restart", service.restart_policy],
+        *(["--env", f"{key}={value}"] for key, value in sorted(service.environment.items())),
+        *(
+            ["--volume", f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else "")]
+            for mount in service.mounts
+        ),
+        *(["--volume", f"{secret.source}:{secret.target}:ro"] for secret in service.secrets),
+        [service.image],
+        service.command,
+    ]
+    return " \\\n  ".join(shlex.join(part) for part in words if part)

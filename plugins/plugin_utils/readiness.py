@@ -1,0 +1,328 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The wait for readiness of one host: what to ask in each round, what the answer means, when to give up.
+
+Pure: no clock, no connection. ``plugins/action/wait.py`` asks the questions of ``service_status`` in rounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .logs import (
+    Phase,
+    decisive,
+    explain,
+    failed_address,
+    failed_rank,
+    fatal_line,
+    lost_start,
+    of_rank,
+    phase_of,
+    plain,
+)
+
+KEPT_LINES = 4000
+# A worker starts while the head may still be opening its port; after this long the way is blocked.
+TCP_GRACE_S = 15.0
+# Docker restarts a failing container at once; twice in one wait is a loop.
+RESTART_LOOP = 2
+SILENCE_S = 20.0
+# A claim takes eight seconds to be refused.
+REFUSALS = 3
+MOVED_BYTES = 64 << 20
+NO_PHASE = Phase(0, 0, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Seconds: until the whole wait has failed, and until it has failed without any progress."""
+
+    timeout: float
+    no_progress: float
+
+
+class HostWait:
+    """The wait of one host for one stage of its engine's plan.
+
+    ``ray``: Ray counts every node and GPU. ``api``: every rank of the host answers, and where the proxy runs, it lists
+    all ranks of the deployment, as they registered themselves.
+    """
+
+    def __init__(self, plan: Mapping[str, Any], host: str, stage: str, limits: Limits) -> None:
+        self._plan, self._host, self._stage, self._limits = plan, host, stage, limits
+        self._node = next(node for node in plan["nodes"] if node["name"] == host)
+        self._is_head = plan["head"] == host
+        self._head_address = plan["nodes"][0]["address"]
+        wanted = ("ray",) if stage == "ray" else ("ray", "api", "dp", "proxy")
+        proxy = plan.get("proxy") or {}
+        self._proxy = proxy if stage == "api" and proxy.get("node") == host else {}
+        self._ranks = {each["url"]: each for each in plan["endpoints"] if each["node"] == host}
+        self._services = {
+            s["name"]: s["service"] for s in plan["services"] if s["node"] == host and s["service"] in wanted
+        }
+        self._cursors = dict.fromkeys(self._services, "")
+        self._lines: dict[str, list[str]] = {name: [] for name in self._services}
+        self._first: dict[str, Mapping[str, Any]] = {}
+        self._touched: dict[str, int] = {}
+        self._phases: dict[str, Phase] = {}
+        self._started: float | None = None
+        self._now = 0.0
+        self._counted = False
+        self._refusals = 0
+        self._tcp_since: float | None = None
+        self._unlisted_since: dict[str, float] = {}
+        self._answering = -1
+        self._doomed: set[str] = set()
+        self._missing = "nothing was seen yet"
+        self._news: list[str] = []
+        self.last_progress = 0.0
+        self.ready = False
+        self.failure: str | None = None
+        self.lost_start = False  # the failure is one that another start may not have
+
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts of the engine, all of which have to be ready."""
+        return {node["name"] for node in self._plan["nodes"]}
+
+    def questions(self) -> dict[str, Any]:
+        """Arguments of ``service_status`` for the next round."""
+        ray = f"{self._head_address}:{self._plan['ports']['ray']}"
+        # Docker takes seconds to measure a container, so it is asked only while the logs are silent.
+        asked: dict[str, Any] = {
+            "containers": dict(self._cursors),
+            "measure": self._now - self.last_progress > SILENCE_S,
+        }
+        if self._stage == "ray" and self._is_head:
+            name = next(name for name, service in self._services.items() if service == "ray")
+            api = next(s["name"] for s in self._plan["services"] if s["service"] == "api")
+            # Counting GPUs is not being given them; an engine that runs already has them.
+            claim = self._plan["tp"] if self._counted else 0
+            asked.update(ray_container=name, ray_address=ray, ray_claim=claim, ray_claim_unless=api)
+        elif self._stage == "ray":
+            asked["tcp"] = [ray]
+        else:
+            asked["http"] = list(dict.fromkeys([*self._ranks, *self._proxy.get("ranks", [])]))
+            if self._proxy:
+                asked["proxy"] = self._proxy["url"]
+        return asked
+
+    def take(self, answer: Mapping[str, Any], now: float, progress_elsewhere: float = 0.0) -> None:
+        """Digest one round's answer at ``now`` seconds of a monotonic clock; sets ``ready`` or ``failure``."""
+        self._now = now
+        if self._started is None:
+            self._started = self.last_progress = now
+        for name, status in answer["containers"].items():
+            self._take_container(name, status, now)
+        if self.failure:
+            return
+        if self._stage == "ray":
+            self._take_ray(answer, now)
+        else:
+            self._take_http(answer, now)
+        if not self.failure and not self.ready:
+            self._check_limits(now, max(self.last_progress, progress_elsewhere))
+
+    def news(self) -> list[str]:
+        """What has changed since the last call, one line each, for a person to read."""
+        news, self._news = self._news, []
+        return news
+
+    # ---- containers
+
+    def _take_container(self, name: str, status: Mapping[str, Any], now: float) -> None:
+        if not status["present"]:
+            self.failure = f"{self._where(name)}: the container is gone. Run the playbook again to bring it back."
+            return
+        fresh = status["lines"]
+        self._cursors[name] = status["cursor"]
+        self._lines[name] = [*self._lines[name], *fresh][-KEPT_LINES:]
+        touched = status["touched"]  # 0 where it was not measured
+        moved = touched > 0 and abs(touched - self._touched.get(name, 0)) > MOVED_BYTES
+        if moved:
+            self._touched[name] = touched
+        if fresh or moved:
+            self.last_progress = now
+        self._take_phases(name, fresh)
+        self._check_container(name, status, fresh)
+
+    def _take_phases(self, name: str, fresh: list[str]) -> None:
+        # Sixteen ranks load at once: the one that is furthest speaks for all.
+        phases = filter(None, (phase_of(plain(line)) for line in fresh))
+        furthest = max([*phases, self._phases.get(name, NO_PHASE)], key=lambda phase: (phase.order, phase.part))
+        if furthest != self._phases.get(name, NO_PHASE):
+            self._phases[name] = furthest
+            self._news.append(f"{name}: {furthest.text}")
+
+    def _check_container(self, name: str, status: Mapping[str, Any], fresh: list[str]) -> None:
+        first = self._first.setdefault(name, status)
+        restarts = status["restarts"] - first["restarts"]
+        if status["status"] in ("exited", "dead"):
+            killed = " (killed for memory by the kernel)" if status["oom_killed"] else ""
+            self.failure = self._diagnosis(name, f"exited with code {status['exit_code']}{killed}")
+        elif restarts >= RESTART_LOOP:
+            self.failure = self._diagnosis(name, f"restarts in a loop ({restarts} times so far)")
+        elif (
+            self._stage == "api"
+            and self._services[name] != "proxy"  # which only forgets its list
+            and status["started_at"] != first["started_at"]
+        ):
+            self.failure = self._diagnosis(
+                name, "was started anew while the engine loads, so the engine has lost its workers"
+            )
+        elif name in self._doomed:
+            self.failure = self._diagnosis(name, "cannot come up any more")
+        elif fatal_line(fresh):
+            self._doomed.add(name)  # a round later, what else it has to say is there too
+
+    def _diagnosis(self, name: str, what: str) -> str:
+        log = self._lines[name]
+        rank = failed_rank(log)
+        if rank is not None:
+            log = of_rank(log, rank)
+            gpus: list[int] = next((each["gpus"] for each in self._ranks.values() if each["rank"] == rank), [])
+            what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
+        lines = decisive(log) or ["(the log is empty)"]
+        lost = lost_start(log)
+        self.lost_start = lost is not None
+        known = lost or explain(lines) or explain(log, fatal_only=True)
+        address = failed_address(lines)
+        node = next((n["name"] for n in self._plan["nodes"] if n["address"] == address), None)
+        parts = [f"{self._where(name)} {what}."]
+        if node and node != self._host:
+            parts.append(f"The failure is on {node} ({address}).")
+        parts += ["Decisive log lines:", *(f"  | {line}" for line in lines)]
+        if known:
+            parts += [f"Meaning: {known.means}", f"Remedy: {known.remedy}"]
+        parts.append(f"Whole log: docker logs {name}   (on {self._host})")
+        return "\n".join(parts)
+
+    # ---- stages
+
+    def _take_ray(self, answer: Mapping[str, Any], now: float) -> None:
+        if not self._is_head:
+            self._take_tcp(answer["tcp"], now)
+            return
+        ray = answer["ray"]
+        if "error" in ray:
+            self._missing = f"Ray on {self._host} does not answer yet: {ray['error']}"
+            return
+        planned = {node["address"]: node for node in self._plan["nodes"]}
+        alive = [node for node in ray["nodes"] if node["alive"]]
+        joined = {node["address"]: node["gpus"] for node in alive if node["address"] in planned}
+        state = (
+            f"Ray counts {len(joined)} of {len(planned)} nodes and {sum(joined.values())} of {self._plan['gpus']} GPUs"
+        )
+        missing = [node for address, node in planned.items() if joined.get(address, 0) < node["gpus"]]
+        if missing:
+            state += "; missing: " + ", ".join(f"{n['name']} ({n['address']}, {n['gpus']} GPUs)" for n in missing)
+        # An engine that is given GPUs of a node that Ray has not yet found dead waits for them for ever.
+        surplus = [node["address"] for node in alive]
+        for address in joined:
+            surplus.remove(address)
+        if surplus:
+            state += f"; still counted, though gone or not of the plan: {', '.join(surplus)}"
+        if state != self._missing:
+            self._missing = state
+            self._news.append(state)
+            self.last_progress = now
+        claimed, self._counted = self._counted, not missing and not surplus
+        if not (claimed and self._counted):
+            return
+        self.ready = ray["given"]
+        self._refusals += not self.ready
+        if self._refusals >= REFUSALS:
+            self.failure = (
+                f"{self._host}: {state}, but does not give {self._plan['tp']} of them to an engine.\n"
+                "Something else holds them (`ray status` in the container), or Ray has lost track of them.\n"
+                f"Remedy: docker rm --force {self._plan['name']}-ray   (on {self._host}), and run the playbook again: "
+                "it forms the cluster anew."
+            )
+
+    def _take_tcp(self, tcp: Mapping[str, str], now: float) -> None:
+        (target, error), *_ = tcp.items()
+        if not error:
+            self._tcp_since = None
+            self.ready = True
+            return
+        self._tcp_since = now if self._tcp_since is None else self._tcp_since
+        gpus, nodes = self._plan["gpus"], len(self._plan["nodes"])
+        self._missing = f"{self._host} ({self._node['address']}) cannot reach Ray's head at {target}: {error}"
+        if now - self._tcp_since >= TCP_GRACE_S:
+            self.failure = (
+                f"{self._missing}.\n"
+                f"Ray is missing {self._host} and its {self._node['gpus']} GPUs of the plan's {nodes} nodes and {gpus} GPUs.\n"
+                f"Remedy: open TCP {target.rpartition(':')[2]} and all other TCP between the cluster "
+                f"addresses: check firewalls on {self._host} and on the head, and that plan_cluster_address is on the "
+                "network that joins them."
+            )
+
+    def _take_http(self, answer: Mapping[str, Any], now: float) -> None:
+        name = self._plan["served_model_name"]
+        waiting = []
+        for url, rank in self._ranks.items():
+            status = answer["http"][url]
+            if "error" in status:
+                waiting.append(f"rank {rank['rank']} at {url}: {status['error']}")
+            elif name not in status["models"]:
+                self.failure = (
+                    f"{self._host}: {url} serves {', '.join(status['models']) or 'no model'}, but the plan says {name}. "
+                    "Something else listens on that port: stop it, or set plan_ports.api."
+                )
+        answering = len(self._ranks) - len(waiting)
+        if answering != self._answering and len(self._ranks) > 1:
+            self._news.append(f"{answering} of {len(self._ranks)} ranks answer")
+            self.last_progress = now
+        self._answering = answering
+        if self._proxy and not self.failure:
+            waiting += self._take_proxy(answer, now)
+        self._missing = "; ".join(waiting)
+        self.ready = not waiting and not self.failure
+
+    def _take_proxy(self, answer: Mapping[str, Any], now: float) -> list[str]:
+        """What the proxy's list lacks; a rank that answers and is not listed has failed to register, which it tries once."""
+        url, name = self._proxy["url"], self._plan["served_model_name"]
+        if "error" in answer["proxy"]:
+            return [f"the proxy at {url}: {answer['proxy']['error']}"]
+        listed = answer["proxy"]["nodes"]
+        missing = [rank for rank in self._proxy["ranks"] if name not in listed.get(rank, [])]
+        up = {rank for rank in missing if name in answer["http"][rank].get("models", [])}
+        self._unlisted_since = {rank: self._unlisted_since.get(rank, now) for rank in up}
+        failed = [rank for rank, since in self._unlisted_since.items() if now - since >= TCP_GRACE_S]
+        if failed:
+            self.failure = (
+                f"{self._host}: the proxy at {url} does not list {', '.join(failed)} with the model {name}, though it "
+                "answers: a rank registers once, when it comes up, and could not.\n"
+                f"Remedy: check that its host reaches {url}; then run the playbook again: it adds the rank to the list."
+            )
+        strangers = [rank for rank in listed if rank not in self._proxy["ranks"]]
+        return [
+            *([f"the proxy lists {len(listed)} of {len(self._proxy['ranks'])} ranks"] if missing else []),
+            *([f"the proxy lists what is not of the plan: {', '.join(strangers)}"] if strangers else []),
+        ]
+
+    # ---- limits
+
+    def _check_limits(self, now: float, last_progress: float) -> None:
+        started = self._started if self._started is not None else now
+        if now - started >= self._limits.timeout:
+            self.failure = self._given_up(f"not ready after {now - started:.0f} s")
+        elif now - last_progress >= self._limits.no_progress:
+            self.failure = self._given_up(f"no progress for {now - last_progress:.0f} s")
+
+    def _given_up(self, why: str) -> str:
+        lines = [f"{self._host}: {why}. Still missing: {self._missing}."]
+        for name, log in self._lines.items():
+            tail = [line for line in log if line.strip()][-3:]
+            lines += [
+                f"Last lines of {name} (docker logs {name} on {self._host}):",
+                *(f"  | {plain(line)}" for line in tail),
+            ]
+        return "\n".join(lines)
+
+    def _where(self, name: str) -> str:
+        return f"{self._host} ({self._node['address']}): {name}"
