@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Thin: gathers variables and observations of the group's hosts, computes the plan, returns it as a fact."""
+"""Thin: reads the variables of the group's hosts, computes the plan, and begins the run with it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import plan_group
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import inputs_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.render import as_shell, as_table
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.steps import session_len
 
 
 class ActionModule(ActionBase):
@@ -24,18 +27,15 @@ class ActionModule(ActionBase):
         """Compute the plan, or refuse it with every fault."""
         super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
-            {
-                "group": {"type": "str", "required": True},
-                "topology": {"type": "str", "choices": ["tp", "dpep"]},
-                "observed": {"type": "bool", "default": False},
-            }
+            {"group": {"type": "str", "required": True}, "topology": {"type": "str", "choices": ["tp", "dpep"]}}
         )
+        faults = Faults()
         try:
-            plan = plan_group(
-                arguments["group"], task_vars or {}, topology=arguments["topology"], observed=arguments["observed"]
-            )
+            inputs = inputs_of(arguments["group"], task_vars or {}, faults, topology=arguments["topology"])
+            plan = build_plan(inputs, Observations(), faults)
         except PlanError as error:
             return {"failed": True, "changed": False, "msg": str(error)}
+        Run().keep_inputs(inputs, plan)
         data = plan.to_json()
         shown = {"table": as_table(plan), "shell": as_shell(plan), "json": json.dumps(data, indent=2)}
-        return {"changed": False, "plan": data, "shown": shown}
+        return {"changed": False, "plan": data, "shown": shown, "session_len": session_len(plan)}

@@ -1,11 +1,10 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks one host in rounds until the whole deployment is ready or one host has failed.
+"""Asks one host in rounds until its engine is ready or one of the engine's hosts has failed.
 
-Every host of the play runs its own wait at the same moment; a directory that lives as long as the playbook run lets each
-see that another has failed, so that none waits for a deadline that cannot be met. A host is done when all hosts of its
-engine are ready.
+Every host runs its own wait at the same moment; a directory that lives as long as the playbook run lets each see that
+another has failed, so that none waits for a deadline that cannot be met. However a host's wait ends, the others know.
 """
 
 from __future__ import annotations
@@ -15,18 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
-from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 ROUND_S = 2.0
+# A round may take a minute on a host under load; one that has given no sign for this long hangs.
+SILENT_S = 240.0
 display = Display()
 
 
 class Board:
-    """What the hosts of one wait tell each other: one small file a host for each of ready, failed and progress."""
+    """What the hosts of one wait tell each other: one small file a host for each of alive, ready, failed and progress."""
 
     def __init__(self, task: str, host: str) -> None:
         self._directory = Path(constants.DEFAULT_LOCAL_TMP) / f"lmfleet-wait-{task}"
@@ -56,11 +60,11 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         _, arguments = self.validate_argument_spec(
             {
-                "plan": {"type": "dict", "required": True},
                 "stage": {"type": "str", "required": True, "choices": ["ray", "api"]},
                 "timeout": {"type": "int", "default": 3600},
                 "no_progress_timeout": {"type": "int", "default": 600},
                 "allow_lost_start": {"type": "bool", "default": False},
+                "round": {"type": "int", "default": 0},
             }
         )
         if self._task.check_mode:
@@ -70,28 +74,36 @@ class ActionModule(ActionBase):
                 "msg": "check mode: nothing was started, so there is nothing to wait for",
             }
         host: str = task_vars["inventory_hostname"]
-        plan = arguments["plan"]
-        wait = HostWait(plan, host, arguments["stage"], Limits(arguments["timeout"], arguments["no_progress_timeout"]))
+        run = Run()
+        plan = run.plan
+        limits = Limits(arguments["timeout"], arguments["no_progress_timeout"])
+        wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, run.decision, arguments["round"]))
         board = Board(self._task._uuid, host)
         began = time.monotonic()
         try:
-            return self._rounds(wait, board, arguments["allow_lost_start"], began, task_vars)
-        except AnsibleConnectionFailure as error:
-            board.post("failed", f"connection lost: {error}")
+            result = self._rounds(wait, board, arguments["allow_lost_start"], began, task_vars)
+        except BaseException as error:
+            # Whatever it is, the other hosts must not wait for this one.
+            board.post("failed", f"{type(error).__name__}: {error}")
             raise
+        if arguments["stage"] == "api" and not result.get("failed"):
+            run.write(f"started@{host}", wait.started)
+        return result
 
     def _rounds(
         self, wait: HostWait, board: Board, allow_lost_start: bool, began: float, task_vars: dict[str, Any]
     ) -> dict[str, Any]:
         host = task_vars["inventory_hostname"]
         while True:
+            board.post("alive", str(time.monotonic()))
             answer: dict[str, Any] = self._execute_module(
-                "lmfleet.lmdeploy.service_status", wait.questions(), task_vars=task_vars
+                "lmfleet.lmdeploy.observe", wait.questions(), task_vars=task_vars
             )
             now = time.monotonic()
-            if answer.get("failed"):
-                board.post("failed", str(answer.get("msg")))
-                return answer
+            trouble = unanswered(answer)
+            if trouble:
+                board.post("failed", trouble)
+                return {"failed": True, "changed": False, "msg": f"{host}: {trouble}"}
             elsewhere = max((float(text) for text in board.read("progress").values()), default=0.0)
             wait.take(answer, now, elsewhere)
             board.post("progress", str(wait.last_progress))
@@ -120,4 +132,29 @@ class ActionModule(ActionBase):
             lost = board.read("lost")
             if lost:
                 return {"changed": False, "seconds": round(now - began, 1), "lost_start": sorted(lost)}
+            silent = silent_hosts(wait.hosts, board.read("alive"), began, now)
+            if silent:
+                why = (
+                    f"{', '.join(silent)} gave no sign for {SILENT_S:.0f} s: the connection hangs, or the host is gone"
+                )
+                return {"failed": True, "changed": False, "msg": f"{host} stopped waiting, because {why}."}
             time.sleep(ROUND_S)
+
+
+def unanswered(answer: dict[str, Any]) -> str:
+    """Why a round has no answer; empty where it has one."""
+    if answer.get("failed") or answer.get("unreachable"):
+        return str(answer.get("msg") or "no answer")
+    docker = answer.get("docker") or {}
+    return f"Docker does not answer: {docker['error']}" if "error" in docker else ""
+
+
+def silent_hosts(hosts: set[str], alive: dict[str, str], began: float, now: float) -> list[str]:
+    """The hosts that have given no sign for ``SILENT_S``, or none since ``began`` (seconds of this machine's clock)."""
+    return sorted(host for host in hosts if now - max(float(alive.get(host, 0)), began) > SILENT_S)
+
+
+def expected(plan: Plan, decision: Decision, number: int) -> list[str]:
+    """The URLs that the proxy has to list after a round: of the engines that it waits for, and of those that serve."""
+    waited = decision.rounds[number].engines if number < len(decision.rounds) else []
+    return [each.url for each in plan.endpoints if each.engine in waited or decision.states[each.url].state in SERVING]

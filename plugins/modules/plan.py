@@ -28,12 +28,6 @@ options:
     description: The topology that the playbook deploys; another one in C(plan_topology) is a fault. Left out, any will do.
     type: str
     choices: [tp, dpep]
-  observed:
-    description:
-      - Bind the plan to the facts C(preflight_observed), C(image_observed) and C(model_observed) of the nodes, as far as
-        they are set.
-    type: bool
-    default: false
 """
 
 EXAMPLES = r"""

@@ -24,10 +24,6 @@ attributes:
     support: none
     description: Changes nothing.
 options:
-  plan:
-    description: The plan, as M(lmfleet.lmdeploy.plan) returns it, or the part of it that is the host's engine.
-    type: dict
-    required: true
   stage:
     description: >-
       V(ray) waits until Ray counts every node and GPU of the plan. V(api) waits until every rank of the hosts answers with
@@ -49,12 +45,15 @@ options:
       0.18 does on a busy host, and another start may do.
     type: bool
     default: false
+  round:
+    description: The round of the decision that is waited for, counted from 0.
+    type: int
+    default: 0
 """
 
 EXAMPLES = r"""
 - name: Wait for the engine
   lmfleet.lmdeploy.wait:
-    plan: "{{ lmdeploy_plan }}"
     stage: api
 """
 

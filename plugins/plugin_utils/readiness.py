@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The wait for readiness of one host: what to ask in each round, what the answer means, when to give up.
 
-Pure: no clock, no connection. ``plugins/action/wait.py`` asks the questions of ``service_status`` in rounds.
+Pure: no clock, no connection. ``plugins/action/wait.py`` asks the questions of M(observe) in rounds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .logs import (
@@ -24,6 +24,7 @@ from .logs import (
     phase_of,
     plain,
 )
+from .planning.types import Plan, Proxy
 
 KEPT_LINES = 4000
 # A worker starts while the head may still be opening its port; after this long the way is blocked.
@@ -52,18 +53,21 @@ class HostWait:
     all ranks of the deployment, as they registered themselves.
     """
 
-    def __init__(self, plan: Mapping[str, Any], host: str, stage: str, limits: Limits) -> None:
+    def __init__(
+        self, plan: Plan, host: str, stage: str, limits: Limits, expected: Iterable[str] | None = None
+    ) -> None:
+        """``expected`` are the URLs that the proxy has to list by the end: those of the engines that serve, or are waited for."""
         self._plan, self._host, self._stage, self._limits = plan, host, stage, limits
-        self._node = next(node for node in plan["nodes"] if node["name"] == host)
-        self._is_head = plan["head"] == host
-        self._head_address = plan["nodes"][0]["address"]
+        self._engine = plan.engine_on(host)
+        self._node = plan.node(host)
+        self._nodes = [plan.node(name) for name in self._engine.nodes]
+        self._is_head = self._engine.head == host
         wanted = ("ray",) if stage == "ray" else ("ray", "api", "dp", "proxy")
-        proxy = plan.get("proxy") or {}
-        self._proxy = proxy if stage == "api" and proxy.get("node") == host else {}
-        self._ranks = {each["url"]: each for each in plan["endpoints"] if each["node"] == host}
-        self._services = {
-            s["name"]: s["service"] for s in plan["services"] if s["node"] == host and s["service"] in wanted
-        }
+        self._proxy = plan.proxy if stage == "api" and plan.proxy and plan.proxy.node == host else None
+        listed = plan.proxy.ranks if plan.proxy else []
+        self._expected = [url for url in listed if expected is None or url in set(expected)]
+        self._ranks = {each.url: each for each in plan.endpoints if each.node == host}
+        self._services = {each.name: each.service for each in plan.services_on(host) if each.service in wanted}
         self._cursors = dict.fromkeys(self._services, "")
         self._lines: dict[str, list[str]] = {name: [] for name in self._services}
         self._first: dict[str, Mapping[str, Any]] = {}
@@ -80,6 +84,7 @@ class HostWait:
         self._missing = "nothing was seen yet"
         self._news: list[str] = []
         self.last_progress = 0.0
+        self.started: dict[str, str] = {}  # container -> when it was started, as last seen
         self.ready = False
         self.failure: str | None = None
         self.lost_start = False  # the failure is one that another start may not have
@@ -87,28 +92,28 @@ class HostWait:
     @property
     def hosts(self) -> set[str]:
         """The hosts of the engine, all of which have to be ready."""
-        return {node["name"] for node in self._plan["nodes"]}
+        return set(self._engine.nodes)
 
     def questions(self) -> dict[str, Any]:
-        """Arguments of ``service_status`` for the next round."""
-        ray = f"{self._head_address}:{self._plan['ports']['ray']}"
+        """Arguments of M(observe) for the next round."""
+        ray = f"{self._nodes[0].address}:{self._plan.ports.ray}"
         # Docker takes seconds to measure a container, so it is asked only while the logs are silent.
         asked: dict[str, Any] = {
-            "containers": dict(self._cursors),
+            "logs": dict(self._cursors),
             "measure": self._now - self.last_progress > SILENCE_S,
         }
         if self._stage == "ray" and self._is_head:
             name = next(name for name, service in self._services.items() if service == "ray")
-            api = next(s["name"] for s in self._plan["services"] if s["service"] == "api")
+            api = next(s.name for s in self._plan.services_of(self._engine.name) if s.service == "api")
             # Counting GPUs is not being given them; an engine that runs already has them.
-            claim = self._plan["tp"] if self._counted else 0
+            claim = self._engine.tp if self._counted else 0
             asked.update(ray_container=name, ray_address=ray, ray_claim=claim, ray_claim_unless=api)
         elif self._stage == "ray":
             asked["tcp"] = [ray]
         else:
-            asked["http"] = list(dict.fromkeys([*self._ranks, *self._proxy.get("ranks", [])]))
+            asked["http"] = list(dict.fromkeys([*self._ranks, *(self._expected if self._proxy else [])]))
             if self._proxy:
-                asked["proxy"] = self._proxy["url"]
+                asked["proxy"] = self._proxy.url
         return asked
 
     def take(self, answer: Mapping[str, Any], now: float, progress_elsewhere: float = 0.0) -> None:
@@ -140,6 +145,7 @@ class HostWait:
             return
         fresh = status["lines"]
         self._cursors[name] = status["cursor"]
+        self.started[name] = status["started_at"]
         self._lines[name] = [*self._lines[name], *fresh][-KEPT_LINES:]
         touched = status["touched"]  # 0 where it was not measured
         moved = touched > 0 and abs(touched - self._touched.get(name, 0)) > MOVED_BYTES
@@ -184,14 +190,14 @@ class HostWait:
         rank = failed_rank(log)
         if rank is not None:
             log = of_rank(log, rank)
-            gpus: list[int] = next((each["gpus"] for each in self._ranks.values() if each["rank"] == rank), [])
+            gpus: list[int] = next((each.gpus for each in self._ranks.values() if each.rank == rank), [])
             what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
         lines = decisive(log) or ["(the log is empty)"]
         lost = lost_start(log)
         self.lost_start = lost is not None
         known = lost or explain(lines) or explain(log, fatal_only=True)
         address = failed_address(lines)
-        node = next((n["name"] for n in self._plan["nodes"] if n["address"] == address), None)
+        node = next((n.name for n in self._plan.nodes if n.address == address), None)
         parts = [f"{self._where(name)} {what}."]
         if node and node != self._host:
             parts.append(f"The failure is on {node} ({address}).")
@@ -211,15 +217,15 @@ class HostWait:
         if "error" in ray:
             self._missing = f"Ray on {self._host} does not answer yet: {ray['error']}"
             return
-        planned = {node["address"]: node for node in self._plan["nodes"]}
+        planned = {node.address: node for node in self._nodes}
         alive = [node for node in ray["nodes"] if node["alive"]]
         joined = {node["address"]: node["gpus"] for node in alive if node["address"] in planned}
         state = (
-            f"Ray counts {len(joined)} of {len(planned)} nodes and {sum(joined.values())} of {self._plan['gpus']} GPUs"
+            f"Ray counts {len(joined)} of {len(planned)} nodes and {sum(joined.values())} of {self._engine.gpus} GPUs"
         )
-        missing = [node for address, node in planned.items() if joined.get(address, 0) < node["gpus"]]
+        missing = [node for address, node in planned.items() if joined.get(address, 0) < node.gpus]
         if missing:
-            state += "; missing: " + ", ".join(f"{n['name']} ({n['address']}, {n['gpus']} GPUs)" for n in missing)
+            state += "; missing: " + ", ".join(f"{n.name} ({n.address}, {n.gpus} GPUs)" for n in missing)
         # An engine that is given GPUs of a node that Ray has not yet found dead waits for them for ever.
         surplus = [node["address"] for node in alive]
         for address in joined:
@@ -237,9 +243,9 @@ class HostWait:
         self._refusals += not self.ready
         if self._refusals >= REFUSALS:
             self.failure = (
-                f"{self._host}: {state}, but does not give {self._plan['tp']} of them to an engine.\n"
+                f"{self._host}: {state}, but does not give {self._engine.tp} of them to an engine.\n"
                 "Something else holds them (`ray status` in the container), or Ray has lost track of them.\n"
-                f"Remedy: docker rm --force {self._plan['name']}-ray   (on {self._host}), and run the playbook again: "
+                f"Remedy: docker rm --force {self._plan.name}-ray   (on {self._host}), and run the playbook again: "
                 "it forms the cluster anew."
             )
 
@@ -250,24 +256,24 @@ class HostWait:
             self.ready = True
             return
         self._tcp_since = now if self._tcp_since is None else self._tcp_since
-        gpus, nodes = self._plan["gpus"], len(self._plan["nodes"])
-        self._missing = f"{self._host} ({self._node['address']}) cannot reach Ray's head at {target}: {error}"
+        gpus, nodes = self._engine.gpus, len(self._nodes)
+        self._missing = f"{self._host} ({self._node.address}) cannot reach Ray's head at {target}: {error}"
         if now - self._tcp_since >= TCP_GRACE_S:
             self.failure = (
                 f"{self._missing}.\n"
-                f"Ray is missing {self._host} and its {self._node['gpus']} GPUs of the plan's {nodes} nodes and {gpus} GPUs.\n"
+                f"Ray is missing {self._host} and its {self._node.gpus} GPUs of the plan's {nodes} nodes and {gpus} GPUs.\n"
                 f"Remedy: open TCP {target.rpartition(':')[2]} and all other TCP between the cluster "
                 f"addresses: check firewalls on {self._host} and on the head, and that plan_cluster_address is on the "
                 "network that joins them."
             )
 
     def _take_http(self, answer: Mapping[str, Any], now: float) -> None:
-        name = self._plan["served_model_name"]
+        name = self._plan.served_model_name
         waiting = []
         for url, rank in self._ranks.items():
             status = answer["http"][url]
             if "error" in status:
-                waiting.append(f"rank {rank['rank']} at {url}: {status['error']}")
+                waiting.append(f"rank {rank.rank} at {url}: {status['error']}")
             elif name not in status["models"]:
                 self.failure = (
                     f"{self._host}: {url} serves {', '.join(status['models']) or 'no model'}, but the plan says {name}. "
@@ -279,17 +285,17 @@ class HostWait:
             self.last_progress = now
         self._answering = answering
         if self._proxy and not self.failure:
-            waiting += self._take_proxy(answer, now)
+            waiting += self._take_proxy(self._proxy, answer, now)
         self._missing = "; ".join(waiting)
         self.ready = not waiting and not self.failure
 
-    def _take_proxy(self, answer: Mapping[str, Any], now: float) -> list[str]:
+    def _take_proxy(self, proxy: Proxy, answer: Mapping[str, Any], now: float) -> list[str]:
         """What the proxy's list lacks; a rank that answers and is not listed has failed to register, which it tries once."""
-        url, name = self._proxy["url"], self._plan["served_model_name"]
+        url, name = proxy.url, self._plan.served_model_name
         if "error" in answer["proxy"]:
             return [f"the proxy at {url}: {answer['proxy']['error']}"]
         listed = answer["proxy"]["nodes"]
-        missing = [rank for rank in self._proxy["ranks"] if name not in listed.get(rank, [])]
+        missing = [rank for rank in self._expected if name not in listed.get(rank, [])]
         up = {rank for rank in missing if name in answer["http"][rank].get("models", [])}
         self._unlisted_since = {rank: self._unlisted_since.get(rank, now) for rank in up}
         failed = [rank for rank, since in self._unlisted_since.items() if now - since >= TCP_GRACE_S]
@@ -299,9 +305,13 @@ class HostWait:
                 "answers: a rank registers once, when it comes up, and could not.\n"
                 f"Remedy: check that its host reaches {url}; then run the playbook again: it adds the rank to the list."
             )
-        strangers = [rank for rank in listed if rank not in self._proxy["ranks"]]
+        strangers = [rank for rank in listed if rank not in proxy.ranks]
         return [
-            *([f"the proxy lists {len(listed)} of {len(self._proxy['ranks'])} ranks"] if missing else []),
+            *(
+                [f"the proxy lists {len(self._expected) - len(missing)} of {len(self._expected)} ranks"]
+                if missing
+                else []
+            ),
             *([f"the proxy lists what is not of the plan: {', '.join(strangers)}"] if strangers else []),
         ]
 
@@ -325,4 +335,4 @@ class HostWait:
         return "\n".join(lines)
 
     def _where(self, name: str) -> str:
-        return f"{self._host} ({self._node['address']}): {name}"
+        return f"{self._host} ({self._node.address}): {name}"

@@ -106,7 +106,7 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class ReleaseTable:
-    """What one release accepts; ``known`` is False where its options can only be checked once the image is asked."""
+    """What one release accepts; without a table, its options can only be checked once the image is asked."""
 
     release: str | None
     known: bool
@@ -132,7 +132,7 @@ def release_table(release: str | None) -> ReleaseTable:
     commands = {
         name: Command(name, release, _options(name, public) if known else None) for name in ("api_server", "proxy")
     }
-    return ReleaseTable(release, known, **commands)
+    return ReleaseTable(release, **commands)
 
 
 def at_least(release: str | None, since: str) -> bool:
@@ -229,8 +229,6 @@ class Image:
     reference: str
     release: str | None
     moving: bool
-    word: str | None = None
-    notes: str = ""
 
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])"
@@ -246,7 +244,7 @@ _RELEASE_IN_TAG = re.compile(r"(?:^|[-_])v?(\d+\.\d+\.\d+(?:\.post\d+)?)(?![\d.]
 @functools.cache
 def images() -> dict[str, Image]:
     """The table of words, word -> image."""
-    return {word: Image(word=word, **entry) for word, entry in _data("images.json").items()}
+    return {word: Image(**entry) for word, entry in _data("images.json").items()}
 
 
 def resolve_image(word_or_reference: str) -> Image:

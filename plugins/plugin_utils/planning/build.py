@@ -13,7 +13,7 @@ from ..releases import Command, at_least, option_name, release_table, resolve_im
 from . import dpep, tp
 from .inputs import Inputs
 from .services import proxy_service
-from .types import REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
+from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
 
 # Options of api_server that the plan computes in every topology, and the variable to set instead.
 OWNED_OPTIONS = {
@@ -31,6 +31,7 @@ OWNED_PROXY_OPTIONS = {
 }
 # Before, the template was chosen by the model's path, and a path that says nothing got one that cannot chat.
 TEMPLATE_FROM_MODEL_SINCE = "0.10.0"
+TOPOLOGIES = {"tp": tp, "dpep": dpep}
 TEMPLATES = {"DeepseekV3ForCausalLM": "deepseek-v3"}
 
 
@@ -38,12 +39,12 @@ TEMPLATES = {"DeepseekV3ForCausalLM": "deepseek-v3"}
 class Observations:
     """What was asked of hosts and image; every part may be missing, which leaves the plan unverified there.
 
-    ``image`` is the probe's answer, ``run`` the reference by digest, ``interfaces`` maps a node to its interfaces and
+    ``image`` is the probe's answer, ``image_id`` the image's identity, ``interfaces`` maps a node to its interfaces and
     their IPv4 addresses, ``sources`` to its own address on its default route, ``model_config`` is the hosts' config.json.
     """
 
     image: Mapping[str, Any] | None = None
-    run: str | None = None
+    image_id: str | None = None
     interfaces: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model_config: Mapping[str, Any] | None = None
@@ -53,32 +54,31 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
     """Compute the plan. Raises ``PlanError`` with all of ``faults`` and what inputs and observations show together."""
     image = _image(inputs, seen, faults)
     inputs = dataclasses.replace(inputs, nodes=[_bind_interface(node, seen, faults) for node in inputs.nodes])
-    engines = (
-        tp.engines(inputs, seen.model_config, faults)
-        if inputs.topology == "tp"
-        else dpep.engines(inputs, image, faults)
-    )
-    if image and seen.image and inputs.topology == "dpep":
-        dpep.check_observed(inputs, engines[0], image, seen.image, seen.sources, faults)
-    table = release_table(image.release if image else None)
+    table = release_table(image.release)
     arguments = _api_arguments(inputs, table.api_server, seen, faults)
     proxy_arguments = _proxy_arguments(inputs, table.proxy, seen, faults)
-    if faults.listed() or image is None:
+    engines = (
+        tp.engines(inputs, image, arguments, seen.model_config, faults)
+        if inputs.topology == "tp"
+        else dpep.engines(inputs, image, arguments, faults)
+    )
+    if seen.image and inputs.topology == "dpep":
+        dpep.check_observed(inputs, engines[0], seen.image, seen.sources, faults)
+    if faults.listed():
         what = "The plan does not fit what the hosts and the image are" if seen.interfaces else REFUSED
         raise PlanError(faults.listed(), what)
 
     token = bool(seen.image["ray_token_auth"]) if seen.image else True
     head = inputs.nodes[0]
-    services, endpoints = _services(inputs, image, engines, arguments, proxy_arguments, token)
+    services, endpoints = _services(inputs, image, engines, proxy_arguments, token)
     proxy = Proxy(head.name, _proxy_url(inputs), [each.url for each in endpoints]) if inputs.proxy else None
     return Plan(
+        format=PLAN_FORMAT,
+        bound=bool(seen.interfaces),
         name=inputs.name,
-        topology=inputs.topology,
-        launcher=inputs.launcher if inputs.topology == "dpep" else None,
         model=inputs.model,
         served_model_name=inputs.served_model_name,
         model_revision=inputs.model_revision,
-        image=image,
         head=head.name,
         engines=engines,
         nodes=inputs.nodes,
@@ -97,7 +97,6 @@ def _services(
     inputs: Inputs,
     image: Image,
     engines: Sequence[Engine],
-    arguments: Sequence[str],
     proxy_arguments: Sequence[str],
     token: bool,
 ) -> tuple[list[Service], list[Endpoint]]:
@@ -105,11 +104,7 @@ def _services(
     services = [proxy_service(inputs, image, inputs.nodes[0], proxy_arguments)] if inputs.proxy else []
     endpoints: list[Endpoint] = []
     for engine in engines:
-        found, answers = (
-            tp.services(inputs, image, engine, arguments, token)
-            if inputs.topology == "tp"
-            else dpep.services(inputs, image, engine, arguments, token)
-        )
+        found, answers = TOPOLOGIES[engine.topology].services(inputs, engine, token)
         services += found
         endpoints += [dataclasses.replace(each, rank=len(endpoints) + each.rank) for each in answers]
     return services, endpoints
@@ -119,19 +114,18 @@ def _proxy_url(inputs: Inputs) -> str:
     return f"http://{inputs.nodes[0].address}:{inputs.ports.proxy}"
 
 
-def _image(inputs: Inputs, seen: Observations, faults: Faults) -> Image | None:
+def _image(inputs: Inputs, seen: Observations, faults: Faults) -> Image:
     try:
         known = resolve_image(inputs.image)
     except ValueError as error:
         faults.add(f"plan_image: {error}")
-        return None
+        return Image(inputs.image, None, None, moving=False)  # the rest is checked all the same
     release = str(seen.image["lmdeploy"]) if seen.image and seen.image.get("lmdeploy") else known.release
     return Image(
         reference=known.reference,
-        run=seen.run or known.reference,
+        id=seen.image_id,
         release=release,
         moving=known.moving,
-        word=known.word,
     )
 
 
@@ -155,7 +149,7 @@ def _bind_interface(node: Node, seen: Observations, faults: Faults) -> Node:
 def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
     """The arguments that every api_server gets, the user's options among them."""
     given = inputs.api_server_options
-    owned = {**OWNED_OPTIONS, **(tp if inputs.topology == "tp" else dpep).OWNED_OPTIONS}
+    owned = {**OWNED_OPTIONS, **TOPOLOGIES[inputs.topology].OWNED_OPTIONS}
     if inputs.proxy:
         owned["--server-name"] = "plan_cluster_address: the proxy is told this address"
     defaults: dict[str, Any] = dict(dpep.DEFAULT_OPTIONS) if inputs.topology == "dpep" else {}

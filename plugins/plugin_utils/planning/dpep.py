@@ -9,7 +9,6 @@ small program of ours for each (programs/rank.py), or LMDeploy's own.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,22 +42,26 @@ OWNED_OPTIONS = {
 }
 
 
-def engines(inputs: Inputs, image: Image | None, faults: Faults) -> list[Engine]:
+def engines(inputs: Inputs, image: Image, arguments: Sequence[str], faults: Faults) -> list[Engine]:
     """The one engine, and what is wrong with its sizes."""
     nodes = inputs.nodes
     gpus = sum(node.gpus for node in nodes)
     dp = inputs.dp or gpus
     engine = Engine(
-        inputs.name,
-        nodes[0].name,
-        [node.name for node in nodes],
-        gpus,
+        name=inputs.name,
+        topology="dpep",
+        launcher=inputs.launcher,
+        head=nodes[0].name,
+        nodes=[node.name for node in nodes],
+        gpus=gpus,
         tp=inputs.tp or 1,
         dp=dp,
         ep=inputs.ep or dp,
+        image=image,
+        arguments=list(arguments),
     )
     if all(node.gpus > 0 for node in nodes):  # else refused already
-        _check_sizes(inputs, engine, image, faults)
+        _check_sizes(inputs, engine, faults)
         _check_ports(inputs, engine, faults)
     if inputs.launcher == "native":
         _check_native(inputs, image, faults)
@@ -68,9 +71,9 @@ def engines(inputs: Inputs, image: Image | None, faults: Faults) -> list[Engine]
     return [engine]
 
 
-def _check_sizes(inputs: Inputs, engine: Engine, image: Image | None, faults: Faults) -> None:
+def _check_sizes(inputs: Inputs, engine: Engine, faults: Faults) -> None:
     tp, dp, ep, gpus = engine.tp, engine.dp, engine.ep, engine.gpus
-    release = image.release if image else None
+    release = engine.image.release
     sizes = f"tp {tp}, dp {dp}, ep {ep}"
     if dp < 2:
         faults.add(f"plan_dp is {dp}: DP+EP has 2 ranks or more; for one engine set plan_topology: tp.")
@@ -121,8 +124,8 @@ def _check_ports(inputs: Inputs, engine: Engine, faults: Faults) -> None:
             faults.add(f"plan_ports.{name} ({port}) is the port of rank {rank}: move it, or plan_ports.api.")
 
 
-def _check_native(inputs: Inputs, image: Image | None, faults: Faults) -> None:
-    if image and not at_least(image.release, NATIVE_SINCE):
+def _check_native(inputs: Inputs, image: Image, faults: Faults) -> None:
+    if not at_least(image.release, NATIVE_SINCE):
         faults.add(
             f"plan_launcher is native, but LMDeploy {image.release} (plan_image {image.reference}) gives its ranks random "
             f"ports: set plan_launcher: torchrun, or plan_image to {NATIVE_SINCE} or later, such as cu12.8."
@@ -137,10 +140,10 @@ def _check_native(inputs: Inputs, image: Image | None, faults: Faults) -> None:
 
 
 def check_observed(
-    inputs: Inputs, engine: Engine, image: Image, probe: Mapping[str, Any], sources: Mapping[str, str], faults: Faults
+    inputs: Inputs, engine: Engine, probe: Mapping[str, Any], sources: Mapping[str, str], faults: Faults
 ) -> None:
     """What image and hosts lack for this engine; ``sources`` is each node's own address on its default route."""
-    modules = probe.get("modules") or {}
+    image, modules = engine.image, probe.get("modules") or {}
     missing = [name for name in _needed(image.release) if not modules.get(name)] if engine.ep > 1 else []
     if missing:
         faults.add(
@@ -167,10 +170,8 @@ def _needed(release: str | None) -> list[str]:
     return ["deep_ep", "deep_gemm"]
 
 
-def services(
-    inputs: Inputs, image: Image, engine: Engine, arguments: Sequence[str], token: bool
-) -> tuple[list[Service], list[Endpoint]]:
-    """One container a node, and where each rank answers; ``arguments`` go to every rank's api_server."""
+def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service], list[Endpoint]]:
+    """One container a node, and where each rank answers."""
     per_rank = engine.gpus // engine.dp
     step = PORT_STEP[inputs.launcher]
     # Where all nodes meet, on the head; LMDeploy's own launcher needs no rendezvous of its own.
@@ -184,7 +185,7 @@ def services(
         program = program_on(inputs, node)
         service = engine_service(
             inputs,
-            image,
+            engine.image,
             node,
             "dp",
             [
@@ -192,7 +193,7 @@ def services(
                 *("serve", "api_server", inputs.model, "--backend", "pytorch"),
                 *("--tp", str(engine.tp), "--dp", str(engine.dp), "--ep", str(engine.ep)),
                 *_place(inputs, node, first),
-                *arguments,
+                *engine.arguments,
             ],
             listens=[*ports, *(meeting if node.is_head else [])],
             environment={
@@ -208,15 +209,18 @@ def services(
         for local, port in enumerate(ports):
             gpus = list(range(local * per_rank, (local + 1) * per_rank))
             url = f"http://{node.address}:{port}"
-            endpoints.append(Endpoint(rank + local, node.name, url, gpus, service.name))
+            endpoints.append(Endpoint(rank + local, engine.name, node.name, url, gpus, service.name))
         rank += count
     return found, endpoints
 
 
 def program_on(inputs: Inputs, node: Node) -> str:
-    """Where the rank program lies on a node. Another program has another name, which replaces the containers."""
-    digest = hashlib.sha256(RANK_PROGRAM.read_bytes()).hexdigest()[:12]
-    return f"{home_of(inputs, node)}/programs/rank-{digest}.py"
+    """Where the rank program lies on a node.
+
+    A newer program takes the place of the old one in the directory, which leaves a container that runs with the old one
+    alone: it is used from the engine's next start on.
+    """
+    return f"{home_of(inputs, node)}/programs/rank.py"
 
 
 def _launcher(inputs: Inputs, engine: Engine, node: Node, count: int) -> list[str]:

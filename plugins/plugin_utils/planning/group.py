@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the variables and facts of an inventory group's hosts to a plan; what actions that need one have in common."""
+"""From the variables of an inventory group's hosts to a plan, and from what was seen of them to what it is bound to."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from typing import Any
 import yaml
 from ansible import context
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import PREFIX, read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import PREFIX, Inputs, read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import did_you_mean, with_changes
 
 SPECS = Path(__file__).parents[3] / "roles" / "plan" / "meta" / "argument_specs.yml"
 
 
-def plan_group(
+def inputs_of(
     group: str,
     task_vars: Mapping[str, Any],
+    faults: Faults,
     *,
     topology: str | None = None,
-    observed: bool = False,
     option_changes: Mapping[str, Any] | None = None,
-) -> Plan:
-    """The plan of the group's hosts. Raises PlanError with every fault.
+) -> Inputs:
+    """The checked variables of the group's hosts; what is wrong goes to ``faults``. Raises PlanError where there is no host.
 
-    ``topology`` is the one that the playbook deploys, ``observed`` binds the plan to the hosts' facts, and
-    ``option_changes`` are put over the inventory's api_server options (None takes one out).
+    ``topology`` is the one that the playbook deploys, and ``option_changes`` are put over the inventory's api_server options
+    (None takes one out).
     """
     groups, hostvars = task_vars["groups"], task_vars["hostvars"]
     if group not in groups:
@@ -40,11 +41,28 @@ def plan_group(
         raise PlanError([f"{missing}: put the GPU hosts under it, or name their group with -e plan_group=..."])
     nodes = list(groups[group])
     spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
-    faults = Faults()
     variables = {node: _variables(node, hostvars[node], option_changes or {}) for node in nodes}
     inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology)
     faults.extend(_forks_faults(len(nodes)))
-    return build_plan(inputs, _observations(nodes, hostvars) if observed else Observations(), faults)
+    return inputs
+
+
+def plan_group(group: str, task_vars: Mapping[str, Any], *, option_changes: Mapping[str, Any] | None = None) -> Plan:
+    """The plan of the group's hosts, before any of them was asked. Raises PlanError with every fault."""
+    faults = Faults()
+    return build_plan(inputs_of(group, task_vars, faults, option_changes=option_changes), Observations(), faults)
+
+
+def observations(hosts: Mapping[str, Host]) -> Observations:
+    """What a plan is bound to, out of what was seen of its hosts."""
+    image = next((host.image_id for host in hosts.values() if host.image_id), None)
+    return Observations(
+        image=next((host.image_answer for host in hosts.values() if host.image_answer), None),
+        image_id=image,
+        interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network},
+        sources={name: host.network["source"] for name, host in hosts.items() if host.network},
+        model_config=next((host.model["config"] for host in hosts.values() if host.model.get("config")), None),
+    )
 
 
 def _variables(node: str, hostvars: Mapping[str, Any], option_changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,27 +72,6 @@ def _variables(node: str, hostvars: Mapping[str, Any], option_changes: Mapping[s
     if not values.get("plan_cluster_address"):
         values["plan_cluster_address"] = str(hostvars.get("ansible_host") or node)
     return values
-
-
-def _observations(nodes: list[str], hostvars: Mapping[str, Any]) -> Observations:
-    def first(fact: str) -> Mapping[str, Any]:
-        return next((hostvars[node][fact] for node in nodes if fact in hostvars[node] and hostvars[node][fact]), {})
-
-    return Observations(
-        image=first("image_observed").get("probe"),
-        run=first("image_observed").get("run"),
-        interfaces={
-            node: hostvars[node]["preflight_observed"]["interfaces"]
-            for node in nodes
-            if "preflight_observed" in hostvars[node]
-        },
-        sources={
-            node: hostvars[node]["preflight_observed"]["source"]
-            for node in nodes
-            if "preflight_observed" in hostvars[node]
-        },
-        model_config=first("model_observed").get("config"),
-    )
 
 
 def _forks_faults(nodes: int) -> list[str]:

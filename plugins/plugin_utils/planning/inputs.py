@@ -91,7 +91,9 @@ def read_inputs(
     ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
 
     head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
-    order = [head, *(name for name in values if name != head)]
+    # By address, so that a deployment does not depend on the order of an inventory, which sorts, merges and renames.
+    others = sorted((name for name in values if name != head), key=lambda name: _by_address(values[name]))
+    order = [head, *others]
     engines = _engines(deployment, order, groups or {}, faults)
     return Inputs(
         name=deployment["plan_name"],
@@ -233,6 +235,14 @@ def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str
         return [f"plan_cluster_address {address} is the address of {owners[address]} as well: each needs its own."]
     owners[address] = name
     return []
+
+
+def _by_address(node: Mapping[str, Any]) -> tuple[int, str]:
+    address = node["plan_cluster_address"]
+    try:
+        return int(ipaddress.ip_address(address)), address
+    except ValueError:  # a fault of its own
+        return 0, address
 
 
 def _engines(

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 
 from ..text import columns
 from .dpep import RANK_PROGRAM_TARGET
-from .types import Plan, Service
+from .types import Image, Plan, Service
 
 MANY = 12
 
 
 def as_table(plan: Plan) -> str:
     """The plan on one screen."""
-    release = f"LMDeploy {plan.image.release}" if plan.image.release else "LMDeploy release not known yet"
+    images = dict.fromkeys(engine.image for engine in plan.engines)
     lines = [
         f"{plan.name}: {plan.served_model_name} with {_sizes(plan)} over {len(plan.nodes)} nodes and {plan.gpus} GPUs",
-        f"image  {plan.image.run} ({release})",
+        *(f"image  {image.reference} ({_release(image)})" for image in images),
         f"model  {plan.model}, revision {plan.model_revision}",
         f"url    {plan.url}",
         "",
@@ -46,14 +46,13 @@ def as_table(plan: Plan) -> str:
         "",
         *columns(
             [
-                ("SERVICE", "NODE", "LISTENS", "RESTART", "IDENTITY"),
+                ("SERVICE", "NODE", "LISTENS", "RESTART"),
                 *(
                     (
                         service.name,
                         service.node,
                         _ports(service.listens),
                         service.restart_policy,
-                        service.identity,
                     )
                     for service in plan.services
                 ),
@@ -73,9 +72,13 @@ def _sizes(plan: Plan) -> str:
     """What the engines are, in a few words."""
     if plan.topology == "dpep":
         engine = plan.engines[0]
-        return f"dp {engine.dp}, ep {engine.ep}, tp {engine.tp} ({plan.launcher})"
+        return f"dp {engine.dp}, ep {engine.ep}, tp {engine.tp} ({engine.launcher})"
     sizes = " and ".join(dict.fromkeys(f"tp {engine.tp}" for engine in plan.engines))
     return sizes if len(plan.engines) == 1 else f"{len(plan.engines)} replicas of {sizes}"
+
+
+def _release(image: Image) -> str:
+    return f"LMDeploy {image.release}" if image.release else "LMDeploy release not known yet"
 
 
 def _ports(numbers: Sequence[int]) -> str:

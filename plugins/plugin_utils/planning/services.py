@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 
 from .inputs import Inputs
@@ -51,7 +52,7 @@ def engine_service(
         service=service,
         node=node.name,
         name=f"{inputs.name}-{service}",
-        group=node.engine,
+        engine=node.engine,
         image=image.run,
         command=list(command),
         environment={
@@ -83,14 +84,15 @@ def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[st
         service="proxy",
         node=head.name,
         name=f"{inputs.name}-proxy",
-        group=f"{inputs.name}-proxy",
+        engine=None,
         image=image.run,
         command=[
             *("lmdeploy", "serve", "proxy"),
             *("--server-name", ANY_ADDRESS, "--server-port", str(inputs.ports.proxy)),
             *options,
         ],
-        environment=_direct(inputs),
+        # Its ranks change with every scaling, and are all it talks to.
+        environment={"NO_PROXY": "*", "no_proxy": "*"},
         mounts=[],
         restart_policy="unless-stopped",
         pid_mode=None,
@@ -108,11 +110,16 @@ def network_environment(inputs: Inputs, node: Node) -> dict[str, str]:
         "NCCL_SOCKET_IFNAME": interface,
         "TP_SOCKET_IFNAME": interface,
         "HF_HUB_OFFLINE": "1",
-        **_direct(inputs),
+        **_direct(inputs, node),
     }
 
 
-def _direct(inputs: Inputs) -> dict[str, str]:
-    """Cluster addresses are reached without a web proxy."""
-    direct = ",".join(["localhost", "127.0.0.1", *(node.address for node in inputs.nodes)])
+def _direct(inputs: Inputs, node: Node) -> dict[str, str]:
+    """What a container talks to is reached without a web proxy: its engine's nodes, and the proxy that it registers at.
+
+    Not the other engines' nodes, and in no order of the inventory's: neither changes what runs.
+    """
+    own = {each.address for each in inputs.nodes if each.engine == node.engine}
+    reached = sorted({*own, *([inputs.nodes[0].address] if inputs.proxy else [])}, key=ipaddress.ip_address)
+    direct = ",".join(["localhost", "127.0.0.1", *reached])
     return {"NO_PROXY": direct, "no_proxy": direct}

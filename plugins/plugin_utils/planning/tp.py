@@ -37,7 +37,9 @@ ATTENTION_HEADS = {
 }
 
 
-def engines(inputs: Inputs, model_config: Mapping[str, Any] | None, faults: Faults) -> list[Engine]:
+def engines(
+    inputs: Inputs, image: Image, arguments: Sequence[str], model_config: Mapping[str, Any] | None, faults: Faults
+) -> list[Engine]:
     """The engines, one for each group of nodes, and what is wrong with their size."""
     if inputs.dp or inputs.ep:
         faults.add("plan_dp and plan_ep are for plan_topology: dpep; in TP there is one engine over all GPUs.")
@@ -45,7 +47,19 @@ def engines(inputs: Inputs, model_config: Mapping[str, Any] | None, faults: Faul
     for name in dict.fromkeys(node.engine for node in inputs.nodes):
         members = [node for node in inputs.nodes if node.engine == name]
         gpus = sum(node.gpus for node in members)
-        engine = Engine(name, members[0].name, [node.name for node in members], gpus, tp=inputs.tp or gpus)
+        engine = Engine(
+            name=name,
+            topology="tp",
+            launcher=None,
+            head=members[0].name,
+            nodes=[node.name for node in members],
+            gpus=gpus,
+            tp=inputs.tp or gpus,
+            dp=1,
+            ep=1,
+            image=image,
+            arguments=list(arguments),
+        )
         if all(node.gpus > 0 for node in members):  # else refused already
             _check(inputs, engine, members, model_config, faults)
         found.append(engine)
@@ -71,19 +85,19 @@ def _check(
         )
 
 
-def services(
-    inputs: Inputs, image: Image, engine: Engine, arguments: Sequence[str], token: bool
-) -> tuple[list[Service], list[Endpoint]]:
-    """The engine's containers, and where it answers; ``arguments`` go to the api_server."""
+def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service], list[Endpoint]]:
+    """The engine's containers, and where it answers."""
     members = [node for node in inputs.nodes if node.engine == engine.name]
     head = members[0]
-    api = _api_service(inputs, image, head, engine, arguments, token)
+    api = _api_service(inputs, head, engine, token)
     url = f"http://{head.address}:{inputs.ports.api}"
-    endpoint = Endpoint(rank=0, node=head.name, url=url, gpus=list(range(head.gpus)), container=api.name)
-    return [*(_ray_service(inputs, image, head, node, token) for node in members), api], [endpoint]
+    endpoint = Endpoint(
+        rank=0, engine=engine.name, node=head.name, url=url, gpus=list(range(head.gpus)), container=api.name
+    )
+    return [*(_ray_service(inputs, engine, head, node, token) for node in members), api], [endpoint]
 
 
-def _ray_service(inputs: Inputs, image: Image, head: Node, node: Node, token: bool) -> Service:
+def _ray_service(inputs: Inputs, engine: Engine, head: Node, node: Node, token: bool) -> Service:
     ports = inputs.ports
     where = (
         [
@@ -112,24 +126,22 @@ def _ray_service(inputs: Inputs, image: Image, head: Node, node: Node, token: bo
         *(ports.ray_node_manager, ports.ray_object_manager, ports.ray_runtime_env_agent, ports.ray_metrics),
         *(ports.ray_dashboard_agent, ports.ray_dashboard_agent_grpc),
     ]
-    return _over_ray(inputs, image, head, node, "ray", command, listens, "unless-stopped", token)
+    return _over_ray(inputs, engine.image, head, node, "ray", command, listens, "unless-stopped", token)
 
 
-def _api_service(
-    inputs: Inputs, image: Image, head: Node, engine: Engine, arguments: Sequence[str], token: bool
-) -> Service:
+def _api_service(inputs: Inputs, head: Node, engine: Engine, token: bool) -> Service:
     # The proxy is told the address that the server listens on.
     name = head.address if inputs.proxy else ANY_ADDRESS
     command = [
         *("lmdeploy", "serve", "api_server", inputs.model, "--backend", "pytorch"),
         *("--tp", str(engine.tp)),
-        *([] if any(word.startswith("--server-name") for word in arguments) else ["--server-name", name]),
+        *([] if engine.option("server-name") else ["--server-name", name]),
         *("--server-port", str(inputs.ports.api)),
-        *arguments,
+        *engine.arguments,
     ]
     listens = [inputs.ports.api, inputs.ports.torch]
     # No restart: one service alone can never rejoin its group, and a crash while loading would load for ever.
-    return _over_ray(inputs, image, head, head, "api", command, listens, "no", token)
+    return _over_ray(inputs, engine.image, head, head, "api", command, listens, "no", token)
 
 
 def _over_ray(

@@ -1,7 +1,11 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a plan is made of. Every type turns into plain JSON with ``dataclasses.asdict``."""
+"""The plan as a contract: what it is made of, to JSON and back.
+
+``docs/plan.md`` is made from these types (tools/plan_doc.py). A change that a reader of the JSON could notice raises
+``PLAN_FORMAT``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .codec import decode
+
+PLAN_FORMAT = 2
 REFUSED = "The plan was refused before any host was touched"
 
 
@@ -92,17 +99,22 @@ class Secret:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """The image that every node runs.
+    """The image of an engine.
 
-    ``reference`` is what is pulled, ``run`` what containers are started from (the digest once it is known),
-    ``release`` the LMDeploy version inside (None: not known before the image was asked).
+    ``reference`` is what is pulled. ``id`` is its identity, once a host was asked: one image has many names, and digests
+    come and go with pulls. ``release`` is the LMDeploy inside (None: not known before the image was asked); ``moving``: the
+    reference is a tag that is published anew.
     """
 
     reference: str
-    run: str
+    id: str | None
     release: str | None
     moving: bool
-    word: str | None = None
+
+    @property
+    def run(self) -> str:
+        """What containers are started from."""
+        return self.id or self.reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,28 +138,42 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """One engine over some of the nodes: a TP engine, or all ranks of DP+EP. They live and die together.
+    """What lives and dies together: a TP engine over Ray (``topology`` tp), or a group of DP ranks (``dpep``).
 
-    ``nodes`` are names, the head's first; ``tp``, ``dp`` and ``ep`` are the sizes that LMDeploy is given.
+    ``nodes`` are names, the head's first; ``tp``, ``dp`` and ``ep`` are the sizes that LMDeploy is given, ``launcher`` is what
+    starts DP ranks, and ``arguments`` are what every api_server of it gets beside sizes and addresses.
     """
 
     name: str
+    topology: str
+    launcher: str | None
     head: str
     nodes: list[str]
     gpus: int
     tp: int
-    dp: int = 1
-    ep: int = 1
+    dp: int
+    ep: int
+    image: Image
+    arguments: list[str]
+
+    def option(self, name: str) -> str | None:
+        """What it gives an option of the api_server, without the dashes; None where it is left out."""
+        for word, following in zip(self.arguments, [*self.arguments[1:], ""]):
+            option, _, value = word.partition("=")
+            if option == f"--{name}":
+                return value or following
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where one rank answers: a DP rank, or a whole TP engine.
+    """A URL that answers: a DP rank's, or a whole TP engine's.
 
     ``url`` has no ``/v1``; ``gpus`` are indices on the node; ``container`` is the one whose log the rank writes to.
     """
 
     rank: int
+    engine: str
     node: str
     url: str
     gpus: list[int]
@@ -156,7 +182,7 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
-    """The one URL in front of several ranks; ``node`` is where it runs, ``ranks`` are the URLs that it has to list."""
+    """The one URL in front of several endpoints; ``node`` is where it runs, ``ranks`` are the URLs that it has to list."""
 
     node: str
     url: str
@@ -165,17 +191,16 @@ class Proxy:
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """One LMDeploy container with one job.
+    """One planned container. ``service`` is its kind (ray, api, dp, proxy), ``engine`` what it is part of (None: the proxy).
 
-    ``command`` is the argument vector, ``environment`` what the container gets on top of the image's own,
-    ``directories`` the host directories that have to exist before it starts (created, never emptied).
-    ``group`` names the services that live and die together.
+    ``command`` is the argument vector, ``environment`` what the container gets on top of the image's own, ``directories``
+    the host directories that have to exist before it starts (created, never emptied), ``listens`` its TCP ports.
     """
 
     service: str
     node: str
     name: str
-    group: str
+    engine: str | None
     image: str
     command: list[str]
     environment: dict[str, str]
@@ -189,22 +214,42 @@ class Service:
     directories: list[str] = dataclasses.field(default_factory=list)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What Docker is asked for, in the shape in which M(observe) tells it of a container; see ``identity``."""
+        binds = [*self.mounts, *(Mount(secret.source, secret.target, read_only=True) for secret in self.secrets)]
+        return {
+            "image": self.image,
+            "command": self.command,
+            "environment": self.environment,
+            "mounts": sorted([mount.source, mount.target, mount.read_only] for mount in binds),
+            "network_mode": "host",
+            "ipc_mode": "host",
+            "pid_mode": self.pid_mode or "",
+            "privileged": self.privileged,
+            "restart_policy": self.restart_policy,
+            "gpus": self.gpus,
+            "rdma": self.gpus and not self.privileged,
+        }
+
+    @property
     def identity(self) -> str:
-        """Changes exactly when the container has to be replaced."""
-        return digest_of(dataclasses.asdict(self))
+        """Changes exactly when Docker is asked for another container, and with nothing else that a plan holds."""
+        return digest_of(self.asked)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A whole deployment. ``unverified`` lists what only the hosts or the image can confirm."""
+    """A whole deployment. ``services`` are in the order of their start; ``head`` is the first engine's.
 
+    ``bound``: hosts and image were asked. ``unverified`` lists what only they can confirm.
+    """
+
+    format: int
+    bound: bool
     name: str
-    topology: str
-    launcher: str | None
     model: str
     served_model_name: str
     model_revision: str
-    image: Image
     head: str
     engines: list[Engine]
     nodes: list[Node]
@@ -222,36 +267,66 @@ class Plan:
         """The GPUs of all nodes."""
         return sum(node.gpus for node in self.nodes)
 
+    @property
+    def topology(self) -> str:
+        """The topology of its engines, which is one today."""
+        return self.engines[0].topology
+
+    @property
+    def identity(self) -> str:
+        """Changes with what is served and how: with any container, endpoint or name."""
+        return digest_of([[s.node, s.name, s.identity] for s in self.services])
+
+    def node(self, name: str) -> Node:
+        """The node of that name."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def engine(self, name: str) -> Engine:
+        """The engine of that name."""
+        return next(engine for engine in self.engines if engine.name == name)
+
+    def engine_on(self, node: str) -> Engine:
+        """The engine that a node is part of."""
+        return self.engine(self.node(node).engine)
+
+    def services_on(self, node: str) -> list[Service]:
+        """The services of a node, in the order of their start."""
+        return [service for service in self.services if service.node == node]
+
+    def services_of(self, engine: str) -> list[Service]:
+        """The services of an engine, in the order of their start."""
+        return [service for service in self.services if service.engine == engine]
+
+    def endpoints_of(self, engine: str) -> list[Endpoint]:
+        """The endpoints of an engine."""
+        return [endpoint for endpoint in self.endpoints if endpoint.engine == engine]
+
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain data, with what consumers would otherwise compute: identities and sums."""
+        """The plan as plain data, with what readers would otherwise compute (``DERIVED``)."""
         data = dataclasses.asdict(self)
-        data["gpus"] = self.gpus
         for entry, service in zip(data["services"], self.services):
             entry["identity"] = service.identity
-        data["identity"] = digest_of(data)
-        return data
+        return {**data, "gpus": self.gpus, "identity": self.identity}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan out of ``to_json``. Raises ``PlanFormatError`` at another format, and at keys or types that are not its."""
+        if data.get("format") != PLAN_FORMAT:
+            raise PlanFormatError(f"a plan of format {data.get('format')!r}, and this collection reads {PLAN_FORMAT}")
+        plain = {key: value for key, value in data.items() if key not in DERIVED}
+        plain["services"] = [{k: v for k, v in each.items() if k != "identity"} for each in data.get("services", [])]
+        try:
+            return decode(cls, plain)
+        except (TypeError, ValueError) as error:
+            raise PlanFormatError(f"no plan of format {PLAN_FORMAT}: {error}") from None
 
 
-def engine_option(plan: Mapping[str, Any], name: str) -> str | None:
-    """What the command lines of a plan's engines (as plain data) give an option of the api_server; None where it is left out."""
-    commands = [service["command"] for service in plan["services"] if service["service"] in ("api", "dp")]
-    for command in commands:
-        for word, following in zip(command, [*command[1:], ""]):
-            option, _, value = word.partition("=")
-            if option == f"--{name}":
-                return str(value or following)
-    return None
+class PlanFormatError(Exception):
+    """Data that is no plan of this format; the message says where."""
 
 
-def engine_plan(plan: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """The part of a plan (as plain data) that is the engine of ``host``: a plan of that engine alone.
-
-    ``head``, ``nodes``, ``services``, ``endpoints`` and ``gpus`` are the engine's, and ``tp``, ``dp`` and ``ep`` its sizes.
-    """
-    engine = next(each for each in plan["engines"] if host in each["nodes"])
-    own = {key: [part for part in plan[key] if part["node"] in engine["nodes"]] for key in ("services", "endpoints")}
-    nodes = [node for node in plan["nodes"] if node["name"] in engine["nodes"]]
-    return {**plan, **own, "nodes": nodes, **{key: engine[key] for key in ("head", "gpus", "tp", "dp", "ep")}}
+# In the JSON of plan and services, for its readers; computed, so never read back.
+DERIVED = frozenset({"gpus", "identity"})
 
 
 def digest_of(data: Any) -> str:

@@ -1,0 +1,113 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries out one host's steps of one wave. Nothing else of the collection starts or removes a service's container."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+
+CONTAINER = "community.docker.docker_container"
+# A Ray worker or an engine that does not end in time is killed with its container.
+STOP_S = 30
+ACTS = ["read", "bring", "remove", "start", "list"]
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.act``; documented in plugins/modules/act.py."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do them in their order; the first one that fails ends it, and is named."""
+        super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        _, arguments = self.validate_argument_spec(
+            {
+                "act": {"type": "str", "choices": ACTS, "required": True},
+                "round": {"type": "int", "default": 0},
+                "services": {"type": "list", "elements": "str", "default": []},
+            }
+        )
+        run, act, host = Run(), arguments["act"], self._vars["inventory_hostname"]
+        plan = run.plan
+        if act == "read":
+            return self._read_token(run, plan, host)
+        mine = [step for step in run.decision.rounds[arguments["round"]].steps if step.host == host]
+        if act == "bring":
+            run.write(f"began@{host}", time.time())
+            return self._bring(run, plan, host, mine)
+        wanted = arguments["services"]
+        todo = [step for step in mine if step.act == act and (not wanted or step.service in wanted)]
+        if act == "list":
+            return self._put_list_right(plan, todo)
+        return self._containers(run, plan, host, todo)
+
+    # ---- files
+
+    def _read_token(self, run: Run, plan: Plan, host: str) -> dict[str, Any]:
+        """Read the engine's token where it was made, for the hosts that lack it."""
+        path, engine = steps.token_path(plan, host), plan.engine_on(host)
+        result = self._execute_module("ansible.builtin.slurp", {"src": path}, task_vars=self._vars)
+        if result.get("failed"):
+            return {"failed": True, "changed": False, "msg": f"{path} cannot be read: {result.get('msg')}"}
+        needs = run.read("tokens")
+        needs[engine.name]["content"] = base64.b64decode(result["content"]).decode()
+        run.write("tokens", needs)
+        return {"changed": False}
+
+    def _bring(self, run: Run, plan: Plan, host: str, mine: list[Step]) -> dict[str, Any]:
+        """Directories, programs and secrets, before anything is taken down."""
+        services = [
+            service for service in plan.services_on(host) if service.name in {s.name for s in mine if s.act == "start"}
+        ]
+        need = run.read("tokens", {}).get(plan.engine_on(host).name, {})
+        path = steps.token_path(plan, host)
+        secrets = {path: need["content"]} if path and host in need.get("hosts", ()) else {}
+        arguments = files_of(services, secrets)
+        if not any(arguments.values()):
+            return {"changed": False}
+        result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.place", arguments, task_vars=self._vars)
+        return result
+
+    # ---- containers
+
+    def _containers(self, run: Run, plan: Plan, host: str, todo: list[Step]) -> dict[str, Any]:
+        services = {service.name: service for service in plan.services_on(host)}
+        there = run.hosts()[host].containers
+        done: list[str] = []
+        for step in todo:
+            if step.act == "remove":
+                # By id: whatever bears the name by now, only the container that was seen is removed.
+                arguments = {"name": there[step.name].id, "state": "absent", "stop_timeout": STOP_S}
+            else:
+                arguments = docker_arguments(plan.name, services[step.name], step.formation)
+            result = self._execute_module(CONTAINER, arguments, task_vars=self._vars)
+            if result.get("failed"):
+                return {
+                    "failed": True,
+                    "changed": bool(done),
+                    "msg": f"{host}: {step.act} {step.name} failed: {result.get('msg')}\nIt was done because {step.reason}.",
+                }
+            if result.get("changed"):
+                done.append(f"{step.act} {step.name}: {step.reason}")
+        return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
+
+    def _put_list_right(self, plan: Plan, todo: list[Step]) -> dict[str, Any]:
+        if not todo or plan.proxy is None:
+            return {"changed": False}
+        arguments = {"url": plan.proxy.url, "nodes": plan.proxy.ranks, "model": plan.served_model_name}
+        result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.proxy_nodes", arguments, task_vars=self._vars)
+        if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
+            return {"changed": True, "msg": todo[0].reason}
+        return result

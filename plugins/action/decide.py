@@ -1,0 +1,128 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Thin: judges what was seen, binds the plan once, decides, and says what will be done and why."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import decide
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import build_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import inputs_of, observations
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+
+STOPPED = "Nothing was started. To mend first:"
+SHORTEST_TOKEN = 32
+
+display = Display()
+
+
+def stop(faults: list[str]) -> None:
+    """End the run with every fault in one message."""
+    raise AnsibleActionFail("\n  - ".join([STOPPED, *faults]))
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.decide``; documented in plugins/modules/decide.py."""
+
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Judge and decide; fails with every fault at once."""
+        super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            {
+                "ray_token": {"type": "str", "default": "", "no_log": True},
+                "option_changes": {"type": "dict"},
+                "image_brought": {"type": "bool", "default": False},
+            }
+        )
+        token = arguments["ray_token"]
+        if token and len(token) < SHORTEST_TOKEN:
+            raise AnsibleActionFail(f"ray_token_value has {len(token)} characters: give it {SHORTEST_TOKEN} or more.")
+        run = Run()
+        plan, hosts = run.plan, run.hosts()
+        faults = host_faults(plan, hosts)
+        if faults:
+            stop(faults)
+        pulls = {} if arguments["image_brought"] else steps.to_pull(plan, hosts)
+        ask = steps.to_ask(plan, hosts, pulls)
+        reference = plan.engines[0].image.reference
+        if (pulls or ask) and not (arguments["image_brought"] or self._task.check_mode):
+            for host, why in pulls.items():
+                display.display(f"  {host}: pull the image: {why}")
+            return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
+        if not pulls:
+            faults = image_faults(plan, reference, hosts)
+            if faults:
+                stop(faults)
+        if not plan.bound or arguments["option_changes"] is not None:
+            plan = self._bound(run, hosts, arguments["option_changes"], task_vars or {})
+        return self._decided(run, plan, hosts, pulls, token)
+
+    def _bound(
+        self, run: Run, hosts: Mapping[str, Host], changes: Mapping[str, Any] | None, task_vars: dict[str, Any]
+    ) -> Plan:
+        """The plan with what hosts and image are; of an inventory with other options where ``changes`` has some."""
+        faults = Faults()
+        try:
+            inputs = run.inputs
+            if changes:
+                inputs = inputs_of(task_vars["plan_group"], task_vars, faults, option_changes=changes)
+            plan = build_plan(inputs, observations(hosts), faults)
+        except PlanError as error:
+            raise AnsibleActionFail(str(error)) from None
+        run.keep_plan(plan)
+        return plan
+
+    def _decided(
+        self, run: Run, plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str], token: str
+    ) -> dict[str, Any]:
+        tokens = steps.tokens(plan, hosts, token)
+        placed = [path for need in tokens.values() for host in need["hosts"] if (path := steps.token_path(plan, host))]
+        formation = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:4]
+        # In check mode what is to be pulled is as good as there.
+        decision = decide(plan, hosts, formation, placed, image_brought=bool(pulls))
+        if decision.faults:
+            stop(decision.faults)
+        run.write("tokens", tokens)
+        run.keep_decision(decision)
+        lines = steps.told(decision, pulls)
+        for line in lines:
+            display.display(f"  {line}")
+        public = next((host.public for host in hosts.values() if host.public), None)
+        return {
+            "changed": False,
+            "prepare": False,
+            "pull": pulls,
+            "ask": "",
+            "reference": plan.engines[0].image.reference,
+            "rounds": [steps.round_of(plan, each) for each in decision.rounds],
+            "read_token": [plan.engine(name).head for name, need in tokens.items() if need["from"] == "head"],
+            "prove": bool(decision.rounds) or (public is not None and public.state != "alive"),
+            "head": plan.head,
+            "proxy": plan.proxy.node if plan.proxy else "",
+            "lock": lock_path(plan),
+            "url": plan.url,
+            "model": plan.served_model_name,
+            "image": plan.engines[0].image.run,
+            "session_len": steps.session_len(plan),
+            "endpoints": [each.url for each in plan.endpoints],
+            "identity": plan.identity,
+            "states": {url: state.state for url, state in decision.states.items()},
+            "lines": lines,
+        }

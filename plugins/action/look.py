@@ -1,0 +1,66 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asks one host everything about the plan at once; a host that does not answer is an answer too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, questions
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+
+MODULE = "lmfleet.lmdeploy.observe"
+
+
+def failure(result: dict[str, Any]) -> str:
+    """Why a module gave no answer: its message, and the last line that it wrote to stderr."""
+    told = str(result.get("msg", "no answer")).strip()
+    stderr = str(result.get("module_stderr") or "").strip().rpartition("\n")[2]
+    return f"{told}: {stderr}" if stderr and stderr not in told else told
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.look``; documented in plugins/modules/look.py."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Look, and keep what was seen for this run's decision."""
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _, arguments = self.validate_argument_spec(
+            {
+                "ask_registry": {"type": "bool", "default": False},
+                "token_timeout": {"type": "float", "default": Patience.token_s},
+                "stall_timeout": {"type": "float", "default": Patience.stall_s},
+                "only": {"type": "list", "elements": "str", "default": []},
+            }
+        )
+        run, host = Run(), task_vars["inventory_hostname"]
+        plan = run.plan
+        patience = Patience(arguments["token_timeout"], arguments["stall_timeout"])
+        asked = questions(plan, plan.node(host), patience, ask_registry=arguments["ask_registry"])
+        only = arguments["only"]
+        run.saw(host, self._answer({key: asked[key] for key in only or asked}, task_vars))
+        return {"changed": False}
+
+    def _answer(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
+        except AnsibleConnectionFailure as error:
+            return {"unreachable": _short(error)}
+        except AnsibleError as error:  # no Python there, no temporary directory, no right to become root
+            return {"failed": _short(error)}
+        if answer.get("unreachable"):
+            return {"unreachable": failure(answer)}
+        if answer.get("failed") or not answer.keys() & asked.keys():
+            return {"failed": failure(answer)}
+        return {"unreachable": "", "failed": "", **answer}
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().removeprefix("Task failed: ").rstrip(".")

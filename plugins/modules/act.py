@@ -1,0 +1,58 @@
+#!/usr/bin/python
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# There is no code here: see the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: act
+short_description: Carry out one host's steps of one wave
+version_added: 0.1.0
+description:
+  - Does what M(lmfleet.lmdeploy.decide) has decided for this host, and nothing else. Containers are run by
+    M(community.docker.docker_container).
+  - A container is removed by the id that was seen, so never another one of its name.
+author:
+  - lmfleet contributors (@lmfleet)
+options:
+  act:
+    description:
+      - V(read) reads the engine's token on its head, V(bring) brings directories, programs and secrets.
+      - V(remove) and V(start) remove and start containers, V(list) puts the proxy's list right.
+    type: str
+    choices: [read, bring, remove, start, list]
+    required: true
+  round:
+    description: The round, counted from 0.
+    type: int
+    default: 0
+  services:
+    description: The kinds of services that are meant; empty for all.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    support: full
+    description: Says what it would do.
+  diff_mode:
+    support: full
+    description: Shows each step with its reason.
+"""
+
+EXAMPLES = r"""
+- name: Start Ray's containers
+  lmfleet.lmdeploy.act:
+    act: start
+    services: [ray]
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, each with its reason.
+  returned: O(act) is V(remove) or V(start)
+  type: list
+  elements: str
+"""

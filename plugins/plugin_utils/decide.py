@@ -1,0 +1,385 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is desired and what was seen -> the steps between them, each with its host and its reason.
+
+Pure, standard library, Python 3.9, no Ansible. The whole of it as a table; the first row that fits decides:
+
+| an engine's                              | is                                                       | then                |
+|------------------------------------------|----------------------------------------------------------|---------------------|
+| containers are as planned, it has tokens | alive or busy                                            | nothing             |
+| Ray container, or container of DP ranks  | missing, stopped, not as planned, or of another secret   | all is formed anew  |
+| the same, where there is no token        | restarted since, or of another formation than its others | all is formed anew  |
+| DP rank                                  | dead though its container runs                           | all is formed anew  |
+| api_server                               | missing, stopped, not as planned, or dead                | it alone is started |
+| endpoint                                 | loading, or says nothing yet                             | it is waited for    |
+| warm-up                                  | was never answered since it was started                  | it is warmed up     |
+
+The proxy is replaced where it is missing, stopped or not as planned, and its list is put right where it is wrong. Containers
+of this deployment that the plan no longer has are removed first: they hold GPUs and ports.
+
+Engines that do not serve are started together, in the first round; engines that serve, and are to change, one after another,
+each in a round of its own. An engine is whole when all of its containers run as planned under one formation id; the id is a
+label, new for each start of an engine as a whole. An api_server that is started over Ray that stays joins Ray's formation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .judge import lacks
+from .logs import fatal_line
+from .observed import ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
+from .planning.dpep import RANK_PROGRAM_TARGET
+from .planning.types import Engine, Plan, Service
+
+SHOWN = 12  # words of a difference
+WAITED_FOR = ("loading", "unreachable", "unknown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One change of one host. ``act``: remove or start a container, or list, which puts the proxy's list right.
+
+    ``name`` is the container's, ``service`` its kind (leftover: of no planned one), ``formation`` the label of one that starts.
+    """
+
+    host: str
+    act: str
+    name: str
+    service: str
+    engine: str | None
+    reason: str
+    formation: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """What is carried out together: ``steps`` in their order, then ``engines`` are waited for, and ``warm`` warmed up."""
+
+    engines: list[str]
+    warm: list[str]
+    steps: list[Step]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Rounds in their order; none where all is as planned.
+
+    ``faults``: why nothing may be done though something would have to be. ``states`` is every endpoint's, and ``notes`` is what a
+    person should know and nothing is done about.
+    """
+
+    rounds: list[Round]
+    faults: list[str]
+    notes: list[str]
+    states: dict[str, Tokens]
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps, in their order."""
+        return [step for each in self.rounds for step in each.steps]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What one engine needs: ``anew`` services are taken down, and all of them started; ``why`` and whether it serves now."""
+
+    engine: Engine
+    serving: bool
+    services: list[Service]
+    why: list[str]
+    formation: str
+    wait: bool
+    warm: bool
+
+
+def decide(
+    plan: Plan, hosts: Mapping[str, Host], formation: str, placed: Iterable[str] = (), *, image_brought: bool = False
+) -> Decision:
+    """The steps from what ``hosts`` (by node) are to what ``plan`` says.
+
+    ``formation`` is the id for engines that are formed anew, ``placed`` are paths of files that are brought before any step, and
+    ``image_brought`` says so of the image.
+    """
+    states = {each.url: hosts[each.node].tokens(each.url) for each in plan.endpoints}
+    wanted = [_engine(plan, engine, hosts, states, formation) for engine in plan.engines]
+    leftovers = _leftovers(plan, hosts)
+    proxy = _proxy(plan, hosts, states)
+    first = [each for each in wanted if not (each.serving and each.services)]
+    rounds = [_round(plan, hosts, first, [*leftovers, *proxy])]
+    rounds += [_round(plan, hosts, [each], []) for each in wanted if each.serving and each.services]
+    rounds = [each for each in rounds if each.steps or each.engines or each.warm]
+    decision = Decision(rounds, [], _notes(plan, wanted, hosts), states)
+    starts = [step for step in decision.steps if step.act == "start"]
+    services = {(service.node, service.name): service for service in plan.services}
+    faults = [
+        f"{step.host}: {step.name} has to be started ({step.reason}), and {' and '.join(missing)} "
+        "was not seen there: nothing was taken down."
+        for step in starts
+        for missing in [lacks(services[step.host, step.name], hosts[step.host], placed, image_brought=image_brought)]
+        if missing
+    ]
+    return dataclasses.replace(decision, rounds=[], faults=faults) if faults else decision
+
+
+# ---- one engine
+
+
+def _engine(
+    plan: Plan, engine: Engine, hosts: Mapping[str, Host], states: Mapping[str, Tokens], formation: str
+) -> Wanted:
+    endpoints = plan.endpoints_of(engine.name)
+    serving = all(states[each.url].state in SERVING for each in endpoints)
+    services = plan.services_of(engine.name)
+    dead = [f"{url}: {why}" for url, why in _dead(states, [each.url for each in endpoints]).items()]
+    lost = {service: _lost(service, hosts[service.node], engine, serving) for service in services}
+    base = [service for service in services if service.service != "api"]
+    api = [service for service in services if service.service == "api"]
+    base_lost = [f"{service.node}: {why}" for service in base for why in lost[service]]
+    if not base_lost and not serving:
+        base_lost = _split_formation(base, hosts)
+    if engine.topology == "dpep" or base_lost:
+        why = [*base_lost, *(dead if engine.topology == "dpep" else [])]
+        anew = services if why else []
+    else:
+        why = [f"{service.node}: {reason}" for service in api for reason in lost[service]] or dead
+        anew = api if why else []
+        formation = _formation_of(base, hosts) or formation
+    waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
+    busy = any(states[each.url].state == "busy" for each in endpoints)
+    warm = bool(anew) or waiting or not (busy or _is_warmed(engine, services, hosts))
+    return Wanted(engine, serving, anew, why, formation, wait=bool(anew) or waiting, warm=warm)
+
+
+def _dead(states: Mapping[str, Tokens], urls: Iterable[str]) -> dict[str, str]:
+    """URL -> why no token will ever come: the engine's own error, or a line of its start after which it cannot come up."""
+    found = {}
+    for url in urls:
+        if states[url].state == "dead":
+            found[url] = states[url].reason
+        elif states[url].state in WAITED_FOR and fatal_line(states[url].lines):
+            found[url] = fatal_line(states[url].lines)
+    return found
+
+
+def _lost(service: Service, host: Host, engine: Engine, serving: bool) -> list[str]:
+    """Why a container is not the one that is planned, and that its engine was formed with."""
+    container = host.containers.get(service.name)
+    if container is None:
+        return [f"{service.name} does not exist"]
+    if not container.running:
+        return [f"{service.name} has ended with exit code {container.exit_code}"]
+    if not is_as_planned(container, service):
+        return [f"{service.name} is to change: {'; '.join(differences(container.asked, service.asked))}"]
+    member = host.member(engine.name)
+    if member is None:
+        return []
+    marks = {secret.source: host.mark(secret.source) for secret in service.secrets}
+    other = [path for path, mark in marks.items() if path in member.secrets and member.secrets[path] != mark]
+    if other:
+        return [f"{service.name} was started with another secret than is in {', '.join(other)} now"]
+    # While tokens flow, nothing that it needs was lost.
+    if (
+        not serving
+        and service.service != "api"
+        and member.started.get(service.name, container.started_at) != container.started_at
+    ):
+        return [f"{service.name} was started again at {container.started_at[:19]}, and the engine has lost it"]
+    return []
+
+
+def is_as_planned(container: Container, service: Service) -> bool:
+    """Whether Docker was asked for just this container.
+
+    One that was made before containers were given formation ids has an identity of another kind: it is compared with what
+    Docker says of it, but for what did not change what runs (the list of addresses in NO_PROXY, the rank program's file name).
+    """
+    if container.labels.get(IDENTITY) == service.identity:
+        return True
+    if FORMATION in container.labels:
+        return False
+    return _essence(container.asked) == _essence(service.asked)
+
+
+def _essence(asked: Mapping[str, Any]) -> dict[str, Any]:
+    environment = {key: value for key, value in asked["environment"].items() if key.lower() != "no_proxy"}
+    mounts = [
+        ["" if target == RANK_PROGRAM_TARGET else source, target, read_only]
+        for source, target, read_only in asked["mounts"]
+    ]
+    return {**asked, "environment": environment, "mounts": sorted(mounts)}
+
+
+def _split_formation(services: Sequence[Service], hosts: Mapping[str, Host]) -> list[str]:
+    found = {s.node: hosts[s.node].containers[s.name].labels.get(FORMATION, "") for s in services}
+    if len(set(found.values())) < 2:
+        return []
+    told = ", ".join(f"{node} {formation or 'none'}" for node, formation in found.items())
+    return [f"its containers are of different formations ({told})"]
+
+
+def _formation_of(services: Sequence[Service], hosts: Mapping[str, Host]) -> str:
+    """The formation that running containers are of; empty where they were made before there were ids."""
+    return next((hosts[s.node].containers[s.name].labels.get(FORMATION, "") for s in services), "")
+
+
+def _is_warmed(engine: Engine, services: Sequence[Service], hosts: Mapping[str, Host]) -> bool:
+    """Whether just these containers have answered every shape of the warm-up."""
+    for service in services:
+        host = hosts[service.node]
+        member, container = host.member(engine.name), host.containers.get(service.name)
+        if member is None or container is None or not member.warmed:
+            return False
+        if service.service != "ray" and member.started.get(service.name) != container.started_at:
+            return False
+    return True
+
+
+# ---- proxy and leftovers
+
+
+def _leftovers(plan: Plan, hosts: Mapping[str, Host]) -> list[Step]:
+    """This deployment's containers that the plan has no more, as after a change of the topology, or of the number of engines."""
+    planned = {(service.node, service.name) for service in plan.services}
+    return [
+        Step(
+            name, "remove", container.name, "leftover", container.labels.get(ENGINE), "it is not of this plan any more"
+        )
+        for name, host in hosts.items()
+        for container in sorted(host.own(plan.name).values(), key=lambda each: each.name)
+        if (name, container.name) not in planned
+    ]
+
+
+def _proxy(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) -> list[Step]:
+    if plan.proxy is None:
+        return []
+    service = next(each for each in plan.services if each.service == "proxy")
+    host = hosts[service.node]
+    container = host.containers.get(service.name)
+    why = ""
+    if container is None:
+        why = "it does not exist"
+    elif not container.running:
+        why = f"it has ended with exit code {container.exit_code}"
+    elif not is_as_planned(container, service):
+        why = f"it is to change: {'; '.join(differences(container.asked, service.asked))}"
+    if why:
+        return _replace(service, host, why, "")
+    wrong = _list_faults(plan, host, states)
+    return [Step(host.name, "list", service.name, "proxy", None, wrong)] if wrong else []
+
+
+def _list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
+    """What is wrong with the list of a proxy that runs; nothing where it cannot be read."""
+    if plan.proxy is None or host.listed is None:
+        return ""
+    strangers = [url for url in host.listed if url not in plan.proxy.ranks]
+    missing = [
+        url
+        for url in plan.proxy.ranks
+        if states[url].state in SERVING and plan.served_model_name not in host.listed.get(url, ())
+    ]
+    return "; ".join(
+        [
+            *([f"it lists what is not of the plan: {', '.join(strangers)}"] if strangers else []),
+            *([f"it does not list {', '.join(missing)}, which serves"] if missing else []),
+        ]
+    )
+
+
+# ---- rounds
+
+
+def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], before: Sequence[Step]) -> Round:
+    removed = [step for step in before if step.act == "remove"]
+    started = [step for step in before if step.act == "start"]
+    listed = [step for step in before if step.act == "list"]
+    for each in wanted:
+        why = f"{each.engine.name}: " + "; ".join(each.why)
+        for service in reversed(each.services):  # the engine before the Ray that it runs on
+            removed += [step for step in _replace(service, hosts[service.node], why, "") if step.act == "remove"]
+        for service in each.services:
+            steps = _replace(service, hosts[service.node], why, each.formation)
+            started += [step for step in steps if step.act == "start"]
+    changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
+    if plan.proxy and not listed and changes_ranks:
+        listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, "its ranks are started anew")]
+    return Round(
+        engines=[each.engine.name for each in wanted if each.wait],
+        warm=[each.engine.name for each in wanted if each.warm],
+        steps=[*removed, *started, *listed],
+    )
+
+
+def _replace(service: Service, host: Host, why: str, formation: str) -> list[Step]:
+    there = service.name in host.containers
+    act = [*(["remove"] if there else []), "start"]
+    return [
+        Step(host.name, each, service.name, service.service, service.engine, why, formation if each == "start" else "")
+        for each in act
+    ]
+
+
+def _notes(plan: Plan, wanted: Sequence[Wanted], hosts: Mapping[str, Host]) -> list[str]:
+    notes = []
+    for each in wanted:
+        member = hosts[each.engine.head].member(each.engine.name)
+        last = f"; its last start took {member.seconds:.0f} s" if member else ""
+        if each.serving and each.services:
+            rest = "" if len(plan.engines) == 1 else ", and the other engines serve meanwhile"
+            notes.append(f"{each.engine.name} serves now, and does not while it is started anew{last}{rest}.")
+        elif each.services and member:
+            notes.append(f"{each.engine.name} is started{last}.")
+    return notes
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What another container is asked for, in a person's words, one for each kind of thing."""
+    told = []
+    for key in after:
+        old, new = before.get(key), after[key]
+        if old == new:
+            continue
+        if key == "command":
+            told.append("command " + _words(list(old or []), new))
+        elif key == "environment":
+            told.append("environment " + _words(_pairs(old or {}), _pairs(new)))
+        elif key == "mounts":
+            told.append(
+                "mounts "
+                + _words(
+                    [":".join(map(str, each[:2])) for each in old or []], [":".join(map(str, each[:2])) for each in new]
+                )
+            )
+        else:
+            told.append(f"{key.replace('_', ' ')} {_short(old)} -> {_short(new)}")
+    return told or ["it was made by an earlier version of this collection"]
+
+
+def _pairs(environment: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in sorted(environment.items())]
+
+
+def _short(value: Any) -> str:
+    return str(value).replace("sha256:", "")[:SHOWN] if isinstance(value, str) else str(value)
+
+
+def _words(old: Sequence[str], new: Sequence[str]) -> str:
+    """Words taken out and put in, with the word before each, which is the option's name."""
+    told = []
+    matcher = difflib.SequenceMatcher(None, list(old), list(new), autojunk=False)
+    for kind, a, b, c, d in matcher.get_opcodes():
+        if kind != "equal":
+            name = (
+                [old[a - 1]]
+                if a and old[a - 1].startswith("--") and not (new[c:d] or old[a:b])[0].startswith("--")
+                else []
+            )
+            gone, come = " ".join([*name, *old[a:b]]), " ".join([*name, *new[c:d]])
+            told.append(f"{gone} -> {come}" if a < b and c < d else f"-{gone}" if a < b else f"+{come}")
+    return ", ".join(told)

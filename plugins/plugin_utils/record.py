@@ -1,0 +1,62 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host keeps of a deployment: the plan that is carried out, the one before it, and its engine's last formation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from . import steps
+from .decide import Round
+from .observed import RECORD_FORMAT, Host, Member
+from .planning.types import Plan
+
+
+def new_record(
+    plan: Plan,
+    host: str,
+    seen: Host,
+    each: Round,
+    started: Mapping[str, str],
+    tokens: Mapping[str, Mapping[str, Any]],
+    now: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """The record of ``host`` after a round; ``started`` are its containers' start times, ``seconds`` what the round took."""
+    old = seen.record
+    engine = plan.engine_on(host)
+    members = {name: member for name, member in (old.get("engines") or {}).items() if name == engine.name}
+    if engine.name in (*each.engines, *each.warm):
+        before = seen.member(engine.name)
+        begins = engine.name in each.engines or before is None
+        formations = [s.formation for s in each.steps if s.engine == engine.name and s.formation]
+        member = Member(
+            formation=formations[0] if formations else before.formation if before else "",
+            began=now if begins or before is None else before.began,
+            seconds=round(seconds, 1) if begins or before is None else before.seconds,
+            started={s.name: started[s.name] for s in plan.services_on(host) if s.engine and s.name in started},
+            secrets=_marks(plan, host, seen, tokens),
+            warmed=engine.name in each.warm,
+        )
+        members[engine.name] = dataclasses.asdict(member)
+    data = plan.to_json()
+    changed = old.get("plan") and old["plan"].get("identity") != data["identity"]
+    return {
+        "format": RECORD_FORMAT,
+        "node": host,
+        "plan": data,
+        "previous": old["plan"] if changed else old.get("previous"),
+        "engines": members,
+    }
+
+
+def _marks(plan: Plan, host: str, seen: Host, tokens: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    path = steps.token_path(plan, host)
+    if path is None:
+        return {}
+    need = tokens.get(plan.engine_on(host).name, {})
+    mark = steps.mark_of(need["content"]) if host in need.get("hosts", ()) else seen.mark(path)
+    return {path: mark} if mark else {}

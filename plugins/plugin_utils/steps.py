@@ -1,0 +1,136 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a decision means for Ansible's tasks: what to prepare, which rounds to carry out, and the words for a person."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .decide import Decision, Round, Step
+from .observed import Host
+from .planning.types import Plan
+
+TOKEN_LENGTH = 64
+PAST = {"remove": "remove", "start": "start", "list": "put right"}
+
+
+def to_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:
+    """Host -> why its image has to be pulled, or loaded from an archive."""
+    found = {}
+    for node in plan.nodes:
+        host, reference = hosts[node.name], plan.engine(node.engine).image.reference
+        if host.image_id is None:
+            found[node.name] = f"{reference} is not on it"
+        elif not host.image_is_current:
+            found[node.name] = f"the registry has another image under {reference}, or could not be asked"
+    return found
+
+
+def to_ask(plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str]) -> str:
+    """The host on which the image is asked what it is, once it is there; empty where an answer is kept."""
+    known = not pulls and any(hosts[node.name].image_answer for node in plan.nodes)
+    return "" if known else plan.head
+
+
+# ---- secrets
+
+
+def token_path(plan: Plan, node: str) -> str | None:
+    """Where the plan has Ray's token on a node."""
+    found = (s for each in plan.services_on(node) for s in each.secrets if s.name == "ray_token")
+    secret = next(found, None)
+    return secret.source if secret else None
+
+
+def mark_of(content: str) -> str:
+    """The mark of a secret's content, as M(observe) gives it."""
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[str, Any]]:
+    """Engine -> ``{"from": given, head or new, "content": ..., "hosts": [...]}``, where a host lacks the engine's one token.
+
+    The content of one that is kept on the head is read there later.
+    """
+    found = {}
+    for engine in plan.engines:
+        paths = {name: path for name in engine.nodes for path in [token_path(plan, name)] if path}
+        marks = {name: hosts[name].mark(path) for name, path in paths.items()}
+        if not paths:
+            continue
+        wanted = mark_of(given) if given else marks[engine.head]
+        lacking = [name for name, mark in marks.items() if mark is None or mark != wanted]
+        if lacking:
+            source = "given" if given else "head" if marks[engine.head] else "new"
+            content = given if source == "given" else new_token() if source == "new" else ""
+            found[engine.name] = {"from": source, "content": content, "hosts": lacking}
+    return found
+
+
+def new_token() -> str:
+    """A secret that nobody can guess."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
+
+
+# ---- for Ansible's tasks
+
+
+def round_of(plan: Plan, each: Round) -> dict[str, Any]:
+    """A round as roles need it; ``services`` are the kinds that it starts, ``endpoints`` what is warmed up after it."""
+    started = [step.service for step in each.steps if step.act == "start"]
+    topologies = {plan.engine(name).topology for name in each.engines}
+    waited = [node for name in each.engines for node in plan.engine(name).nodes]
+    warm = [endpoint for name in each.warm for endpoint in plan.endpoints_of(name)]
+    return {
+        "engines": each.engines,
+        "hosts": waited,
+        "services": sorted(set(started)),
+        "acts": sorted({step.act for step in each.steps}),
+        "tp": "tp" in topologies,
+        "dpep": "dpep" in topologies,
+        "warm": each.warm,
+        "endpoints": [
+            {"rank": e.rank, "node": e.node, "url": e.url, "container": e.container, "gpus": e.gpus} for e in warm
+        ],
+    }
+
+
+def session_len(plan: Plan) -> int:
+    """The longest session of the engines in tokens, or 0 where it is not limited."""
+    limits = [int(limit) for engine in plan.engines for limit in [engine.option("session-len")] if limit]
+    return min(limits, default=0)
+
+
+# ---- for a person
+
+
+def told(decision: Decision, pulls: Mapping[str, str] | None = None) -> list[str]:
+    """The decision in lines: what is done where, and why; what is as planned needs none."""
+    lines = [f"{host}: pull the image: {why}" for host, why in (pulls or {}).items()]
+    for number, each in enumerate(decision.rounds, 1):
+        if len(decision.rounds) > 1:
+            lines.append(f"round {number} of {len(decision.rounds)}:")
+        lines += _grouped(each.steps)
+        waits = [name for name in each.engines if not any(step.engine == name for step in each.steps)]
+        lines += [f"{name}: wait, for it does not serve yet" for name in waits]
+        warm = [name for name in each.warm if name not in each.engines]
+        lines += [f"{name}: warm up, for it never was since it was started" for name in warm]
+    return [*lines, *decision.notes]
+
+
+def _grouped(steps: Sequence[Step]) -> list[str]:
+    """One line for each container and reason, hosts together."""
+    acts: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for step in steps:
+        acts.setdefault((step.name, step.reason), {}).setdefault(step.act, []).append(step.host)
+    lines = []
+    for (name, reason), by_act in acts.items():
+        hosts = ", ".join(dict.fromkeys(host for found in by_act.values() for host in found))
+        what = "replace" if {"remove", "start"} <= by_act.keys() else PAST[next(iter(by_act))]
+        lines.append(f"{hosts}: {what} {name}{chr(39) + 's list' if what == 'put right' else ''}: {reason}")
+    return lines
