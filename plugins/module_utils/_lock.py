@@ -117,8 +117,8 @@ def freed(lock: Lock, run: str, now: Now, gone: str = "") -> str:
 def parsed(text: str) -> Lock:
     """The lock that a file holds; ``NoLock``, or ``LockError`` where a later release of the collection wrote it."""
     try:
-        content = json.loads(text)
-    except ValueError as error:
+        content = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise NoLock(f"no JSON: {error}") from None
     if not isinstance(content, dict):
         raise NoLock("no JSON object")
@@ -277,6 +277,10 @@ class LockFile:
                     f"'fuser -v {guard}' on this host names it; it hangs, or the disk does"
                 )
             time.sleep(0.02)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def _locked(descriptor: int) -> bool:

@@ -114,7 +114,7 @@ def started(pid: int) -> str | None:
 
 def started_by_ps(pid: int) -> str | None:
     """The same where there is no /proc, as on macOS."""
-    argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    argv = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     state, _, start = done.stdout.strip().partition(" ")
@@ -221,5 +221,5 @@ def _clock(iso: str, zone: tzinfo | None) -> str:
         then = datetime.fromisoformat(iso).astimezone(zone)
     except ValueError:  # written by hand
         return iso
-    today = datetime.now(zone).astimezone(zone).date()
+    today = datetime.now(zone).date()
     return then.strftime("%H:%M:%S %Z" if then.date() == today else "%Y-%m-%d %H:%M:%S %Z")
