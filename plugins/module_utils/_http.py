@@ -22,11 +22,7 @@ LIMIT_BYTES = 8 << 20  # /metrics of sixteen ranks is some 200 KB
 
 
 class NoAnswer(Exception):
-    """There is no whole HTTP answer; the text says why. ``refused``: nothing listens there."""
-
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.refused = refused
+    """There is no whole HTTP answer; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +71,7 @@ def exchange(
     except socket.timeout:
         raise NoAnswer(f"timed out after {deadline_s:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        text = str(error) or type(error).__name__
-        raise NoAnswer(text, refused=isinstance(error, ConnectionRefusedError)) from None
+        raise NoAnswer(str(error) or type(error).__name__) from None
     finally:
         connection.close()
     if len(content) > limit_bytes:

@@ -60,7 +60,7 @@ def _image_environment(client: Any, image: str) -> list[str]:
     import docker
 
     try:
-        return client.images.get(image).attrs["Config"].get("Env") or []
+        return (client.images.get(image).attrs.get("Config") or {}).get("Env") or []
     except docker.errors.NotFound:  # removed by force
         return []
 
@@ -149,7 +149,6 @@ def start_lines(container: Any) -> list[str]:
         pieces.append(piece)
         size += len(piece)
         if size > START_BYTES:
-            stream.close()
             break
     lines, _ = new_lines(b"".join(pieces).decode("utf-8", "replace"), started)
     return before_up(lines)[-LOG_LINES:]

@@ -56,6 +56,9 @@ class ModelReport:
     faults: list[str] = dataclasses.field(default_factory=list)
 
 
+EMPTY: dict[str, Any] = dataclasses.asdict(ModelReport())  # what a look without an end answers
+
+
 def model_facts(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The ModelReport of ``asked`` (``path``, or ``repo``, ``revision`` and ``hf_home``) as a dict.
 
