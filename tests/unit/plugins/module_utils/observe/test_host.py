@@ -1,34 +1,31 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What preflight reads from a host, and what it says about it."""
+"""What is read from a host, with real commands that fail or hang."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._preflight import (
-    container_faults,
-    docker_faults,
-    gpu_faults,
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import commands
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import (
+    gpu_facts,
     gpus,
+    host_facts,
     interfaces,
-    leftover_faults,
     link_speeds,
     listening_ports,
-    port_faults,
     read_tcp_tables,
     source_address,
 )
-
-API = {"name": "lmdeploy-api", "listens": [23333]}
-RAY = {"name": "lmdeploy-ray", "listens": [6379, 8265]}
 
 
 def test_interfaces_and_their_addresses_are_read_from_ip() -> None:
@@ -60,35 +57,6 @@ def test_ipv6_sockets_count_too() -> None:
     assert listening_ports([f"{title}\n{listens}\n{connected}\n", title]) == {0x5B25}
 
 
-@pytest.mark.parametrize(("version", "fit"), [("1.39", False), ("1.40", True), ("1.9", False), ("1.100", True)])
-def test_docker_has_to_know_device_requests(version: str, fit: bool) -> None:
-    faults = docker_faults(version)
-    assert bool(faults) is not fit
-    assert all(version in fault for fault in faults)
-
-
-def test_containers_that_are_not_ours_are_faults() -> None:
-    label = "lmfleet.lmdeploy.deployment"
-    containers = {"lmdeploy-ray": {label: "lmdeploy"}, "lmdeploy-api": {label: "other"}, "lmdeploy-x": {}}
-    faults = container_faults(containers, "lmdeploy")
-    assert [fault.split()[2] for fault in faults] == ["lmdeploy-api", "lmdeploy-x"]
-    assert all("left alone" in fault for fault in faults)
-
-
-def test_containers_that_the_plan_no_longer_has_are_faults() -> None:
-    label = "lmfleet.lmdeploy.deployment"
-    containers = {
-        "lmdeploy-ray": {label: "lmdeploy"},
-        "lmdeploy-dp": {label: "lmdeploy"},
-        "other-ray": {label: "other"},
-        "postgres": {},
-    }
-    [fault] = leftover_faults(containers, "lmdeploy", {"lmdeploy-dp", "lmdeploy-proxy"})
-    assert fault.startswith("the container lmdeploy-ray is of the deployment lmdeploy, but not of this plan")
-    assert "playbooks/teardown.yml" in fault
-    assert leftover_faults(containers, "lmdeploy", {"lmdeploy-dp", "lmdeploy-ray"}) == []
-
-
 def test_the_source_address_is_one_of_this_host_or_empty() -> None:
     address = source_address()
     assert isinstance(address, str)
@@ -96,24 +64,6 @@ def test_the_source_address_is_one_of_this_host_or_empty() -> None:
         assert not ipaddress.IPv4Address(address).is_unspecified
         with socket.create_server((address, 0)):  # only an own address can be listened on
             pass
-
-
-def test_ports_in_use_are_faults_unless_the_service_itself_has_them() -> None:
-    [fault] = port_faults([API, RAY], {"lmdeploy-ray"}, {22, 6379, 23333})
-    assert fault.startswith("port 23333 of lmdeploy-api is in use")
-    both = port_faults([API, RAY], set(), {8265, 23333})
-    assert [fault.split()[1] for fault in both] == ["23333", "8265"]
-    assert port_faults([API, RAY], set(), {22}) == []
-
-
-def test_missing_gpus_are_counted_as_nvidia_smi_lists_them() -> None:
-    listing = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA H100 (UUID: 2)\n"
-    assert gpu_faults(2, listing) == []
-    assert "nvidia-smi -L lists 2 of the 8 GPUs" in gpu_faults(8, listing)[0]
-    assert (
-        "lists 0 of the 1 GPUs"
-        in gpu_faults(1, "NVIDIA-SMI has failed because it couldn't communicate with the driver.")[0]
-    )
 
 
 def test_gpus_and_their_driver_are_read_from_nvidia_smi() -> None:
@@ -132,3 +82,83 @@ def test_links_say_how_fast_they_are(tmp_path: Path) -> None:
     port.mkdir(parents=True)
     (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
     assert link_speeds(tmp_path) == {"eth0": "100000 Mb/s", "mlx5_0/1": "400 Gb/sec (4X NDR)"}
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only directory with commands, but for the shell's own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(commands, "SYSTEM_PATH", "")
+    return folder
+
+
+def script(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n")
+    file.chmod(0o755)
+
+
+def test_a_command_that_hangs_is_named_and_does_not_hold_the_look(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "COMMAND_SECONDS", 0.5)
+    pids = tmp_path / "pids"
+    # It has a child that has its output open, and so would hold a pipe.
+    script(tools / "nvidia-smi", f"sleep 60 & echo $! >> {pids}\necho 'GPU 0: half'\nsleep 60")
+    script(tools / "ip", "cat\nsleep 60")
+    began = time.monotonic()
+    found = host_facts()
+    assert time.monotonic() - began < 5
+    assert found["gpus"] == {"listing": "", "names": [], "driver": None, "error": "nvidia-smi -L timed out after 0.5 s"}
+    assert found["error"] == "ip -json -4 address timed out after 0.5 s"
+    assert found["interfaces"] == {}
+    for pid in pids.read_text().split():
+        assert "sleep" not in _name(int(pid)), "its child outlived it"
+
+
+def _name(pid: int) -> str:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return "" if state.rpartition(")")[2].split()[0] == "Z" else state.partition(")")[0]
+
+
+def test_nvidia_smi_is_read_with_an_empty_stdin(tools: Path) -> None:
+    script(
+        tools / "nvidia-smi",
+        'cat\ncase "$1" in -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; *) echo "NVIDIA H100, 570.86";; esac',
+    )
+    assert gpu_facts() == {
+        "listing": "GPU 0: NVIDIA H100 (UUID: 1)\n",
+        "names": ["NVIDIA H100"],
+        "driver": "570.86",
+        "error": "",
+    }
+
+
+def test_an_nvidia_smi_that_fails_says_why_in_one_line(tools: Path) -> None:
+    script(
+        tools / "nvidia-smi",
+        "echo; echo 'Unable to determine the device handle for GPU 0000:1B:00.0: Unknown Error'; exit 6",
+    )
+    found = gpu_facts()
+    assert found is not None
+    assert found["error"] == (
+        "nvidia-smi -L ended with code 6: Unable to determine the device handle for GPU 0000:1B:00.0: Unknown Error"
+    )
+
+
+def test_a_host_without_the_commands_says_so(tools: Path) -> None:
+    script(tools / "ip", "exec /nowhere")
+    assert host_facts()["error"].startswith("ip -json -4 address ended with code 127: ")
+    (tools / "ip").write_text("no program")
+    assert host_facts()["error"].startswith("ip -json -4 address cannot be run: ")
+    (tools / "ip").unlink()
+    found = host_facts()
+    assert found["gpus"] is None
+    assert "apt-get install iproute2" in found["error"]
+    assert found["uid"] == os.getuid()
+    assert abs(found["time"] - time.time()) < 60
+    assert found["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
