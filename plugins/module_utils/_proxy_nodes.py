@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import http.client
 import json
 import os
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import NoAnswer, exchange
 
 REFUSED = os.strerror(errno.ECONNREFUSED)
 
@@ -111,13 +108,14 @@ class ProxyList:
             raise ProxyError(f"{self._url}{path} answered {str(answer)[:200]}")
 
     def _request(self, path: str, body: bytes | None = None) -> Any:
-        request = urllib.request.Request(f"{self._url}{path}", body, self._headers)  # noqa: S310
+        url = f"{self._url}{path}"
         try:
-            with OPENER.open(request, timeout=self._timeout_s) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise ProxyError(f"{request.full_url} answered HTTP {error.code}: {error.read()[:200]!r}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise ProxyError(f"no answer from {request.full_url}: {getattr(error, 'reason', error)}") from None
+            reply = exchange(url, body, self._headers, deadline_s=self._timeout_s)
+        except NoAnswer as error:
+            raise ProxyError(f"no answer from {url}: {error}") from None
+        if reply.status != 200:
+            raise ProxyError(f"{url} answered HTTP {reply.status}: {reply.text[:200]!r}")
+        try:
+            return json.loads(reply.body)
         except ValueError as error:
-            raise ProxyError(f"{request.full_url} gave no JSON: {error}") from None
+            raise ProxyError(f"{url} gave no JSON: {error}") from None

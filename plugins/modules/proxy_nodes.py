@@ -81,13 +81,13 @@ from collections.abc import Mapping, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.endpoints import http_statuses
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes import (
     Changes,
     ProxyError,
     ProxyList,
     changes,
 )
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._service_status import http_statuses
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Callable
 
 import pytest
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._model_files import (
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.model import (
     ModelReport,
     check_cached,
     check_directory,

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,28 @@ class ModelReport:
     faults: list[str] = dataclasses.field(default_factory=list)
 
 
+EMPTY: dict[str, Any] = dataclasses.asdict(ModelReport())  # what a look without an end answers
+
+
+def model_facts(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The ModelReport of ``asked`` (``path``, or ``repo``, ``revision`` and ``hf_home``) as a dict.
+
+    What the file system refuses is a fault like any other.
+    """
+    where = asked.get("path") or asked.get("hf_home") or ""
+    try:
+        if asked.get("path"):
+            report = check_directory(where)
+        elif asked.get("repo") and where:
+            report = check_cached(where, asked["repo"], asked.get("revision") or "main")
+        else:
+            report = ModelReport(faults=["nobody said which model to look for: give path, or repo and hf_home."])
+    except OSError as error:
+        fault = f"{error.filename or where} cannot be read: {error.strerror or error}."
+        report = ModelReport(faults=[f"{fault} See who may read it (ls -ld), and that its file system is mounted."])
+    return dataclasses.asdict(report)
+
+
 def check_cached(hf_home: str, repo: str, revision: str = "main") -> ModelReport:
     """Check ``repo`` at ``revision`` (a branch, a tag or a commit) in the Hugging Face cache under ``hf_home``."""
     cache = Path(hf_home, "hub", "models--" + repo.replace("/", "--"))
@@ -62,7 +85,7 @@ def check_cached(hf_home: str, repo: str, revision: str = "main") -> ModelReport
         return ModelReport(faults=[f"{cache} does not exist: {repo} was never downloaded to this host."])
     try:
         commit = (cache / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):
         commit = revision
     snapshot = cache / "snapshots" / commit
     if not snapshot.is_dir():

@@ -5,56 +5,109 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import count
+from typing import Any, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import (
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import (
     Answer,
     EngineProbe,
     Observations,
+    Patience,
     Reading,
     State,
-    count_tokens,
     decide,
     read_answer,
+    read_metrics,
 )
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
 
+LIMITS = Patience(timeout_s=20, stall_s=30, patience_s=300)
 seconds = st.floats(0, 1000)
-readings = st.lists(st.builds(Reading, seconds, st.integers(0, 3).map(float)), max_size=6).map(
+cpu = st.none() | st.floats(0, 1000)
+gauges = st.dictionaries(
+    st.sampled_from(["num_requests_running", "gpu_cache_usage_perc"]), st.integers(0, 2).map(float)
+)
+readings = st.lists(st.builds(Reading, seconds, st.none() | st.integers(0, 2).map(float), gauges, cpu), max_size=6).map(
     lambda found: sorted(found, key=lambda reading: reading.at_s)
 )
 
 
-@given(seconds, readings, st.floats(0.1, 100), st.floats(0.1, 100))
-def test_silence_is_death_only_with_counters_that_stood_still_long_enough(
-    waited: float, seen: list[Reading], timeout: float, stall: float
+@given(seconds, readings, st.builds(Patience, st.floats(0.1, 100), st.floats(0.1, 100), st.floats(0.1, 500)))
+def test_silence_is_death_only_when_nothing_moved_for_long_enough(
+    waited: float, seen: list[Reading], patience: Patience
 ) -> None:
-    verdict = decide(Observations(waited, None, seen), timeout, stall)
-    if waited < timeout:
+    verdict = decide(Observations(waited, None, seen), patience)
+    counted = [reading for reading in seen if reading.tokens is not None]
+    if waited < patience.timeout_s:
         assert verdict is None
-    elif len({reading.tokens for reading in seen}) > 1:
+    elif len({reading.tokens for reading in counted}) > 1:
         assert verdict is not None
         assert verdict.state is State.BUSY
-    elif not seen:
+    elif not counted:
         assert verdict is not None
         assert verdict.state is State.UNKNOWN
-    elif waited < timeout + stall:
-        assert verdict is None
-    else:
+    elif waited < patience.timeout_s + patience.stall_s:
+        assert verdict is None or verdict.state is State.BUSY
+    elif waited >= patience.longest_s:
         assert verdict is not None
-        long_enough = seen[-1].at_s - seen[0].at_s >= stall
-        assert verdict.state is (State.DEAD if long_enough else State.UNKNOWN)
+    if verdict is not None and verdict.state is State.DEAD:
+        assert waited >= patience.timeout_s + patience.stall_s
+        assert counted[-1].at_s - counted[0].at_s >= patience.stall_s
+
+
+def watched(
+    until: float, cores: float | None, move: Callable[[float], dict[str, float]] = lambda at: {}
+) -> Observations:
+    """A probe without a token whose readings come every two seconds; `move` gives the gauges."""
+    return Observations(
+        until,
+        None,
+        [
+            Reading(at, 7.0, move(at), None if cores is None else at * cores)
+            for at in map(float, range(0, int(until) + 1, 2))
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        (watched(50, cores=0.05), State.DEAD),
+        (watched(48, cores=0.05), None),
+        (watched(50, cores=2.0), None),  # a long prefill, or a hang that spins
+        (watched(318, cores=2.0), None),
+        (watched(320, cores=2.0), State.DEAD),
+        (watched(318, cores=None), None),
+        (watched(320, cores=None), State.DEAD),
+        (watched(20, 0.0, lambda at: {"gpu_cache_usage_perc": at / 100}), State.BUSY),  # chunks of a prompt
+        (watched(20, 0.0, lambda at: {"num_requests_running": float(at > 10)}), State.BUSY),
+        (watched(50, 0.0, lambda at: {"num_requests_running": float(at > 2)}), State.DEAD),  # the probe's own request
+        (watched(50, 0.0, lambda at: {"num_requests_running": float(at < 10)}), State.DEAD),  # a client gave up
+    ],
+)
+def test_patience_depends_on_what_can_be_known(seen: Observations, state: State | None) -> None:
+    verdict = decide(seen, LIMITS)
+    assert (verdict and verdict.state) == state
+
+
+def test_processors_that_come_to_rest_are_idle_from_then_on() -> None:
+    used = [Reading(float(at), 7.0, {}, float(min(at, 60))) for at in range(0, 91, 2)]
+    assert decide(Observations(80.0, None, used[:41]), LIMITS) is None
+    verdict = decide(Observations(90.0, None, used), LIMITS)
+    assert verdict is not None
+    assert verdict.state is State.DEAD
+    assert "0.0 processors" in verdict.reason
 
 
 @given(readings, seconds, st.integers(500, 599), st.sampled_from([None, "healthy", "unhealthy"]))
 def test_an_engine_error_is_death_whatever_health_and_the_counters_say(
     seen: list[Reading], waited: float, status: int, health: str | None
 ) -> None:
-    verdict = decide(Observations(waited, Answer(status, token=False, detail="x", health=health), seen), 20, 30)
+    verdict = decide(Observations(waited, Answer(status, token=False, detail="x", health=health), seen), LIMITS)
     assert verdict is not None
     assert verdict.state is State.DEAD
 
@@ -73,7 +126,7 @@ def test_an_engine_error_is_death_whatever_health_and_the_counters_say(
     ],
 )
 def test_an_answer_is_judged(answer: Answer, state: State) -> None:
-    verdict = decide(Observations(0.1, answer), 20, 30)
+    verdict = decide(Observations(0.1, answer), LIMITS)
     assert verdict is not None
     assert verdict.state is state
 
@@ -122,7 +175,19 @@ def test_an_errors_message_is_found(body: bytes) -> None:
     ],
 )
 def test_the_token_counters_are_summed(text: str, tokens: float | None) -> None:
-    assert count_tokens(text) == tokens
+    assert read_metrics(text)[0] == tokens
+
+
+def test_the_schedulers_own_gauges_are_read_and_no_others() -> None:
+    text = (
+        '# HELP lmdeploy:num_requests_running x\nlmdeploy:num_requests_running{engine="0"} 3.0\n'
+        'lmdeploy:num_requests_waiting{engine="0"} 4.0\nlmdeploy:num_api_requests_routed{engine="0"} 5.0\n'
+        'lmdeploy:gpu_cache_usage_perc{engine="0"} 1.5e-05\n'
+    )
+    assert read_metrics(text)[1] == {
+        'num_requests_running{engine="0"}': 3.0,
+        'gpu_cache_usage_perc{engine="0"}': 1.5e-05,
+    }
 
 
 @pytest.mark.parametrize(
@@ -163,5 +228,15 @@ def test_a_probe_sends_the_key_and_asks_for_one_token() -> None:
     assert endpoint.headers[0]["authorization"] == "Bearer hush"
 
 
-def probe(url: str) -> Any:
-    return EngineProbe(url, "null", timeout_s=2.5, stall_s=1.0, interval_s=0.1).run()
+def test_working_processors_buy_patience_and_no_more() -> None:
+    used = count(0.0, 1.0)
+    with NullServer(1, mode="hang") as server:
+        verdict = probe(server.endpoints[0].url, cpu_s=lambda: next(used), patience_s=3.0)
+        impatient = probe(server.endpoints[0].url, cpu_s=lambda: 5.0, patience_s=600.0)
+    assert verdict.state is State.DEAD
+    assert "processors at work" in verdict.reason
+    assert impatient.state is State.DEAD
+
+
+def probe(url: str, patience_s: float = 1.0, **more: Any) -> Any:
+    return EngineProbe(url, "null", patience=Patience(2.5, 1.0, patience_s), interval_s=0.1, **more).run()

@@ -1,0 +1,46 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ray's members, as its head counts them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+SECONDS = 20
+# Ray's own public API, asked inside the head's container, where the Ray of the image and its token are.
+PROGRAM = """
+import json, ray
+from ray.util.placement_group import placement_group
+ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR', configure_logging=False)
+nodes = [dict(address=n['NodeManagerAddress'], alive=n['Alive'], gpus=int(n['Resources'].get('GPU', 0))) for n in ray.nodes()]
+claim = {claim}
+given = not claim or placement_group([dict(GPU=1)] * claim).wait(timeout_seconds=8)
+print(json.dumps(dict(nodes=nodes, given=given)))
+"""
+
+
+def ray_nodes(client: Any, container: str, address: str, claim: int = 0) -> dict[str, Any]:
+    """``{"nodes": [{"address", "alive", "gpus"}], "given"}``, or ``{"error": ...}``.
+
+    ``claim`` asks Ray for that many GPUs at once, as an engine does, and gives them back; ``given`` says whether it got them.
+    """
+    import docker
+
+    # KILL: a client of Ray that hangs in the network may not hear TERM. A frozen container is the caller's to leave.
+    program = ["timeout", "-k", "2", str(SECONDS), "python3", "-c", PROGRAM.format(address=address, claim=claim)]
+    try:
+        code, output = client.containers.get(container).exec_run(program, demux=True)
+    except docker.errors.APIError as error:
+        return {"error": str(error.explanation or error)}
+    stdout, stderr = ((part or b"").decode("utf-8", "replace").strip() for part in output)
+    if code in (124, 137):
+        return {"error": f"Ray at {address} did not answer within {SECONDS} s"}
+    if code != 0:
+        return {"error": stderr.rpartition("\n")[2] or f"exit code {code}"}
+    try:
+        result: dict[str, Any] = json.loads(stdout.rpartition("\n")[2])
+    except ValueError:
+        return {"error": f"no answer of Ray's in {stdout[-200:]!r}"}
+    return result

@@ -1,0 +1,368 @@
+#!/usr/bin/python
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Thin module over _observe."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: observe
+short_description: What is there on one host, in one look
+version_added: 0.1.0
+description:
+  - Answers everything that a decision or a wait has to know about one host, in one call. What is asked is found out side by
+    side; what is not asked is not in the answer.
+  - It gives facts and judges nothing. Of an engine the fact is whether it gives a token, and if not, whether it is proven dead.
+  - It does not fail when Docker, a command, a file or a URL does. The answer says so in their place, with what to do.
+author:
+  - lmfleet contributors (@lmfleet)
+requirements:
+  - Docker SDK for Python 5.0 or newer, where something of Docker is asked
+  - iproute2, for O(host)
+extends_documentation_fragment:
+  - lmfleet.lmdeploy.reads_only
+options:
+  deployment:
+    description: Name of a deployment, all of whose containers RV(containers) is to have.
+    type: str
+  names:
+    description: Names of containers that RV(containers) is to have, be they there or not.
+    type: list
+    elements: str
+    default: []
+  logs:
+    description:
+      - Names of containers whose new log lines are wanted, each with the time stamp (RV(containers) has it as C(cursor))
+        after which
+        they are; with an empty string, all of the current run. These are in RV(containers) too.
+    type: dict
+    default: {}
+  measure:
+    description: Measure how much each container of O(logs) has read and holds; takes seconds.
+    type: bool
+    default: false
+  image:
+    description: An image to look for.
+    type: dict
+    suboptions:
+      reference:
+        description: Its name, as in C(docker pull).
+        type: str
+        required: true
+      state_dir:
+        description: The directory whose C(images) has the answers of images that were asked what they hold, by id.
+          Its C(docker/config.json), if there is one, has the login for the registry.
+        type: path
+        required: true
+      ask_registry:
+        description: Ask the registry whether it has another image under this name by now.
+        type: bool
+        default: false
+  image_ids:
+    description: Ids of images of which it is asked whether the host has them.
+    type: list
+    elements: str
+    default: []
+  host:
+    description: Look at the host itself.
+    type: bool
+    default: false
+  files:
+    description: Paths of files whose digests are wanted.
+    type: list
+    elements: path
+    default: []
+  model:
+    description: A model whose files are checked, by their headers. Either O(model.path), or O(model.repo) and O(model.hf_home).
+    type: dict
+    suboptions:
+      repo:
+        description: Its repository id in the Hugging Face cache, as C(owner/name).
+        type: str
+      revision:
+        description: Branch, tag or commit of O(model.repo).
+        type: str
+        default: main
+      hf_home:
+        description: The Hugging Face home on the host, whose directory C(hub) is the cache.
+        type: path
+      path:
+        description: The directory that holds the files themselves.
+        type: path
+  tokens:
+    description: Engines to be asked for one token each, all at once. LMDeploy's server outlives its engine, so only a token
+      is proof.
+    type: dict
+    suboptions:
+      model:
+        description: The name that they serve their model under.
+        type: str
+        required: true
+      urls:
+        description: URLs of api_servers, without C(/v1), each with the name of its container. One whose container does not
+          run is not asked.
+        type: dict
+        required: true
+      public:
+        description: The URL that users have, without C(/v1), when it is to be asked in the same moment.
+        type: str
+      api_key:
+        description: The API key, where they want one.
+        type: str
+      timeout_s:
+        description: Seconds that the token may take before anything else is asked.
+        type: float
+        default: 20
+      stall_s:
+        description: Seconds beyond O(tokens.timeout_s) without a token and without progress that make an engine dead, when
+          its processors
+          are idle. Progress is a change of its token counters, or growth of its scheduler's gauges, in C(/metrics).
+        type: float
+        default: 30
+      patience_s:
+        description: The same, when processors work in the containers, or nobody can measure them. One long prompt moves
+          nothing else, and takes less. Never less than O(tokens.stall_s).
+        type: float
+        default: 300
+  tcp:
+    description: Ports to connect to from this host, as C(address:port).
+    type: list
+    elements: str
+    default: []
+  http:
+    description: Base URLs of api_servers, without C(/v1).
+    type: list
+    elements: str
+    default: []
+  proxy:
+    description: Base URL of LMDeploy's proxy, when its list is wanted.
+    type: str
+  ray_container:
+    description: The container in which Ray's head runs, when its members are wanted.
+    type: str
+  ray_address:
+    description: Address and port of Ray's head; needed with O(ray_container).
+    type: str
+  ray_claim:
+    description: Ask Ray for this many GPUs at once, and give them back, to see whether an engine would get them.
+    type: int
+    default: 0
+  ray_claim_unless:
+    description: Do not, while this container runs, because it holds them.
+    type: str
+  record:
+    description: Path of a JSON file, the record of the deployment.
+    type: path
+  lock:
+    description: Path of a JSON file, the lock of the deployment.
+    type: path
+  limit_s:
+    description: Seconds that the whole look may take, beyond what O(tokens) may. What hangs longer is told as an error in
+      its place.
+    type: float
+    default: 120
+"""
+
+EXAMPLES = r"""
+- name: Look at everything that a decision needs
+  lmfleet.lmdeploy.observe:
+    deployment: lmdeploy
+    names: [lmdeploy-ray, lmdeploy-api]
+    host: true
+    image:
+      reference: openmmlab/lmdeploy:v0.10.1-cu12
+      state_dir: /var/lib/lmfleet
+    model:
+      repo: deepseek-ai/DeepSeek-V3
+      hf_home: /data/huggingface
+    tokens:
+      model: deepseek-ai/DeepSeek-V3
+      urls:
+        http://10.0.0.10:23333: lmdeploy-api
+  register: observed
+
+- name: One round of a wait
+  lmfleet.lmdeploy.observe:
+    logs:
+      lmdeploy-api: "2026-11-24T22:25:01.000000000Z"
+    http: ["http://10.0.0.10:23333"]
+"""
+
+RETURN = r"""
+docker:
+  description:
+    - C(version) and C(api) of the Docker engine.
+    - Or C(error), what is wrong and what to do, and its C(kind), V(sdk), V(permission), V(socket), V(daemon), V(podman) or
+      V(timeout).
+      RV(containers), RV(image), RV(image_ids) and RV(ray) are missing then.
+  returned: when something of Docker is asked
+  type: dict
+  sample: {version: 28.5.1, api: "1.51"}
+containers:
+  description:
+    - By name, C(present), and of one that is there C(id), C(labels), C(image) (its id), C(created), C(status), C(exit_code),
+      C(oom_killed), C(restarts), C(started_at) and C(asked).
+    - C(asked) is what Docker was asked for when the container was made, C(command), C(environment) (without what the image
+      sets to the
+      same value), C(mounts) (each C([source, target, read_only]), sorted by target), C(network_mode), C(ipc_mode), C(pid_mode),
+      C(privileged), C(restart_policy) (as V(on-failure:3)), C(gpus) and C(rdma) (by single rights).
+    - Of those in O(logs) also C(lines), C(cursor), C(touched) (bytes, 0 unless O(measure)) and C(up_after_s), the seconds
+      from its start
+      until the last of its servers said that it is up; and C(log_error) where Docker cannot read the log.
+  returned: when O(deployment), O(names) or O(logs) is given
+  type: dict
+image:
+  description:
+    - C(id), none where the image is not there; its C(digests); and C(answer), what the image said that it holds when it was
+      asked,
+      none where it has to be asked (again).
+    - With O(image.ask_registry) also C(current), whether the registry has the same; none, with C(registry_error), where it
+      cannot be asked.
+  returned: when O(image) is given
+  type: dict
+image_ids:
+  description: By id, whether the host has that image.
+  returned: when O(image_ids) is given
+  type: dict
+host:
+  description:
+    - C(interfaces), by name their IPv4 addresses; C(source), the host's own address on its default route, or empty;
+      C(listening), the
+      TCP ports in use; C(links) with their speeds; C(boot_id); C(time), in seconds since 1970; C(uid) of who looks;
+      C(error), what
+      could not be found out, or empty.
+    - C(gpus), none where C(nvidia-smi) is not installed, has C(listing) (the text of C(nvidia-smi -L)), C(names), C(driver),
+      and
+      C(error), one line, or empty.
+  returned: when O(host) is set
+  type: dict
+files:
+  description: By path, the first 12 digits of its sha256; none where it is missing or cannot be read.
+  returned: when O(files) is given
+  type: dict
+model:
+  description:
+    - C(path) and C(commit) of the model; C(config), what a plan asks of its C(config.json); C(files), those that an engine
+      may read, with
+      their bytes; C(total_bytes); C(digest), equal on two hosts exactly if commit, names, sizes and C(config.json) are.
+    - C(faults), everything that is wrong, a sentence each; empty for a whole model.
+  returned: when O(model) is given
+  type: dict
+tokens:
+  description:
+    - By URL, C(state), C(reason) and C(seconds).
+    - V(alive), a token came. V(busy), none yet, but the engine makes progress. V(loading), it is initializing or sleeping.
+      V(dead), an engine error given twice, or no token and no progress. V(unreachable), no HTTP answer. V(unknown), the
+      request was
+      refused (a wrong name or key), or no counters are there to judge a time-out. V(absent), its container does not run.
+    - Of V(dead), V(unreachable) and V(unknown) also C(lines), the log of the container's current run until its server was up.
+  returned: when O(tokens) is given
+  type: dict
+  sample:
+    http://10.0.0.11:23333:
+      state: dead
+      reason: "engine error: HTTP 503: The inference engine is unavailable."
+      seconds: 1.1
+      lines: []
+public:
+  description: C(state) and C(reason) of O(tokens.public), as in RV(tokens).
+  returned: when O(tokens.public) is given
+  type: dict
+tcp:
+  description: By C(address:port), an empty string or why it takes no connection.
+  returned: when O(tcp) is given
+  type: dict
+http:
+  description: By URL, C(health) and C(models), or C(error).
+  returned: when O(http) is given
+  type: dict
+proxy:
+  description: C(nodes), by URL the models that the proxy has them listed with; or C(error).
+  returned: when O(proxy) is given
+  type: dict
+ray:
+  description: C(nodes), each with C(address), C(alive) and C(gpus), and C(given); or C(error).
+  returned: when O(ray_container) is given
+  type: dict
+record:
+  description: What the file holds; none where there is none, C(error) where it cannot be read.
+  returned: when O(record) is given
+  type: raw
+lock:
+  description: As RV(record).
+  returned: when O(lock) is given
+  type: raw
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look
+
+STRINGS = {"type": "list", "elements": "str", "default": []}
+SPEC = {
+    "deployment": {"type": "str"},
+    "names": STRINGS,
+    "logs": {"type": "dict", "default": {}},
+    "measure": {"type": "bool", "default": False},
+    "image": {
+        "type": "dict",
+        "options": {
+            "reference": {"type": "str", "required": True},
+            "state_dir": {"type": "path", "required": True},
+            "ask_registry": {"type": "bool", "default": False},
+        },
+    },
+    "image_ids": STRINGS,
+    "host": {"type": "bool", "default": False},
+    "files": {"type": "list", "elements": "path", "default": []},
+    "model": {
+        "type": "dict",
+        "options": {
+            "repo": {"type": "str"},
+            "revision": {"type": "str", "default": "main"},
+            "hf_home": {"type": "path"},
+            "path": {"type": "path"},
+        },
+        "mutually_exclusive": [("repo", "path")],
+        "required_one_of": [("repo", "path")],
+        "required_by": {"repo": "hf_home"},
+    },
+    "tokens": {
+        "type": "dict",
+        "no_log": False,  # they are the engine's, no secrets
+        "options": {
+            "model": {"type": "str", "required": True},
+            "urls": {"type": "dict", "required": True},
+            "public": {"type": "str"},
+            "api_key": {"type": "str", "no_log": True},
+            "timeout_s": {"type": "float", "default": 20},
+            "stall_s": {"type": "float", "default": 30},
+            "patience_s": {"type": "float", "default": 300},
+        },
+    },
+    "tcp": STRINGS,
+    "http": STRINGS,
+    "proxy": {"type": "str"},
+    "ray_container": {"type": "str"},
+    "ray_address": {"type": "str"},
+    "ray_claim": {"type": "int", "default": 0},
+    "ray_claim_unless": {"type": "str"},
+    "record": {"type": "path"},
+    "lock": {"type": "path"},
+    "limit_s": {"type": "float", "default": 120},
+}
+
+
+def main() -> None:
+    """Look once."""
+    module = AnsibleModule(
+        argument_spec=SPEC,
+        required_together=[("ray_container", "ray_address")],
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, **look(None, module.params))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A stand-in for dockerd on a socket of its own: the real Docker SDK talks to it over HTTP, there are no containers."""
+
+from __future__ import annotations
+
+import json
+import re
+import socketserver
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+API = "1.45"
+
+
+def container(name: str, **state: Any) -> dict[str, Any]:
+    """What dockerd says of a container on inspection."""
+    return {
+        "Id": f"id-of-{name}",
+        "Name": f"/{name}",
+        "Created": "2026-11-24T22:25:00.5Z",
+        "Image": "sha256:1",
+        "RestartCount": 0,
+        "State": {
+            "Status": "running",
+            "ExitCode": 0,
+            "OOMKilled": False,
+            "StartedAt": "2026-11-24T22:25:01.5Z",
+            "Pid": 0,
+            **state,
+        },
+        "Config": {"Cmd": ["serve"], "Env": [], "Labels": {}, "Tty": False},
+        "HostConfig": {},
+        "Mounts": [],
+    }
+
+
+@dataclass
+class Dockerd:
+    """What it has, which a test may change at any time; a context manager. ``late_s``: each answer takes that long."""
+
+    socket: Path
+    containers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    logs: dict[str, bytes] = field(default_factory=dict)
+    registry: dict[str, str] = field(default_factory=dict)
+    says: bytes = b""
+    exit_code: int = 0
+    components: list[dict[str, str]] = field(default_factory=list)
+    late_s: float = 0.0
+    asked: list[str] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    def __enter__(self) -> Dockerd:
+        self._server = _Server(str(self.socket), _Handler)
+        self._server.dockerd = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+    dockerd: Dockerd
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "a unix socket"
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        dockerd = self.server.dockerd
+        time.sleep(dockerd.late_s)
+        path, _, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
+        dockerd.asked.append(f"{path}?{query}" if query else path)
+        name = path.split("/")[2] if path.count("/") > 1 else ""
+        name = next((n for n, c in dockerd.containers.items() if c["Id"] == name), name)
+        if path == "/version":
+            self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
+        elif path == "/containers/json":
+            self._json([{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)])
+        elif path.startswith("/images/"):
+            self._found(dockerd.images.get(path[len("/images/") : -len("/json")]))
+        elif path.startswith("/distribution/"):
+            dockerd.logins.append(self.headers.get("X-Registry-Auth"))
+            digest = dockerd.registry.get(path[len("/distribution/") : -len("/json")])
+            self._found({"Descriptor": {"digest": digest}, "Platforms": []} if digest else None)
+        elif path == "/exec/1/start":
+            self._raw(_frame(dockerd.says))
+        elif path == "/exec/1/json":
+            self._json({"ExitCode": dockerd.exit_code})
+        elif name not in dockerd.containers:
+            self._found(None)
+        elif path.endswith("/exec"):
+            self._json({"Id": "1"})
+        elif path.endswith("/logs"):
+            self._raw(b"".join(map(_frame, dockerd.logs.get(name, b"").splitlines(keepends=True))))
+        elif path.endswith("/stats"):
+            self._json({"cpu_stats": {"cpu_usage": {"total_usage": time.monotonic_ns()}}, "memory_stats": {"usage": 7}})
+        else:
+            self._json(dockerd.containers[name])
+
+    def _labelled(self, each: dict[str, Any]) -> bool:
+        match = re.search(r"label%22%3A\+?%5B%22(?P<label>[^%]+)%3D(?P<value>[^%]+)%22", self.path)
+        return match is None or each["Config"]["Labels"].get(match["label"]) == match["value"]
+
+    def _found(self, what: Any) -> None:
+        self._json(what) if what is not None else self._json({"message": f"No such thing: {self.path}"}, 404)
+
+    def _json(self, what: Any, status: int = 200) -> None:
+        body = json.dumps(what).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _raw(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.docker.multiplexed-stream")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _frame(content: bytes) -> bytes:
+    return struct.pack(">BxxxL", 1, len(content)) + content

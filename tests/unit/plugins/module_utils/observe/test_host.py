@@ -1,0 +1,164 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is read from a host, with real commands that fail or hang."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import commands
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import (
+    gpu_facts,
+    gpus,
+    host_facts,
+    interfaces,
+    link_speeds,
+    listening_ports,
+    read_tcp_tables,
+    source_address,
+)
+
+
+def test_interfaces_and_their_addresses_are_read_from_ip() -> None:
+    # ip leaves an empty object for an interface that has no address of the family asked for.
+    links: list[dict[str, Any]] = [
+        {"ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1"}]},
+        {},
+        {"ifname": "bond0@eth0", "addr_info": [{"local": "10.0.0.10"}, {"local": "10.0.1.10"}, {"family": "inet"}]},
+        {"ifname": "down0"},
+    ]
+    assert interfaces(json.dumps(links)) == {"lo": ["127.0.0.1"], "bond0": ["10.0.0.10", "10.0.1.10"], "down0": []}
+    assert interfaces("") == {}
+
+
+def test_a_port_counts_while_something_listens_on_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            seen = listening_ports(read_tcp_tables())
+            assert port in seen
+            assert client.getsockname()[1] not in seen
+    assert port not in listening_ports(read_tcp_tables())
+
+
+def test_ipv6_sockets_count_too() -> None:
+    title = "  sl  local_address                         remote_address                        st"
+    listens = f"   0: {'0' * 32}:5B25 {'0' * 32}:0000 0A 00000000:00000000"
+    connected = f"   1: {'0' * 32}:5B26 {'0' * 32}:A1B2 01 00000000:00000000"
+    assert listening_ports([f"{title}\n{listens}\n{connected}\n", title]) == {0x5B25}
+
+
+def test_the_source_address_is_one_of_this_host_or_empty() -> None:
+    address = source_address()
+    assert isinstance(address, str)
+    if address:  # a host without a default route has none
+        assert not ipaddress.IPv4Address(address).is_unspecified
+        with socket.create_server((address, 0)):  # only an own address can be listened on
+            pass
+
+
+def test_gpus_and_their_driver_are_read_from_nvidia_smi() -> None:
+    assert gpus("NVIDIA H100 80GB HBM3, 570.86.15\nNVIDIA H100 80GB HBM3, 570.86.15\n") == (
+        ["NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3"],
+        "570.86.15",
+    )
+    assert gpus("No devices were found\n") == ([], None)
+
+
+def test_links_say_how_fast_they_are(tmp_path: Path) -> None:
+    for name, speed in (("eth0", "100000"), ("down0", "-1"), ("odd0", "")):
+        (tmp_path / "net" / name).mkdir(parents=True)
+        (tmp_path / "net" / name / "speed").write_text(speed)
+    port = tmp_path / "infiniband" / "mlx5_0" / "ports" / "1"
+    port.mkdir(parents=True)
+    (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
+    assert link_speeds(tmp_path) == {"eth0": "100000 Mb/s", "mlx5_0/1": "400 Gb/sec (4X NDR)"}
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only directory with commands, but for the shell's own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(commands, "SYSTEM_PATH", "")
+    return folder
+
+
+def script(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n")
+    file.chmod(0o755)
+
+
+def test_a_command_that_hangs_is_named_and_does_not_hold_the_look(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "COMMAND_SECONDS", 0.5)
+    pids = tmp_path / "pids"
+    # It has a child that has its output open, and so would hold a pipe.
+    script(tools / "nvidia-smi", f"sleep 60 & echo $! >> {pids}\necho 'GPU 0: half'\nsleep 60")
+    script(tools / "ip", "cat\nsleep 60")
+    began = time.monotonic()
+    found = host_facts()
+    assert time.monotonic() - began < 5
+    assert found["gpus"] == {"listing": "", "names": [], "driver": None, "error": "nvidia-smi -L timed out after 0.5 s"}
+    assert found["error"] == "ip -json -4 address timed out after 0.5 s"
+    assert found["interfaces"] == {}
+    for pid in pids.read_text().split():
+        assert "sleep" not in _name(int(pid)), "its child outlived it"
+
+
+def _name(pid: int) -> str:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return "" if state.rpartition(")")[2].split()[0] == "Z" else state.partition(")")[0]
+
+
+def test_nvidia_smi_is_read_with_an_empty_stdin(tools: Path) -> None:
+    script(
+        tools / "nvidia-smi",
+        'cat\ncase "$1" in -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; *) echo "NVIDIA H100, 570.86";; esac',
+    )
+    assert gpu_facts() == {
+        "listing": "GPU 0: NVIDIA H100 (UUID: 1)\n",
+        "names": ["NVIDIA H100"],
+        "driver": "570.86",
+        "error": "",
+    }
+
+
+def test_an_nvidia_smi_that_fails_says_why_in_one_line(tools: Path) -> None:
+    script(
+        tools / "nvidia-smi",
+        "echo; echo 'Unable to determine the device handle for GPU 0000:1B:00.0: Unknown Error'; exit 6",
+    )
+    found = gpu_facts()
+    assert found is not None
+    assert found["error"] == (
+        "nvidia-smi -L ended with code 6: Unable to determine the device handle for GPU 0000:1B:00.0: Unknown Error"
+    )
+
+
+def test_a_host_without_the_commands_says_so(tools: Path) -> None:
+    script(tools / "ip", "exec /nowhere")
+    assert host_facts()["error"].startswith("ip -json -4 address ended with code 127: ")
+    (tools / "ip").write_text("no program")
+    assert host_facts()["error"].startswith("ip -json -4 address cannot be run: ")
+    (tools / "ip").unlink()
+    found = host_facts()
+    assert found["gpus"] is None
+    assert "apt-get install iproute2" in found["error"]
+    assert found["uid"] == os.getuid()
+    assert abs(found["time"] - time.time()) < 60
+    assert found["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
