@@ -19,8 +19,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import dec
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import inputs_of, observations
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound, inputs_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -83,7 +82,7 @@ class ActionModule(ActionBase):
             inputs = run.inputs
             if changes:
                 inputs = inputs_of(task_vars["plan_group"], task_vars, faults, option_changes=changes)
-            plan = build_plan(inputs, observations(hosts), faults)
+            plan = bound(inputs, hosts, faults)
         except PlanError as error:
             raise AnsibleActionFail(str(error)) from None
         run.keep_plan(plan)

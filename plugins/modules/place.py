@@ -80,9 +80,9 @@ def write(path: Path, content: bytes, mode: int) -> None:
         os.fchmod(handle, mode)
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        os.replace(draft, path)
+        Path(draft).replace(path)
     except BaseException:
-        os.unlink(draft)
+        Path(draft).unlink()
         raise
 
 

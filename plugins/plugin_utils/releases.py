@@ -109,7 +109,6 @@ class ReleaseTable:
     """What one release accepts; without a table, its options can only be checked once the image is asked."""
 
     release: str | None
-    known: bool
     api_server: Command
     proxy: Command
 

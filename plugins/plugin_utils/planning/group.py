@@ -53,6 +53,11 @@ def plan_group(group: str, task_vars: Mapping[str, Any], *, option_changes: Mapp
     return build_plan(inputs_of(group, task_vars, faults, option_changes=option_changes), Observations(), faults)
 
 
+def bound(inputs: Inputs, hosts: Mapping[str, Host], faults: Faults) -> Plan:
+    """The plan, with what its hosts and the image were seen to be. Raises PlanError where it does not fit them."""
+    return build_plan(inputs, observations(hosts), faults)
+
+
 def observations(hosts: Mapping[str, Host]) -> Observations:
     """What a plan is bound to, out of what was seen of its hosts."""
     image = next((host.image_id for host in hosts.values() if host.image_id), None)
