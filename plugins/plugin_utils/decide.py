@@ -136,17 +136,17 @@ def _engine(
     serving = all(states[each.url].state in SERVING for each in endpoints)
     services = plan.services_of(engine.name)
     dead = [f"{url}: {why}" for url, why in _dead(states, [each.url for each in endpoints]).items()]
-    lost = {service: _lost(service, hosts[service.node], engine, serving) for service in services}
+    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, serving) for each in services}
     base = [service for service in services if service.service != "api"]
     api = [service for service in services if service.service == "api"]
-    base_lost = [f"{service.node}: {why}" for service in base for why in lost[service]]
+    base_lost = [f"{service.node}: {why}" for service in base for why in lost[service.node, service.name]]
     if not base_lost and not serving:
         base_lost = _split_formation(base, hosts)
     if engine.topology == "dpep" or base_lost:
         why = [*base_lost, *(dead if engine.topology == "dpep" else [])]
         anew = services if why else []
     else:
-        why = [f"{service.node}: {reason}" for service in api for reason in lost[service]] or dead
+        why = [f"{service.node}: {reason}" for service in api for reason in lost[service.node, service.name]] or dead
         anew = api if why else []
         formation = _formation_of(base, hosts) or formation
     waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
