@@ -106,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/version":
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
-            self._json([{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)])
+            self._json(
+                [{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)]
+            )
         elif path.startswith("/images/"):
             self._found(dockerd.images.get(path[len("/images/") : -len("/json")]))
         elif path.startswith("/distribution/"):
