@@ -65,9 +65,14 @@ class _Look:
         return answer
 
     def close(self) -> None:
-        """Give back what was opened; what still hangs ends with the process."""
-        if self._docker and not self._given and self._docker.done() and self._docker.exception() is None:
-            self._client().close()
+        """Give back what was opened, as soon as it is; what still hangs ends with the process."""
+
+        def opened(reached: concurrent.futures.Future[tuple[Any, dict[str, str]]]) -> None:
+            if reached.exception() is None:
+                reached.result()[0].close()
+
+        if self._docker and not self._given:
+            self._docker.add_done_callback(opened)
 
     # ---- what is asked
 

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import gc
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,3 +23,16 @@ def dockerd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dockerd]:
     ):  # a socket's path has 107 bytes
         monkeypatch.setenv("DOCKER_HOST", daemon.host)
         yield daemon
+
+
+@pytest.fixture
+def sdk_leaks() -> Iterator[None]:
+    """Have what the SDK leaves to the garbage collector collected here, and not in some other test.
+
+    It leaves sockets that it could not connect, and those of exec.
+    """
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    gc.collect()

@@ -21,8 +21,10 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look imp
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import API, Dockerd
 
 ASKED = {"names": ["x"], "tcp": ["127.0.0.1:1"]}
-# The SDK leaves sockets to the garbage collector: those that it could not connect, and those of exec.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("sdk_leaks"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 COLLECTIONS = Path(__file__).parents[5] / "collections"
 
 

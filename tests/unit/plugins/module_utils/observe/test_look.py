@@ -23,8 +23,10 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Docker
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
 
 LABEL = "lmfleet.lmdeploy.deployment"
-# The SDK leaves sockets to the garbage collector: those that it could not connect, and those of exec.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("sdk_leaks"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 COLLECTIONS = Path(__file__).parents[5] / "collections"
 UP = "INFO:     Application startup complete."
 SAID = [
