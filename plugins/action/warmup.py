@@ -122,6 +122,7 @@ class ActionModule(ClientAction):
             argv=["-m", f"{PACKAGE}.warmup"],
             config=config,
             api_key=options["api_key"],
+            owner=options["container_name"],  # one that runs already was left by an interrupted run
         )
         if "failed" in client:
             return {**result, **client}
