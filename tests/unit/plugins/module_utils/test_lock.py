@@ -145,9 +145,10 @@ def test_the_same_run_takes_it_again_as_a_sign_of_life(file: LockFile, clock: Cl
     assert again.abandoned is None
 
 
-def test_a_restart_of_the_host_frees_it(file: LockFile, clock: Clock) -> None:
+@pytest.mark.parametrize("uptime", [5.0, 1001.0])
+def test_a_restart_of_the_host_frees_it(uptime: float, file: LockFile, clock: Clock) -> None:
     file.take(ALICE, LEASE_S)
-    clock.boot, clock.uptime = "boot-2", 5.0
+    clock.boot, clock.uptime = "boot-2", uptime
     taken = file.take(BOB, LEASE_S)
     assert taken.held
     assert taken.why == "the host was restarted since"
@@ -432,18 +433,24 @@ def test_a_change_that_hangs_is_named_and_one_that_was_killed_is_no_obstacle(pat
     assert LockFile(path).take(BOB, LEASE_S).held
 
 
-def test_a_directory_that_is_removed_meanwhile_does_not_let_two_in(path: Path) -> None:
-    path.parent.mkdir(parents=True)
+def test_a_guard_that_is_removed_meanwhile_does_not_let_two_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = Path(f"{path}.flock")
-    with guard.open("a", encoding="utf-8") as old:
-        fcntl.flock(old, fcntl.LOCK_EX)
-        guard.unlink()
-        with guard.open("a", encoding="utf-8") as new:
-            fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the same name, another file
-            assert not _lock._is(old.fileno(), guard)
-            assert _lock._is(new.fileno(), guard)
-        guard.unlink()
-        assert not _lock._is(old.fileno(), guard)
+    locked = _lock._locked
+    removals = [guard.unlink, lambda: guard.replace(f"{guard}.old")]
+
+    def removed_first(descriptor: int) -> bool:
+        if removals:
+            removals.pop()()  # after it was opened: now it is another file than that of the name
+        return locked(descriptor)
+
+    def clock() -> Now:
+        with guard.open("a", encoding="utf-8") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Now.read()
+
+    monkeypatch.setattr(_lock, "_locked", removed_first)
+    assert LockFile(path, clock).take(ALICE, LEASE_S).held
+    assert not removals
 
 
 def test_the_hosts_time_is_its_own() -> None:
