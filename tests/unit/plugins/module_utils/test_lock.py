@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,19 @@ def test_a_run_that_came_between_look_and_lock_is_noticed(file: LockFile) -> Non
     assert file.take(ALICE, LEASE_S, expected_serial=told(refused)["serial"]).held
 
 
+def test_a_run_that_was_there_during_the_look_is_noticed_after_it_has_ended(file: LockFile, clock: Clock) -> None:
+    file.take(BOB, LEASE_S)
+    look = told(file.seen("run-a"))
+    assert (look["refused"], look["serial"]) == ("held", -1)
+    assert told(file.seen("run-a", "run-b"))["refused"] == ""  # it is dead, so it changes nothing any more
+    file.release("run-b")
+    assert file.take(ALICE, LEASE_S, expected_serial=look["serial"]).refused == "serial"
+    file.take(BOB, LEASE_S)
+    clock.go(LEASE_S)
+    look = told(file.seen("run-a"))
+    assert file.take(ALICE, LEASE_S, expected_serial=look["serial"]).held
+
+
 def test_a_run_that_came_between_is_noticed_even_if_it_removed_the_directory(
     file: LockFile, path: Path, clock: Clock
 ) -> None:
@@ -349,6 +364,7 @@ def test_of_many_threads_at_once_one_wins_every_time(path: Path) -> None:
 
 TAKER = """
 import dataclasses, sys
+from functools import partial
 from pathlib import Path
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._lock import LockFile, Run
 path, run, lease_s = sys.argv[1:]
@@ -436,7 +452,7 @@ def test_a_change_that_hangs_is_named_and_one_that_was_killed_is_no_obstacle(pat
 def test_a_guard_that_is_removed_meanwhile_does_not_let_two_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = Path(f"{path}.flock")
     locked = _lock._locked
-    removals = [guard.unlink, lambda: guard.replace(f"{guard}.old")]
+    removals: list[Callable[[], object]] = [guard.unlink, partial(guard.replace, f"{guard}.old")]
 
     def removed_first(descriptor: int) -> bool:
         if removals:
