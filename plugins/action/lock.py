@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
             answer = self._ask(options, this, holder["run"], task_vars)
         if answer.get("failed") or "refused" not in answer:
             return answer
-        refused = bool(answer["refused"])
+        refused = bool(answer["refused"]) and options["state"] != "seen"
         if answer["abandoned"].get("run") in gone:
             answer["why"] = "its process on this control node has ended"
         if answer["abandoned"]:
@@ -101,7 +101,7 @@ def playbook() -> str:
 def message(answer: Mapping[str, Any], options: Mapping[str, Any], this: Run) -> str:
     """What came of it, for a person."""
     lock, name = answer["lock"], options["deployment"]
-    if answer["refused"] == "held":
+    if answer["refused"] == "held" and options["state"] != "seen":
         said = refusal(lock, answer["now"], name)
         return f"{said}\n{wrong_break(lock, options['break_run'])}" if options["break_run"] else said
     if answer["refused"] == "serial":
@@ -110,6 +110,6 @@ def message(answer: Mapping[str, Any], options: Mapping[str, Any], this: Run) ->
         return lost(lock, this, name)
     if answer["held"]:
         return "this run has the lock"
-    if lock and not lock["released"]:
+    if answer["refused"]:
         return f"another run has the lock: {lock['what']}, run by {lock['who']} from {lock['control']}"
     return "no run has the lock"

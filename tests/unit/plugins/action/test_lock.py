@@ -216,7 +216,13 @@ def test_check_mode_tells_and_changes_nothing(deployment: Deployment) -> None:
     assert deployment.run(*every, flags="--check")[0] == 0
     assert not deployment.lock.parent.exists()
     deployment.run(deployment.ask())
+    look = {**deployment.ask("seen"), "register": "look"}
+    refused = {"ansible.builtin.assert": {"that": "look.refused == '' and look.serial > 0 and not look.held"}}
+    assert deployment.run(look, refused)[0] == 0  # of a run that has ended
     deployment.change(machine="another")
+    refused = {"ansible.builtin.assert": {"that": "look.refused == 'held' and look.serial == -1"}}
+    status, output = deployment.run(look, refused)
+    assert status == 0, output
     before = deployment.lock.read_bytes()
     status, output = deployment.run(*every, flags="--check")
     assert status == 0, output
