@@ -17,6 +17,7 @@ from ansible.utils.display import Display
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import decide
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
@@ -34,6 +35,18 @@ def stop(faults: list[str]) -> None:
     raise AnsibleActionFail("\n  - ".join([STOPPED, *faults]))
 
 
+def refuse_beside_another(plan: Plan, hosts: Mapping[str, Host], broken: str) -> None:
+    """End the run where another one is at work: what was seen is about to change. The lock itself is taken before any step."""
+    head = hosts.get(plan.head)
+    lock = head.answer.get("lock") if head else None
+    if head is None or not lock or lock.get("released", "no lock") or lock.get("boot") != head.network.get("boot_id"):
+        return
+    this = me()
+    gone = lock["expires_uptime"] <= head.network["uptime"] or holder_is_gone(lock, this)
+    if lock["run"] not in (this.run, broken) and not gone:
+        raise AnsibleActionFail(refusal(lock, head.network["uptime"], plan.name))
+
+
 class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.decide``; documented in plugins/modules/decide.py."""
 
@@ -48,6 +61,7 @@ class ActionModule(ActionBase):
                 "ray_token": {"type": "str", "default": "", "no_log": True},
                 "option_changes": {"type": "dict"},
                 "image_brought": {"type": "bool", "default": False},
+                "break_lock": {"type": "str", "default": ""},
             }
         )
         token = arguments["ray_token"]
@@ -55,6 +69,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"ray_token_value has {len(token)} characters: give it {SHORTEST_TOKEN} or more.")
         run = Run()
         plan, hosts = run.plan, run.hosts()
+        if not self._task.check_mode:
+            refuse_beside_another(plan, hosts, arguments["break_lock"])
         faults = host_faults(plan, hosts)
         if faults:
             stop(faults)
@@ -109,7 +125,9 @@ class ActionModule(ActionBase):
             "prove": bool(decision.rounds) or (public is not None and public.state != "alive"),
             "head": plan.head,
             "proxy": plan.proxy.node if plan.proxy else "",
+            "deployment": plan.name,
             "lock": lock_path(plan),
+            "serial": (hosts[plan.head].answer.get("lock") or {}).get("serial", 0),
             "url": plan.url,
             "model": plan.served_model_name,
             "image": plan.engines[0].image.run,

@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-LIMIT_BYTES = 8 << 20  # /metrics of sixteen ranks is some 200 KB
+LIMIT_BYTES = 8 << 20  # far more than any answer that is asked for here
 
 
 class NoAnswer(Exception):

@@ -30,6 +30,10 @@ options:
     description: The image was brought and asked already in this run.
     type: bool
     default: false
+  break_lock:
+    description: The run whose lock does not count, as the refusal names it.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""

@@ -124,7 +124,7 @@ EXAMPLES = r"""
     deployment: lmdeploy
     lease_s: 900
     expected_serial: "{{ look.serial }}"
-    break_run: "{{ plan_break_lock | default('') }}"
+    break_run: "{{ converge_break_lock | default('') }}"
 
 - name: Give a sign of life
   lmfleet.lmdeploy.lock:

@@ -121,8 +121,8 @@ options:
         type: float
         default: 30
       patience_s:
-        description: The same, when processors work in the containers, or nobody can measure them. One long prompt moves
-          nothing else, and takes less. Never less than O(tokens.stall_s).
+        description: The same, when processors work in the containers, or nobody can measure them, as a long prompt may move nothing
+          else. Set it above what the longest prompt takes. Never less than O(tokens.stall_s).
         type: float
         default: 300
   tcp:

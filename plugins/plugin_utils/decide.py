@@ -135,18 +135,21 @@ def _engine(
     endpoints = plan.endpoints_of(engine.name)
     serving = all(states[each.url].state in SERVING for each in endpoints)
     services = plan.services_of(engine.name)
-    dead = [f"{url}: {why}" for url, why in _dead(states, [each.url for each in endpoints]).items()]
-    lost = {service: _lost(service, hosts[service.node], engine, serving) for service in services}
+    dead = [
+        f"{url} is dead though its container runs: {why}"
+        for url, why in _dead(states, [each.url for each in endpoints]).items()
+    ]
+    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, serving) for each in services}
     base = [service for service in services if service.service != "api"]
     api = [service for service in services if service.service == "api"]
-    base_lost = [f"{service.node}: {why}" for service in base for why in lost[service]]
+    base_lost = [f"{each.name} on {each.node} {why}" for each in base for why in lost[each.node, each.name]]
     if not base_lost and not serving:
         base_lost = _split_formation(base, hosts)
     if engine.topology == "dpep" or base_lost:
         why = [*base_lost, *(dead if engine.topology == "dpep" else [])]
         anew = services if why else []
     else:
-        why = [f"{service.node}: {reason}" for service in api for reason in lost[service]] or dead
+        why = [f"it {reason}" for each in api for reason in lost[each.node, each.name]] or dead
         anew = api if why else []
         formation = _formation_of(base, hosts) or formation
     waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
@@ -170,25 +173,25 @@ def _lost(service: Service, host: Host, engine: Engine, serving: bool) -> list[s
     """Why a container is not the one that is planned, and that its engine was formed with."""
     container = host.containers.get(service.name)
     if container is None:
-        return [f"{service.name} does not exist"]
+        return ["does not exist"]
     if not container.running:
-        return [f"{service.name} has ended with exit code {container.exit_code}"]
+        return [f"has ended with exit code {container.exit_code}"]
     if not is_as_planned(container, service):
-        return [f"{service.name} is to change: {'; '.join(differences(container.asked, service.asked))}"]
+        return [f"is to change: {'; '.join(differences(container.asked, service.asked))}"]
     member = host.member(engine.name)
     if member is None:
         return []
     marks = {secret.source: host.mark(secret.source) for secret in service.secrets}
     other = [path for path, mark in marks.items() if path in member.secrets and member.secrets[path] != mark]
     if other:
-        return [f"{service.name} was started with another secret than is in {', '.join(other)} now"]
+        return [f"was started with another secret than is in {', '.join(other)} now"]
     # While tokens flow, nothing that it needs was lost.
     if (
         not serving
         and service.service != "api"
         and member.started.get(service.name, container.started_at) != container.started_at
     ):
-        return [f"{service.name} was started again at {container.started_at[:19]}, and the engine has lost it"]
+        return [f"was started again at {container.started_at[:19]}, and the engine has lost it"]
     return []
 
 
@@ -300,7 +303,7 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
     started = [step for step in before if step.act == "start"]
     listed = [step for step in before if step.act == "list"]
     for each in wanted:
-        why = f"{each.engine.name}: " + "; ".join(each.why)
+        why = "; ".join(each.why)
         for service in reversed(each.services):  # the engine before the Ray that it runs on
             removed += [step for step in _replace(service, hosts[service.node], why, "") if step.act == "remove"]
         for service in each.services:
@@ -343,19 +346,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     told = []
     for key in after:
         old, new = before.get(key), after[key]
-        if old == new:
+        if old == new or (key == "mounts" and _binds(old or []) == _binds(new)):
             continue
         if key == "command":
             told.append("command " + _words(list(old or []), new))
         elif key == "environment":
             told.append("environment " + _words(_pairs(old or {}), _pairs(new)))
         elif key == "mounts":
-            told.append(
-                "mounts "
-                + _words(
-                    [":".join(map(str, each[:2])) for each in old or []], [":".join(map(str, each[:2])) for each in new]
-                )
-            )
+            told.append("mounts " + _words(_binds(old or []), _binds(new)))
         else:
             told.append(f"{key.replace('_', ' ')} {_short(old)} -> {_short(new)}")
     return told or ["it was made by an earlier version of this collection"]
@@ -363,6 +361,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 def _pairs(environment: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in sorted(environment.items())]
+
+
+def _binds(mounts: Iterable[Sequence[Any]]) -> list[str]:
+    return sorted(f"{source}:{target}{':ro' if read_only else ''}" for source, target, read_only in mounts)
 
 
 def _short(value: Any) -> str:

@@ -24,10 +24,6 @@ DOCKER_REMEDIES = {
     "podman": "Podman's API takes Docker's place there and ignores GPU requests: install Docker Engine.",
     "timeout": "the daemon hangs: see journalctl -u docker, then systemctl restart docker.",
 }
-NO_IP = (
-    "the command ip, which tells the interface of the cluster address, is missing or does not work there ({error}): "
-    "apt-get install iproute2."
-)
 
 
 def host_faults(plan: Plan, hosts: Mapping[str, Host]) -> list[str]:
@@ -93,7 +89,7 @@ def _gpu_faults(node: Node, host: Host) -> Iterator[str]:
 
 def _network_faults(host: Host) -> Iterator[str]:
     if host.network and not host.network.get("interfaces"):
-        yield NO_IP.format(error=host.network.get("error") or "it shows no interface")
+        yield host.network.get("error") or "ip -json -4 address shows no interface with an IPv4 address."
 
 
 def foreign_faults(plan: Plan, host: Host) -> Iterator[str]:

@@ -23,7 +23,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._lock import BOOT
 PROC = Path("/proc")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 HOST_PID_SPACE = "pid:[4026531836]"  # Linux's first PID namespace has this number on every machine
-BREAK_VARIABLE = "plan_break_lock"
+BREAK_VARIABLE = "converge_break_lock"
 
 
 class Ended(Exception):

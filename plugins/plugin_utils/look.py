@@ -41,6 +41,7 @@ def questions(plan: Plan, node: Node, patience: Patience, *, ask_registry: bool)
             "stall_s": patience.stall_s,
         },
         "record": record_path(plan, node),
+        **({"lock": lock_path(plan)} if node.name == plan.head else {}),
     }
     if plan.proxy and plan.proxy.node == node.name:
         asked["proxy"] = plan.proxy.url

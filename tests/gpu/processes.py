@@ -93,8 +93,18 @@ class Process:
             "ExitCode": self.code or 0,
             "OOMKilled": False,
             "StartedAt": stamp(self.started_ns),
+            "Pid": self.pid,
         }
-        return {"State": state, "RestartCount": 0}
+        return {
+            "Id": self.name,
+            "Name": f"/{self.name}",
+            "Image": "",
+            "Created": stamp(self.started_ns),
+            "State": state,
+            "RestartCount": 0,
+            "Config": {"Cmd": [], "Env": [], "Labels": {}},
+            "HostConfig": {},
+        }
 
     def logs(self, *, timestamps: bool, tail: int) -> bytes:
         lines = self.log.read_bytes().splitlines(keepends=True)[-tail:] if self.log.exists() else []
@@ -135,6 +145,15 @@ class Process:
         return time.monotonic() - began
 
 
+class _NoImages:
+    """``docker.client.images`` of a machine that has none."""
+
+    def get(self, name: str) -> Any:
+        import docker.errors
+
+        raise docker.errors.ImageNotFound(f"no image {name}")
+
+
 class Client:
     """The services that were started, by name; ``containers`` is what docker.client calls them."""
 
@@ -142,6 +161,10 @@ class Client:
         self._logs = logs
         self._processes: dict[str, Process] = {}
         self.containers = self
+        self.images = _NoImages()
+
+    def version(self) -> dict[str, str]:
+        return {"Version": "none: processes", "ApiVersion": "0"}
 
     def get(self, name: str) -> Process:
         import docker.errors
@@ -149,10 +172,6 @@ class Client:
         if name not in self._processes:
             raise docker.errors.NotFound(f"no process {name}")
         return self._processes[name]
-
-    def list(self, filters: Mapping[str, str]) -> list[Process]:
-        found = [each for name, each in self._processes.items() if re.search(filters["name"], f"/{name}")]
-        return [process for process in found if process.code is None]
 
     def home_of(self, name: str) -> Path:
         """The service's HOME; short, for Ray has sockets below its TMPDIR, whose paths have 107 bytes at most."""

@@ -25,7 +25,7 @@ from gpu.processes import command_of, members
 from gpu.results import Results
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import EngineProbe
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import EngineProbe, Patience
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.services import KERNEL_CACHE_PLACES
 from ansible_collections.lmfleet.lmdeploy.programs.warmup import measured_shapes
 
@@ -309,7 +309,7 @@ def killed_while_serving(run: Run, at: Deployment) -> None:
     os.kill(victim, signal.SIGKILL)
     time.sleep(8)
     run.results.put(f"{name}.warm_up", _said(at.warm_up([shape(16)], timeout_s=20, retries=1)))
-    verdict = EngineProbe(at.url, at.model, timeout_s=10, stall_s=10).run()
+    verdict = EngineProbe(at.url, at.model, patience=Patience(10, 10, 10)).run()
     run.results.put(f"{name}.probe", [verdict.state.value, verdict.reason])
     running.join(5)
     run.results.put(f"{name}.request_in_flight", asked or "no answer yet")
@@ -517,7 +517,8 @@ def under_load(run: Run, at: Deployment, kind: str, name: str, urls: Sequence[st
     run.results.put(f"{name}.requests", seen)
     run.results.put(f"{name}.health", health)
     verdicts = {
-        each["url"]: EngineProbe(each["url"], at.model, timeout_s=8, stall_s=8).run() for each in at.plan["endpoints"]
+        each["url"]: EngineProbe(each["url"], at.model, patience=Patience(8, 8, 8)).run()
+        for each in at.plan["endpoints"]
     }
     run.results.put(f"{name}.probe", {url: [each.state.value, each.reason] for url, each in verdicts.items()})
     if at.plan["proxy"]:

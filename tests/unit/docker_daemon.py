@@ -106,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/version":
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
-            self._json([{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)])
+            self._json(
+                [{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)]
+            )
         elif path.startswith("/images/"):
             self._found(dockerd.images.get(path[len("/images/") : -len("/json")]))
         elif path.startswith("/distribution/"):
@@ -114,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             digest = dockerd.registry.get(path[len("/distribution/") : -len("/json")])
             self._found({"Descriptor": {"digest": digest}, "Platforms": []} if digest else None)
         elif path == "/exec/1/start":
-            self._raw(_frame(dockerd.says))
+            self._raw(_frame(dockerd.says), later_s=0.2)  # the SDK reads it past its own HTTP client's buffer
         elif path == "/exec/1/json":
             self._json({"ExitCode": dockerd.exit_code})
         elif name not in dockerd.containers:
@@ -143,10 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _raw(self, body: bytes) -> None:
+    def _raw(self, body: bytes, later_s: float = 0.0) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/vnd.docker.multiplexed-stream")
         self.end_headers()
+        time.sleep(later_s)
         self.wfile.write(body)
 
 

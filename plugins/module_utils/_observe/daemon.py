@@ -27,8 +27,8 @@ class DockerError(Exception):
         return {"error": str(self), "kind": self.kind}
 
 
-def connect(seconds: float = SECONDS) -> Any:
-    """A ``docker.client``, no call of which waits longer than ``seconds`` for the daemon. Raises DockerError."""
+def connect() -> Any:
+    """A ``docker.client``, no call of which waits longer than ``SECONDS`` for the daemon. Raises DockerError."""
     try:
         import docker
     except ImportError:
@@ -38,7 +38,7 @@ def connect(seconds: float = SECONDS) -> Any:
             "sdk",
         ) from None
     try:
-        return docker.from_env(timeout=seconds)
+        return docker.from_env(timeout=SECONDS)
     except Exception as error:
         raise explained(error) from error
 

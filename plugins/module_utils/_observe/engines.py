@@ -46,7 +46,8 @@ METRICS_TIMEOUT_S = 5.0
 ANSWER_BYTES = 1 << 20
 # Within these the probe's own request has been taken in, or never will be: what moves later is not its doing.
 SETTLE_S = 5.0
-# Processors at work, of all of an engine's containers together; idle ones use a tenth of one for their event loops.
+# Processors at work, of all of an engine's containers together. A guess between the event loops of idle ones and a
+# prefill, measured on no GPU yet; too low only makes it wait for `patience_s`.
 WORKING = 0.3
 
 

@@ -23,7 +23,7 @@ NO_IP = "the command ip is missing, which tells the interface of an address: apt
 def host_facts() -> dict[str, Any]:
     """All of them; ``error`` says what could not be found out, except of the GPUs, which have their own.
 
-    ``time`` is in seconds since 1970; ``boot_id`` is another after each boot; ``uid`` is who looks.
+    ``time`` is in seconds since 1970, ``uptime`` since the boot; ``boot_id`` is another after each boot; ``uid`` is who looks.
     """
     addresses, graphics = parallel.start(_interfaces), parallel.start(gpu_facts)
     found, error = addresses.result()
@@ -35,6 +35,7 @@ def host_facts() -> dict[str, Any]:
         "links": link_speeds(),
         "boot_id": _boot_id(),
         "time": time.time(),
+        "uptime": time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)),
         "uid": os.getuid(),
         "error": error,
     }

@@ -24,7 +24,11 @@ def look(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     ``client`` is a ``docker.client``, or None to have one made when something of Docker is asked. Without Docker, the
     answer has ``docker["error"]`` and lacks the parts in ``OF_DOCKER``; all else is answered all the same.
     """
-    return _Look(client, asked).answer()
+    whole = _Look(client, asked)
+    try:
+        return whole.answer()
+    finally:
+        whole.close()
 
 
 class _Look:
@@ -39,6 +43,7 @@ class _Look:
             }
         )
         self._limit_s = asked.get("limit_s") or WHOLE_SECONDS
+        self._given = client is not None
         self._docker = parallel.start(_reach, client) if self._asks_docker() else None
         self._inspected = parallel.start(self._inspect) if self._docker else None
 
@@ -58,6 +63,16 @@ class _Look:
         if "error" in answer.get("docker", {}):  # half of what Docker says is no ground to decide on
             answer = {name: part for name, part in answer.items() if name not in OF_DOCKER}
         return answer
+
+    def close(self) -> None:
+        """Give back what was opened, as soon as it is; what still hangs ends with the process."""
+
+        def opened(reached: concurrent.futures.Future[tuple[Any, dict[str, str]]]) -> None:
+            if reached.exception() is None:
+                reached.result()[0].close()
+
+        if self._docker and not self._given:
+            self._docker.add_done_callback(opened)
 
     # ---- what is asked
 
@@ -234,9 +249,14 @@ class _Look:
             return []
 
 
-def _reach(client: Any) -> tuple[Any, dict[str, str]]:
-    client = daemon.connect() if client is None else client
-    return client, daemon.version_of(client)
+def _reach(given: Any) -> tuple[Any, dict[str, str]]:
+    client = daemon.connect() if given is None else given
+    try:
+        return client, daemon.version_of(client)
+    except daemon.DockerError:
+        if given is None:
+            client.close()
+        raise
 
 
 def _cpu_seconds(container: Any) -> float | None:

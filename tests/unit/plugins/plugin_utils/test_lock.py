@@ -265,7 +265,7 @@ def test_a_refusal_says_who_from_where_since_when_and_what_to_do(tmp_path: Path)
         " (2 min ago; last sign of life 4 s ago).\n"
         "This run has changed nothing. Wait until the other one has ended, then run again.\n"
         "Was it killed? Without another sign of life it counts as dead in 14 min. If you know that it is dead, there is no"
-        " need to wait: run again with -e plan_break_lock=4495c6f9"
+        " need to wait: run again with -e converge_break_lock=4495c6f9"
     )
     assert refusal(lock(tmp_path), 1124.0).startswith("The deployment is in use: ")
 
@@ -304,7 +304,7 @@ def test_a_takeover_and_a_wrong_break_name_the_run(tmp_path: Path) -> None:
     said = taken_over(lock(tmp_path), "its run was declared dead", UTC)
     assert "alice from laptop7" in said
     assert said.endswith("since 17:03:12 UTC; its run was declared dead")
-    assert "plan_break_lock is x, but the lock is now that of 4495c6f9" in wrong_break(lock(tmp_path), "x")
+    assert "converge_break_lock is x, but the lock is now that of 4495c6f9" in wrong_break(lock(tmp_path), "x")
 
 
 @pytest.mark.parametrize(
