@@ -20,7 +20,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound, inputs_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -86,19 +86,13 @@ class ActionModule(ActionBase):
             if faults:
                 stop(faults)
         if not plan.bound or arguments["option_changes"] is not None:
-            plan = self._bound(run, hosts, arguments["option_changes"], task_vars or {})
+            plan = self._bound(run, hosts, arguments["option_changes"])
         return self._decided(run, plan, hosts, pulls, token)
 
-    def _bound(
-        self, run: Run, hosts: Mapping[str, Host], changes: Mapping[str, Any] | None, task_vars: dict[str, Any]
-    ) -> Plan:
-        """The plan with what hosts and image are; of an inventory with other options where ``changes`` has some."""
-        faults = Faults()
+    def _bound(self, run: Run, hosts: Mapping[str, Host], changes: Mapping[str, Any] | None) -> Plan:
+        """The plan with what hosts and image are; with other options of the api_server where ``changes`` has some."""
         try:
-            inputs = run.inputs
-            if changes:
-                inputs = inputs_of(task_vars["plan_group"], task_vars, faults, option_changes=changes)
-            plan = bound(inputs, hosts, faults)
+            plan = bound(run.inputs, hosts, Faults(), option_changes=changes)
         except PlanError as error:
             raise AnsibleActionFail(str(error)) from None
         run.keep_plan(plan)

@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark import report
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict import read_reference
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import figures
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record, Row
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
@@ -29,22 +30,34 @@ START = 1764000000.0
 
 def run(image: str = "openmmlab/lmdeploy:v0.8.0-cu12", gpu: str = H100, **more: Any) -> dict[str, Any]:
     """The run over two nodes of eight GPUs with TP16."""
-    plan = plan_of(nodes(2, plan_image=image)).to_json()
+    seen = Observations(image_id=f"sha256:{hashlib.sha256(image.encode()).hexdigest()}")
+    plan = plan_of(nodes(2, plan_image=image), seen).to_json()
     hosts = [
         {"node": node["name"], "gpus": [gpu] * node["gpus"], "driver": "570.133.20", "links": {"mlx5_0": "400 Gb/s"}}
         for node in plan["nodes"]
     ]
-    digest = f"openmmlab/lmdeploy@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
     made = "2025-11-24T16:00:00+00:00"
     return {
         "plan": plan,
-        "image": digest,
+        "image": seen.image_id,
         "image_labels": {},
         "hosts": hosts,
         "made": made,
         "collection": "0.1.0",
         **more,
     }
+
+
+def as_before(of: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as it was written before plans had a format: topology, launcher and image were the plan's, not the engines'."""
+    plan = {key: value for key, value in of["plan"].items() if key not in ("format", "bound")}
+    first = plan["engines"][0]
+    moved = {key: first[key] for key in ("topology", "launcher")}
+    image = {**first["image"], "run": f"openmmlab/lmdeploy@{first['image']['id']}", "word": None}
+    image.pop("id")
+    kept = ("name", "head", "nodes", "gpus", "tp", "dp", "ep")
+    plan["engines"] = [{key: each[key] for key in kept} for each in plan["engines"]]
+    return {**of, "plan": {**plan, **moved, "image": image}, "image": image["run"]}
 
 
 def records(row: Row, output_tok_s: float, *, slots: int = 64, failing: float = 0.0, seed: int = 0) -> list[Record]:

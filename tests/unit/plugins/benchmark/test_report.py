@@ -337,3 +337,15 @@ def test_without_matplotlib_the_data_is_written_and_the_remedy_said(tmp_path: Pa
     assert "install what requirements/control.txt lists" in done.stderr.splitlines()[-1]
     assert "MissingMatplotlib" in done.stderr.splitlines()[-1]
     assert {file.name for file in (tmp_path / "written").iterdir()} == {"report.json", "report.csv", "report.md"}
+
+
+@pytest.mark.parametrize(
+    ("image", "short"),
+    [
+        (f"sha256:{'ab' * 32}", "sha256:abababababab"),
+        (f"openmmlab/lmdeploy@sha256:{'ab' * 32}", "sha256:abababababab"),
+        ("example.org:5000/openmmlab/lmdeploy:v0.8.0-cu12", "lmdeploy:v0.8.0-cu12"),
+    ],
+)
+def test_an_image_is_told_from_others_in_a_few_digits(image: str, short: str) -> None:
+    assert tables.short_image(image) == short
