@@ -28,6 +28,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import (
     taken_over,
     wrong_break,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run as Store
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "path": {"type": "path", "required": True},
@@ -74,6 +75,8 @@ class ActionModule(ActionBase):
                 f"The lock file {options['path']} held no lock: it was put aside as {answer['broken']}"
             )
         answer["msg"] = message(answer, options, this)
+        # Whoever waits for long tells the lock meanwhile that this run is alive.
+        Store().write("lock", {**options, "me": dataclasses.asdict(this)} if answer["held"] else None)
         if refused and self._task.check_mode:
             self._display.display(f"  check mode; a run would be refused now: {answer['msg']}")
         elif refused:
