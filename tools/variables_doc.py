@@ -71,8 +71,8 @@ def options(given: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def text(marked: str) -> str:
-    """Turn Ansible's markup, such as O(option) and C(code), into Markdown's."""
-    return re.sub(r"\b(?:[CEOPV]|RV)\(([^)]*)\)", r"`\1`", marked).strip()
+    """Turn Ansible's markup, such as O(option), M(module) and C(code), into Markdown's."""
+    return re.sub(r"\b(?:[CEMOPV]|RV)\(([^)]*)\)", r"`\1`", marked).strip()
 
 
 def code(value: Any) -> str:
