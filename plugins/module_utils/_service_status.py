@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._engine_probe import OPENER
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import UP, phase_of
 
 LOG_LINES = 4000
+UP = "Application startup complete"  # uvicorn's; plugin_utils/logs.py has all phases of a start
 PROBE_SECONDS = 3.0
 RAY_SECONDS = 20
 # Ray's own public API, asked inside the head's container, where the Ray of the image and its token are.
@@ -104,7 +104,7 @@ def is_running(client: Any, name: str | None) -> bool:
 
 def fixed(stamp: str) -> str:
     """An RFC 3339 time with all nine digits, as Docker stamps log lines, so that stamps compare as text."""
-    seconds, _, fraction = stamp.rstrip("Z").partition(".")
+    seconds, __, fraction = stamp.rstrip("Z").partition(".")
     return f"{seconds}.{fraction:0<9}Z"
 
 
@@ -112,7 +112,7 @@ def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
     """Split Docker's time-stamped log into the lines after ``cursor`` and the new cursor."""
     lines, last = [], cursor
     for stamped in raw.split("\n"):
-        stamp, _, line = stamped.partition(" ")
+        stamp, __, line = stamped.partition(" ")
         if stamp > cursor:  # not > last: stdout and stderr come interleaved
             # A progress bar redraws itself with carriage returns: its last state is the line.
             lines.append(line.rstrip("\r").rpartition("\r")[2])
@@ -124,9 +124,8 @@ def up_after(raw: str, started: str) -> float | None:
     """Seconds from ``started`` to the last line of Docker's time-stamped log that says that a server is up."""
     found = None
     for stamped in raw.split("\n"):
-        stamp, _, line = stamped.partition(" ")
-        phase = phase_of(line) if stamp > started else None
-        if phase is not None and phase.order == UP:
+        stamp, __, line = stamped.partition(" ")
+        if stamp > started and UP in line:
             found = stamp
     return None if found is None else round((_time(found) - _time(started)).total_seconds(), 1)
 
@@ -162,7 +161,7 @@ def ray_nodes(client: Any, container: str, address: str, claim: int = 0) -> dict
 
 
 def _host_port(target: str) -> tuple[str, int]:
-    host, _, port = target.rpartition(":")
+    host, __, port = target.rpartition(":")
     return host, int(port)
 
 
