@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         """Wait; the result has the seconds it took."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "plan": {"type": "dict", "required": True},
                 "stage": {"type": "str", "required": True, "choices": ["ray", "api"]},

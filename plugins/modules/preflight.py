@@ -103,14 +103,14 @@ def main() -> None:
         "faults": [],
     }
     if module.get_bin_path("ip"):
-        _, addresses, _ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
+        __, addresses, __ = module.run_command(["ip", "-json", "-4", "address"], check_rc=True)
         result["interfaces"] = preflight.interfaces(addresses)
     else:
         result["faults"] += [NO_IP]
     if module.get_bin_path("nvidia-smi"):
-        _, listing, _ = module.run_command(["nvidia-smi", "-L"])
+        __, listing, __ = module.run_command(["nvidia-smi", "-L"])
         result["faults"] += preflight.gpu_faults(module.params["gpus"], listing)
-        _, query, _ = module.run_command(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+        __, query, __ = module.run_command(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
         hardware["gpus"], hardware["driver"] = preflight.gpus(query)
     if docker is None:
         result["faults"] += [NO_SDK]

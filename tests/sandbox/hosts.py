@@ -36,7 +36,7 @@ class Run:
 
     @property
     def changed(self) -> dict[str, int]:
-        return {host: int(changed) for host, _, changed, _, _ in RECAP.findall(self.output)}
+        return {host: int(changed) for host, __, changed, __, __ in RECAP.findall(self.output)}
 
     @property
     def text(self) -> str:

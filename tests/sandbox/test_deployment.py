@@ -55,7 +55,7 @@ def busy_engine_is_left_alone(sandbox: Sandbox) -> None:
     """All slots taken by long requests: two run, the others wait. Continues the test above, whose engine has two slots."""
     before = sandbox.containers()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        long = [pool.submit(sandbox.chat, 4000, 400) for _ in range(6)]
+        long = [pool.submit(sandbox.chat, 4000, 400) for __ in range(6)]
         time.sleep(3)
         run = sandbox.deploy(plan_api_server_options={"max_batch_size": 2}).succeeded()
         assert not any(request.done() for request in long), "the engine was not busy for all of the run"

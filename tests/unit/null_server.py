@@ -63,7 +63,7 @@ class NullServer:
     """`count` endpoints, each on a port of its own that the system chose; use it as a context manager."""
 
     def __init__(self, count: int = 1, **behaviour: Any) -> None:
-        self.endpoints = [NullEndpoint(**behaviour) for _ in range(count)]
+        self.endpoints = [NullEndpoint(**behaviour) for __ in range(count)]
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
@@ -101,7 +101,7 @@ class NullServer:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             path = lines[0].split()[1]
             fields = (line.partition(":") for line in lines[1:] if line)
-            headers = {key.lower(): value.strip() for key, _, value in fields}
+            headers = {key.lower(): value.strip() for key, __, value in fields}
             raw = await reader.readexactly(int(headers.get("content-length", "0")))
             if path == "/v1/completions":
                 endpoint.headers.append(headers)

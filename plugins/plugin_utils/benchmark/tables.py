@@ -67,7 +67,7 @@ def batch_size(result: Json) -> str:
 
 def short_image(reference: str) -> str:
     """What tells an image from others: 12 digits of its digest, or its tag."""
-    name, _, digest = reference.partition("@")
+    name, __, digest = reference.partition("@")
     return digest[: len("sha256:") + 12] if digest else name.rpartition("/")[2]
 
 

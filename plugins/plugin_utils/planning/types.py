@@ -237,7 +237,7 @@ def engine_option(plan: Mapping[str, Any], name: str) -> str | None:
     commands = [service["command"] for service in plan["services"] if service["service"] in ("api", "dp")]
     for command in commands:
         for word, following in zip(command, [*command[1:], ""]):
-            option, _, value = word.partition("=")
+            option, __, value = word.partition("=")
             if option == f"--{name}":
                 return str(value or following)
     return None

@@ -58,7 +58,7 @@ def supervised(engine: str, grace_s: float = 30) -> Iterator[subprocess.Popen[st
 def run(engine: str) -> tuple[int, list[str]]:
     """Run an engine to its end: the status, and the lines."""
     with supervised(engine) as process:
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        out, __ = process.communicate(timeout=DEADLINE_S)
     return process.returncode, out.splitlines()
 
 
@@ -73,7 +73,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
 
 def gone(pid: int) -> bool:
     """Whether this process has ended, be it that nobody has reaped it, within the deadline."""
-    for _ in range(DEADLINE_S * 10):
+    for __ in range(DEADLINE_S * 10):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
@@ -100,7 +100,7 @@ def test_a_rank_that_ends_by_itself(engine: str, status: int, words: str) -> Non
 
 
 def test_stdout_and_stderr_under_the_prefix() -> None:
-    _, lines = run(
+    __, lines = run(
         "import sys; print('one'); print(file=sys.stderr); print('two', file=sys.stderr); print('three', end='')"
     )
     assert lines[:-1] == ["[rank 3] one", "[rank 3] two", "[rank 3] three"]
@@ -117,7 +117,7 @@ def test_a_signal_is_passed_on(name: str) -> None:
     with supervised(engine) as process:
         wait_for(process, "ready")
         process.send_signal(signal.Signals[name])
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        out, __ = process.communicate(timeout=DEADLINE_S)
     assert out.splitlines() == [f"[rank 3] got {int(signal.Signals[name])}", f"{ENDED}, as it was told by {name}"]
     assert process.returncode == 1
 
@@ -135,7 +135,7 @@ def test_a_stubborn_engine_is_killed() -> None:
     with supervised(engine, grace_s=0.3) as process:
         wait_for(process, "ready")
         process.terminate()
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        out, __ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 137
     assert out.splitlines() == [
         "[rank 3] lmfleet: kills rank 3, which has not ended 0.3 s after SIGTERM",
@@ -194,7 +194,7 @@ def test_the_lines_of_two_ranks_do_not_mix() -> None:
 
 
 def test_a_line_too_long_for_one_write_becomes_several() -> None:
-    _, lines = run("print('x' * 10000)")
+    __, lines = run("print('x' * 10000)")
     assert len(lines) == 4
     assert max(map(len, lines)) < select.PIPE_BUF
     assert "".join(line.removeprefix("[rank 3] ") for line in lines[:-1]) == "x" * 10000

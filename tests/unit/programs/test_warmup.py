@@ -81,7 +81,7 @@ def test_a_shapes_requests_are_all_in_flight_at_once() -> None:
 
 def test_progress_counts_up_to_every_request() -> None:
     with NullServer(2) as server:
-        _, progress = run(raw_config([e.url for e in server.endpoints], SHORT, BURST))
+        __, progress = run(raw_config([e.url for e in server.endpoints], SHORT, BURST))
     assert [(p["shape"], p["done"], p["of"]) for p in progress] == [
         *(("short", done, 2) for done in range(3)),
         *(("burst", done, 8) for done in range(9)),
@@ -182,7 +182,7 @@ def test_a_dead_rank_is_named_and_fails_the_warm_up(mode: str, kind: str, error:
 def test_a_refused_connection_says_so() -> None:
     with NullServer(1) as gone:
         pass
-    result, _ = run(raw_config([gone.endpoints[0].url], retries=0))
+    result, __ = run(raw_config([gone.endpoints[0].url], retries=0))
     shape = result["endpoints"][0]["shapes"][0]
     assert shape["kind"] == "connection"
     assert "onnect" in shape["error"]
@@ -283,7 +283,7 @@ def test_the_roles_defaults_are_the_actions() -> None:
 
 
 def test_the_result_is_the_last_event_when_one_of_many_requests_fails() -> None:
-    for _ in range(12):  # a request that ends in the loop's turn after the failed one was told after the result
+    for __ in range(12):  # a request that ends in the loop's turn after the failed one was told after the result
         with NullServer(2) as server:
             server.endpoints[1].mode = "status"
             assert not run_server(server, {**SHORT, "requests": 32}, retries=0)["ok"]

@@ -82,7 +82,7 @@ def test_a_row_that_the_client_cannot_send_is_refused_before_any_host_is_asked(t
 
 
 def test_in_check_mode_the_report_is_made_and_not_written(tmp_path: Path) -> None:
-    (row, of, more), *_ = guide_rows(prompts=30)
+    (row, of, more), *__ = guide_rows(prompts=30)
     measured = result(row, of, **more)
     (tmp_path / "row.json").write_text(json.dumps(measured))
     there = {"key": measured["key"], "result": str(tmp_path / "row.json"), "records": str(tmp_path / "row.records")}

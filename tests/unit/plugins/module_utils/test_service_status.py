@@ -101,7 +101,7 @@ def test_looking_many_times_at_a_growing_log_gives_each_line_once(log: list[tupl
     for length in [*looks, len(log)]:
         lines, cursor = new_lines("".join(raw[:length]), cursor)
         seen += lines
-    assert seen == [text for _, text in log]
+    assert seen == [text for __, text in log]
 
 
 # ---- ports
@@ -120,7 +120,7 @@ def test_a_port_that_does_not_answer_timed_out(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_service_status, "PROBE_SECONDS", 0.3)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=0))
-        for _ in range(4):  # a full queue drops whoever comes next, as a firewall does
+        for __ in range(4):  # a full queue drops whoever comes next, as a firewall does
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(server.getsockname())
