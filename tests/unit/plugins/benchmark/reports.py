@@ -59,7 +59,7 @@ def records(row: Row, output_tok_s: float, *, slots: int = 64, failing: float = 
         done = first + (outputs - 1) * rng.uniform(0.9, 1.1)
         heapq.heappush(free, done)
         drawn.append((first, done, inputs, outputs))
-    scale = sum(outputs for *__, outputs in drawn) / output_tok_s / max(done for __, done, *__ in drawn)
+    scale = sum(each[3] for each in drawn) / output_tok_s / max(each[1] for each in drawn)
     return [
         Record(sent=START, done=START + done * scale, error="HTTP 500: Internal Server Error")
         if rng.random() < failing
@@ -123,7 +123,7 @@ def _lengths(values: Sequence[int]) -> dict[str, float]:
 def report_of(*rows: tuple[Row, Sequence[Record], Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     """A report of (row, its records, what differs in its result); `more` goes to the run."""
     results = [result(row, of, **differing) for row, of, differing in rows]
-    by_row = {each["key"]: of for each, (__, of, __) in zip(results, rows)}
+    by_row = {each["key"]: row[1] for each, row in zip(results, rows)}
     return report.build(run(**more), results, by_row, read_reference())
 
 

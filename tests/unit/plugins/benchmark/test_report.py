@@ -282,7 +282,7 @@ def test_durations_are_in_the_unit_that_suits_them(value: float | None, text: st
 def test_a_report_is_written_whole(tmp_path: Path) -> None:
     rows = guide_rows(prompts=20)[:2]
     results = [result(row, of, **more) for row, of, more in rows]
-    by_row = {each["key"]: of for each, (__, of, __) in zip(results, rows)}
+    by_row = {each["key"]: row[1] for each, row in zip(results, rows)}
     found = build(run(), results, by_row, read_reference())
     write(found, by_row, tmp_path / "new" / "folder")
     folder = tmp_path / "new" / "folder"
