@@ -67,6 +67,7 @@ class NullServer:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
+        self._all_came = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
 
     def __enter__(self) -> NullServer:
@@ -129,8 +130,9 @@ class NullServer:
         writer.close()
 
     async def _complete(self, endpoint: NullEndpoint, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        while sum(len(other.bodies) for other in self.endpoints) < endpoint.hold:  # noqa: ASYNC110  (simplest)
-            await asyncio.sleep(0.01)
+        if sum(len(other.bodies) for other in self.endpoints) < endpoint.hold:
+            await self._all_came.wait()
+        self._all_came.set()
         if len(endpoint.bodies) <= endpoint.fail_first or endpoint.mode == "status":
             _reply(writer, endpoint.status, {**UNAVAILABLE, "code": endpoint.status})
             return

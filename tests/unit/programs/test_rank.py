@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
-DEADLINE_S = 60  # nothing here takes long; a test that hangs shall fail
+DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that hangs shall fail
 
-# supervise() takes over the signals of its process, so it gets one: argv is the grace and the engine's program.
+# supervise() takes over the signals of its process, so it gets one: argv is the grace, the
+# engine's program, and how long its last words are waited for.
 SUPERVISOR = f"""
 import os, sys
 sys.path.insert(0, {str(PROGRAM.parent)!r})
 import rank
+rank.DRAIN_S = float(sys.argv[3])
 sys.exit(rank.supervise([sys.executable, "-uc", sys.argv[2]], os.environ, 3, "1", grace_s=float(sys.argv[1])))
 """
 ENDED = "[rank 3] lmfleet: rank 3 on GPU 1 ended"
@@ -46,8 +48,8 @@ rank: Any = SimpleNamespace(**runpy.run_path(str(PROGRAM), run_name="rank"))
 
 
 @contextmanager
-def supervised(engine: str, grace_s: float = 30) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-Bc", SUPERVISOR, str(grace_s), textwrap.dedent(engine)]
+def supervised(engine: str, grace_s: float = 30, drain_s: float = 2) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-Bc", SUPERVISOR, str(grace_s), textwrap.dedent(engine), str(drain_s)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
         try:
             yield process
@@ -55,9 +57,9 @@ def supervised(engine: str, grace_s: float = 30) -> Iterator[subprocess.Popen[st
             process.kill()
 
 
-def run(engine: str) -> tuple[int, list[str]]:
+def run(engine: str, **given: float) -> tuple[int, list[str]]:
     """Run an engine to its end: the status, and the lines."""
-    with supervised(engine) as process:
+    with supervised(engine, **given) as process:
         out, __ = process.communicate(timeout=DEADLINE_S)
     return process.returncode, out.splitlines()
 
@@ -153,14 +155,26 @@ def test_an_engine_that_closes_its_output_lives_on() -> None:
 
 
 def test_what_the_engine_leaves_behind_is_killed_after_its_last_words() -> None:
-    code, lines = run("""
+    # It speaks when the engine, its parent, has ended.
+    code, lines = run(
+        """
         import subprocess, sys
-        program = "import os, time; print(os.getpid()); time.sleep(0.5); print('last words'); time.sleep(600)"
+        program = '''if True:
+            import os, time
+            parent = os.getppid()
+            print(os.getpid())
+            while os.getppid() == parent:
+                time.sleep(0.01)
+            print("last words")
+            time.sleep(600)
+        '''
         child = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE, text=True)
         print(child.stdout.readline(), end="")
         subprocess.Popen(["cat"], stdin=child.stdout)
         sys.exit(5)
-    """)
+        """,
+        drain_s=5,
+    )
     assert code == 5
     assert lines[1:] == ["[rank 3] last words", f"{ENDED} with exit code 5"]
     assert gone(int(lines[0].split()[-1]))
@@ -183,7 +197,7 @@ def test_a_descendant_in_a_session_of_its_own_does_not_block() -> None:
 
 def test_the_lines_of_two_ranks_do_not_mix() -> None:
     engine = "for i in range(3000): print(str(i) * 50)"
-    driver = f"import subprocess, sys; argv = [sys.executable, '-Bc', {SUPERVISOR!r}, '9', {engine!r}]"
+    driver = f"import subprocess, sys; argv = [sys.executable, '-Bc', {SUPERVISOR!r}, '9', {engine!r}, '2']"
     driver += "; both = [subprocess.Popen(argv) for _ in range(2)]; [process.wait() for process in both]"
     out = subprocess.run(
         [sys.executable, "-c", driver], check=True, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S

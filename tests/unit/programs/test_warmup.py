@@ -28,15 +28,25 @@ LONG = {"name": "long", "prompt_tokens": 200, "max_tokens": 4, "requests": 1}
 BURST = {"name": "burst", "prompt_tokens": 16, "max_tokens": 3, "requests": 4}
 
 
+PATIENCE_S = 600  # whatever is busy on the machine; what shall time out says so
+
+
 @pytest.fixture(autouse=True)
-def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warmup, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(warmup, "CONNECT_TIMEOUT_S", PATIENCE_S)
 
 
 def raw_config(urls: list[str], *shapes: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A configuration for these URLs: rank N is node<N>'s."""
     endpoints = [{"rank": rank, "node": f"node{rank}", "url": url} for rank, url in enumerate(urls)]
-    return {"endpoints": endpoints, "model": "null", "shapes": list(shapes or (SHORT,)), "timeout_s": 20, **more}
+    return {
+        "endpoints": endpoints,
+        "model": "null",
+        "shapes": list(shapes or (SHORT,)),
+        "timeout_s": PATIENCE_S,
+        **more,
+    }
 
 
 def run(config: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -74,7 +84,7 @@ def test_no_rank_waits_for_another_ranks_answer() -> None:
 
 
 def test_a_shapes_requests_are_all_in_flight_at_once() -> None:
-    with NullServer(4, hold=600) as server:
+    with NullServer(4, hold=600) as server:  # which answers none of them before it has them all
         assert run_server(server, {**BURST, "requests": 150})["ok"]
     assert [endpoint.most_in_flight for endpoint in server.endpoints] == [150] * 4
 
@@ -189,17 +199,16 @@ def test_a_refused_connection_says_so() -> None:
 
 
 def test_a_silent_rank_ends_at_the_time_out() -> None:
-    with NullServer(2) as server:
-        server.endpoints[0].mode = "hang"
-        result = run_server(server, timeout_s=3)
-    assert [endpoint["error"] for endpoint in result["endpoints"]] == ["short: no answer within 3 s", None]
+    with NullServer(1, mode="hang") as server:
+        result = run_server(server, timeout_s=1)
+    assert [endpoint["error"] for endpoint in result["endpoints"]] == ["short: no answer within 1 s"]
 
 
 def test_ranks_that_wait_for_a_dead_one_are_given_up_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warmup, "GRACE_S", 0.3)
     with NullServer(2) as server:
         server.endpoints[0].mode, server.endpoints[1].mode = "status", "hang"
-        result = run_server(server, retries=0, timeout_s=600)
+        result = run_server(server, retries=0)
     assert [endpoint["shapes"][0]["kind"] for endpoint in result["endpoints"]] == ["engine", "timeout"]
 
 

@@ -142,7 +142,9 @@ def test_the_token_counters_are_summed(text: str, tokens: float | None) -> None:
 )
 def test_a_probe_of(behaviour: dict[str, Any], state: State, reason: str) -> None:
     with NullServer(1, **behaviour) as server:
-        verdict = probe(server.endpoints[0].url)
+        # An answer ends the probe, however late it comes on a busy machine; only silence takes its time.
+        patience_s = 1.0 if behaviour.get("mode") == "hang" else 60.0
+        verdict = probe(server.endpoints[0].url, patience_s)
     assert (verdict.state, reason in verdict.reason) == (state, True), verdict
 
 
@@ -163,5 +165,5 @@ def test_a_probe_sends_the_key_and_asks_for_one_token() -> None:
     assert endpoint.headers[0]["authorization"] == "Bearer hush"
 
 
-def probe(url: str) -> Any:
-    return EngineProbe(url, "null", timeout_s=2.5, stall_s=1.0, interval_s=0.1).run()
+def probe(url: str, patience_s: float = 60.0) -> Any:
+    return EngineProbe(url, "null", timeout_s=2.5 * patience_s, stall_s=patience_s, interval_s=0.1).run()
