@@ -70,7 +70,7 @@ def inside(hint: Any) -> Iterator[type[Any]]:
 def section(cls: type[Any], derived: Collection[str]) -> str:
     """Return one type's part: its docstring, and a table of its keys."""
     rows = [*fields(cls), *computed(cls, derived)]
-    notes = any(note for *_, note in rows)
+    notes = any(note for *__, note in rows)
     head = ["| Key | Type | |", "|---|---|---|"] if notes else ["| Key | Type |", "|---|---|"]
     table = [f"| `{name}` | {kind} |" + (f" {note} |" if notes else "") for name, kind, note in rows]
     return "\n".join([f"## {cls.__name__}", "", *text(cls), "", *head, *table, ""])

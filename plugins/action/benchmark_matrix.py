@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compute it, or refuse it with every fault."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
+        __, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
         arguments["folder"] = str(Path(arguments["folder"]).resolve())  # of the folder that the playbook was started in
         try:
             plots.require()  # now, and not after hours of measuring

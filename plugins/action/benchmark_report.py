@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make it, and write it but in check mode; the task's result."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        __, options = self.validate_argument_spec(ARGUMENT_SPEC)
         folder = Path(options["folder"])
         rows = [row for row in options["rows"] if Path(row["result"]).exists()]
         results = [json.loads(Path(row["result"]).read_text(encoding="utf-8")) for row in rows]

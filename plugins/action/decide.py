@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Judge and decide; fails with every fault at once."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "ray_token": {"type": "str", "default": "", "no_log": True},
                 "option_changes": {"type": "dict"},
@@ -102,7 +102,7 @@ class ActionModule(ActionBase):
         self, run: Run, plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str], token: str
     ) -> dict[str, Any]:
         tokens = steps.tokens(plan, hosts, token)
-        placed = [path for need in tokens.values() for host in need["hosts"] if (path := steps.token_path(plan, host))]
+        placed = steps.placed(plan, tokens)
         formation = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:4]
         # In check mode what is to be pulled is as good as there.
         decision = decide(plan, hosts, formation, placed, image_brought=bool(pulls))

@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take, keep, release or see the lock."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        __, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         if self._task.check_mode and options["state"] in ("kept", "released"):
             return {"changed": False, "skipped": True, "msg": "check mode: the lock was not taken"}
         try:

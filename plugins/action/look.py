@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
         """Look, and keep what was seen for this run's decision."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "ask_registry": {"type": "bool", "default": False},
                 "token_timeout": {"type": "float", "default": Patience.token_s},

@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
         """Wait; the result has the seconds it took."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "stage": {"type": "str", "required": True, "choices": ["ray", "api"]},
                 "timeout": {"type": "int", "default": 3600},
@@ -99,10 +99,10 @@ class ActionModule(ActionBase):
         host = task_vars["inventory_hostname"]
         while True:
             board.post("alive", str(time.monotonic()))
-            lost = self._keep_lock(task_vars)
-            if lost:
-                board.post("failed", lost)
-                return {"failed": True, "changed": False, "msg": lost}
+            refused = self._keep_lock(task_vars)
+            if refused:
+                board.post("failed", refused)
+                return {"failed": True, "changed": False, "msg": refused}
             answer: dict[str, Any] = self._execute_module(
                 "lmfleet.lmdeploy.observe", wait.questions(), task_vars=task_vars
             )

@@ -117,7 +117,7 @@ def started_by_ps(pid: int) -> str | None:
     argv = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-    state, _, start = done.stdout.strip().partition(" ")
+    state, __, start = done.stdout.strip().partition(" ")
     if done.returncode and (state or done.stderr.strip()):
         raise OSError(f"ps: {done.stderr.strip()}")
     return None if not state or state.startswith("Z") else " ".join(start.split())

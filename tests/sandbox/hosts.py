@@ -36,7 +36,7 @@ class Run:
 
     @property
     def changed(self) -> dict[str, int]:
-        return {host: int(changed) for host, _, changed, _, _ in RECAP.findall(self.output)}
+        return {host: int(changed) for host, __, changed, __, __ in RECAP.findall(self.output)}
 
     @property
     def text(self) -> str:
@@ -88,7 +88,7 @@ class Begun:
 
     def end(self) -> Run:
         """Wait until it has ended."""
-        rest, _ = self._process.communicate(timeout=600)
+        rest, __ = self._process.communicate(timeout=600)
         return Run(self._process.returncode, self._printed + rest, time.monotonic() - self._began)
 
 

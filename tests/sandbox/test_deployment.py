@@ -58,7 +58,7 @@ def test_a_busy_engine_is_left_alone(sandbox: Sandbox) -> None:
     sandbox.deploy(**slots).succeeded()
     before = sandbox.containers()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        long = [pool.submit(sandbox.chat, 4000, 400) for _ in range(6)]
+        long = [pool.submit(sandbox.chat, 4000, 400) for __ in range(6)]
         time.sleep(3)
         run = sandbox.deploy(**slots).succeeded()
         assert not any(request.done() for request in long), "the engine was not busy for all of the run"

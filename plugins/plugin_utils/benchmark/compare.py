@@ -219,7 +219,7 @@ def _options(command: list[str]) -> dict[str, str]:
     option = ""
     for word in command:
         if word.startswith("--"):
-            option, _, value = word.partition("=")
+            option, __, value = word.partition("=")
             found[option] = value or "given"
         elif option:
             found[option] = word if found[option] == "given" else f"{found[option]} {word}"

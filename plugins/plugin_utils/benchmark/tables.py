@@ -67,7 +67,7 @@ def batch_size(result: Json) -> str:
 
 def short_image(reference: str) -> str:
     """What tells an image from others: 12 digits of its id or of its digest, or its tag."""
-    name, _, digest = reference.rpartition("@")
+    name, __, digest = reference.rpartition("@")
     exact = digest.startswith("sha256:")
     return digest[: len("sha256:") + 12] if exact else (name or digest).rpartition("/")[2]
 

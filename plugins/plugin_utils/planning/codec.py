@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))  # Python 3.9 has the former alone
 
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:
@@ -37,7 +38,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if origin in (typing.Union, types.UnionType):
+    if origin in UNIONS:
         if value is None and type(None) in arguments:
             return None
         (inner,) = (each for each in arguments if each is not type(None))

@@ -73,7 +73,7 @@ def test_without_a_plan_it_says_which_playbook_comes_before(tmp_path: Path) -> N
 def play(folder: Path, tasks: list[dict[str, Any]], *flags: str) -> list[dict[str, Any]]:
     """The results of tasks on the control node, after the plan of the example inventory."""
     planned = {"lmfleet.lmdeploy.plan": {"group": "lmdeploy_nodes"}}
-    results = [f"result{number}" for number, _ in enumerate(tasks)]
+    results = [f"result{number}" for number, __ in enumerate(tasks)]
     done = [{**task, "register": name, "failed_when": False} for task, name in zip(tasks, results)]
     told = folder / "told.json"
     tell = {"copy": {"content": f"{{{{ [{', '.join(results)}] | to_json }}}}", "dest": str(told)}, "check_mode": False}
@@ -190,7 +190,7 @@ def test_the_report_has_the_plan_and_the_hardware_of_the_run(tmp_path: Path) -> 
 
 
 def test_in_check_mode_the_report_is_made_and_not_written(tmp_path: Path) -> None:
-    (row, of, more), *_ = guide_rows(prompts=30)
+    (row, of, more), *__ = guide_rows(prompts=30)
     measured = result(row, of, **more)
     (tmp_path / "row.json").write_text(json.dumps(measured))
     there = {"key": measured["key"], "result": str(tmp_path / "row.json"), "records": str(tmp_path / "row.records")}

@@ -65,14 +65,14 @@ def records(row: Row, output_tok_s: float, *, slots: int = 64, failing: float = 
     rng = random.Random(seed)
     free = [0.0] * slots
     drawn = []
-    for _ in range(row.num_prompts):
+    for __ in range(row.num_prompts):
         inputs, outputs = rng.randint(1, row.input_len), rng.randint(1, row.output_len)
         begin = heapq.heappop(free)
         first = begin + (1 + inputs / 400) * rng.uniform(0.7, 1.3)
         done = first + (outputs - 1) * rng.uniform(0.9, 1.1)
         heapq.heappush(free, done)
         drawn.append((first, done, inputs, outputs))
-    scale = sum(outputs for *_, outputs in drawn) / output_tok_s / max(done for _, done, *_ in drawn)
+    scale = sum(each[3] for each in drawn) / output_tok_s / max(each[1] for each in drawn)
     return [
         Record(sent=START, done=START + done * scale, error="HTTP 500: Internal Server Error")
         if rng.random() < failing
@@ -136,7 +136,7 @@ def _lengths(values: Sequence[int]) -> dict[str, float]:
 def report_of(*rows: tuple[Row, Sequence[Record], Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     """A report of (row, its records, what differs in its result); `more` goes to the run."""
     results = [result(row, of, **differing) for row, of, differing in rows]
-    by_row = {each["key"]: of for each, (_, of, _) in zip(results, rows)}
+    by_row = {each["key"]: row[1] for each, row in zip(results, rows)}
     return report.build(run(**more), results, by_row, read_reference())
 
 
@@ -166,7 +166,7 @@ def main(folder: Path) -> None:
     """Write a report that looks like a real one."""
     rows = guide_rows(share=1.02)
     found = report_of(*rows, image="openmmlab/lmdeploy:v0.7.2-cu12")
-    report.write(found, {result(row, of)["key"]: of for row, of, _ in rows}, folder)
+    report.write(found, {result(row, of)["key"]: of for row, of, __ in rows}, folder)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def guide() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def series() -> dict[str, Series]:
-    return {result(row, of)["key"]: time_series(of, 60) for row, of, _ in guide_rows(prompts=300)}
+    return {result(row, of)["key"]: time_series(of, 60) for row, of, __ in guide_rows(prompts=300)}
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_durations_are_in_the_unit_that_suits_them(value: float | None, text: st
 def test_a_report_is_written_whole(tmp_path: Path) -> None:
     rows = guide_rows(prompts=20)[:2]
     results = [result(row, of, **more) for row, of, more in rows]
-    by_row = {each["key"]: of for each, (_, of, _) in zip(results, rows)}
+    by_row = {each["key"]: row[1] for each, row in zip(results, rows)}
     found = build(run(), results, by_row, read_reference())
     write(found, by_row, tmp_path / "new" / "folder")
     folder = tmp_path / "new" / "folder"

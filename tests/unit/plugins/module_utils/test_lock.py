@@ -125,7 +125,7 @@ def test_an_expired_lock_is_free_to_the_second(file: LockFile, clock: Clock) -> 
 
 def test_a_sign_of_life_extends_the_lease_and_not_the_beginning(file: LockFile, clock: Clock) -> None:
     taken = file.take(ALICE, LEASE_S)
-    for _ in range(3):
+    for __ in range(3):
         clock.go(LEASE_S - 1)
         assert file.keep("run-a", LEASE_S).held
     refused = file.take(BOB, LEASE_S)
