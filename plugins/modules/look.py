@@ -28,9 +28,13 @@ options:
     type: float
     default: 20
   stall_timeout:
-    description: Seconds beyond O(token_timeout) without any progress, after which an engine counts as dead.
+    description: Seconds beyond O(token_timeout) without any progress, after which an engine counts as dead. With 0 none does for
+      its silence.
     type: float
     default: 30
+  limit:
+    description: Seconds that the whole look may take, beyond what tokens may; M(lmfleet.lmdeploy.observe)'s own where it is left out.
+    type: float
   only:
     description: The parts of the look that are wanted, as M(lmfleet.lmdeploy.observe) names them; empty for all.
     type: list
