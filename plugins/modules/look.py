@@ -33,7 +33,8 @@ options:
     type: float
     default: 30
   limit:
-    description: Seconds that the whole look may take, beyond what tokens may; M(lmfleet.lmdeploy.observe)'s own where it is left out.
+    description: Seconds that the whole look may take, beyond what tokens may. Left out, it is that of
+      M(lmfleet.lmdeploy.observe).
     type: float
   only:
     description: The parts of the look that are wanted, as M(lmfleet.lmdeploy.observe) names them; empty for all.

@@ -145,7 +145,7 @@ def status_of(
     hosts: Mapping[str, Host],
     looked_at: str = "",
     unbound: Sequence[str] = (),
-    ended: Callable[[Mapping[str, Any]], bool] = lambda lock: False,
+    ended: Callable[[Mapping[str, Any]], bool] = lambda _: False,
 ) -> Status:
     """The status from what ``hosts`` (by node) were seen to be.
 
@@ -186,7 +186,7 @@ def status_of(
         engines=engines,
         nodes=[_node(plan, node, seen[node.name], why_not[node.name], comparable) for node in plan.nodes],
         proxy=proxy,
-        lock=_holder(plan, seen[plan.head], ended),
+        lock=_holder(seen[plan.head], ended),
         faults=faults,
         deploy=lines,
         notes=[*_notes(endpoints.values(), comparable, why_not), *(decision.notes if decision else [])],
@@ -221,7 +221,21 @@ def _decided(plan: Plan, hosts: Mapping[str, Host], known: Sequence[str]) -> tup
     pulls = steps.to_pull(known_plan, hosts)
     tokens = steps.tokens(plan, hosts, "")
     placed = [path for need in tokens.values() for name in need["hosts"] if (path := steps.token_path(plan, name))]
-    return decide(known_plan, hosts, NEXT, placed, image_brought=bool(pulls)), pulls
+    return decide(
+        known_plan,
+        {name: _as_known(host, known) for name, host in hosts.items()},
+        NEXT,
+        placed,
+        image_brought=bool(pulls),
+    ), pulls
+
+
+def _as_known(host: Host, known: Sequence[str]) -> Host:
+    """The host; of one that is not known only that tokens flow, for why they do not is not to be seen there."""
+    if host.name in known:
+        return host
+    asked = host.answer.get("tokens") or {}
+    return Host(host.name, {"tokens": {url: each for url, each in asked.items() if each["state"] in SERVING}})
 
 
 # ---- the parts
@@ -341,8 +355,9 @@ def _is_public_fine(proxy: ProxyStatus, endpoints: Iterable[EndpointStatus]) -> 
     return slow or proxy.state in SERVING
 
 
-def _holder(plan: Plan, head: Host, ended: Callable[[Mapping[str, Any]], bool]) -> Holder | None:
-    lock, uptime = head.answer.get("lock"), head.network.get("uptime", 0.0)
+def _holder(head: Host, ended: Callable[[Mapping[str, Any]], bool]) -> Holder | None:
+    lock: Mapping[str, Any] = head.answer.get("lock") or {}
+    uptime = head.network.get("uptime", 0.0)
     if not is_held(lock, head.network.get("boot_id"), uptime):
         return None
     return Holder(
@@ -407,7 +422,8 @@ def as_table(status: Status) -> list[str]:
         ("notes", status.notes),
     ):
         if texts:
-            lines += ["", f"{title}:", *(f"  - {text}" for text in texts)]
+            lines += ["", f"{title}:"]
+            lines += [line for text in texts for line in f"  - {text}".replace("\n", "\n    ").splitlines()]
     if status.deploy == [] and not status.faults:
         lines += ["", "A deploy would change nothing."]
     return _without_double_blanks(lines)
