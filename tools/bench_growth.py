@@ -211,7 +211,7 @@ def measure(every: Fleet, repeat: int) -> dict[str, float]:
 
 def table(found: Sequence[tuple[str, int, dict[str, float]]]) -> list[str]:
     """One table of all topologies and sizes (in that order): seconds, and ms for each further host."""
-    rows = [("topology", "hosts", *PARTS)]
+    rows: list[tuple[str, ...]] = [("topology", "hosts", *PARTS)]
     before: tuple[str, int, dict[str, float]] | None = None
     for topology, count, seconds in found:
         rows.append((topology, str(count), *(f"{seconds[part]:.3f} s" for part in PARTS)))
