@@ -17,7 +17,7 @@ from ansible.utils.display import Display
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import decide
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, me, refusal
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
@@ -39,11 +39,10 @@ def refuse_beside_another(plan: Plan, hosts: Mapping[str, Host], broken: str) ->
     """End the run where another one is at work: what was seen is about to change. The lock itself is taken before any step."""
     head = hosts.get(plan.head)
     lock = head.answer.get("lock") if head else None
-    if head is None or not lock or lock.get("released", "no lock") or lock.get("boot") != head.network.get("boot_id"):
+    if head is None or not lock or not is_held(lock, head.network.get("boot_id"), head.network.get("uptime", 0.0)):
         return
     this = me()
-    gone = lock["expires_uptime"] <= head.network["uptime"] or holder_is_gone(lock, this)
-    if lock["run"] not in (this.run, broken) and not gone:
+    if lock["run"] not in (this.run, broken) and not holder_is_gone(lock, this):
         raise AnsibleActionFail(refusal(lock, head.network["uptime"], plan.name))
 
 

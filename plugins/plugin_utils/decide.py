@@ -310,11 +310,11 @@ def _proxy(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) 
         why = f"it is to change: {'; '.join(differences(container.asked, service.asked))}"
     if why:
         return _replace(service, host, why, "")
-    wrong = _list_faults(plan, host, states)
+    wrong = list_faults(plan, host, states)
     return [Step(host.name, "list", service.name, "proxy", None, wrong)] if wrong else []
 
 
-def _list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
+def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
     """What is wrong with the list of a proxy that runs; nothing where it cannot be read."""
     if plan.proxy is None or host.listed is None:
         return ""

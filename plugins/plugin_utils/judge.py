@@ -29,7 +29,7 @@ DOCKER_REMEDIES = {
 def host_faults(plan: Plan, hosts: Mapping[str, Host]) -> list[str]:
     """Every fault of every host, but for what the image would show."""
     found = [fault for node in plan.nodes for fault in _of_host(plan, node, hosts)]
-    return [*found, *model_faults(plan, [hosts[node.name] for node in plan.nodes])]
+    return [*found, *model_faults(plan, [hosts[node.name] for node in plan.nodes if node.name in hosts])]
 
 
 def _of_host(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> Iterator[str]:

@@ -140,6 +140,13 @@ def holder_is_gone(lock: Mapping[str, Any], this: Run) -> bool:
     return bool(restarted and this.machine and lock["control"] == this.control)
 
 
+def is_held(lock: Mapping[str, Any] | None, boot_id: object, uptime: float) -> bool:
+    """Whether a run has the lock of a host, whose boot and uptime are these: its lease has not ended."""
+    if not isinstance(lock, Mapping) or lock.get("released", "no lock"):
+        return False
+    return bool(lock.get("boot") == boot_id and uptime < lock.get("expires_uptime", 0.0))
+
+
 def refusal(lock: Mapping[str, Any], now: float, deployment: str = "", zone: tzinfo | None = None) -> str:
     """Why the run cannot begin, for a person; ``now`` is the host's uptime, as the module gives it."""
     left = lock["expires_uptime"] - now

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))  # Python 3.9
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:
     """A ``cls`` (a dataclass) out of ``data``. Raises ``ValueError`` at a key too many or missing, or a value of another type."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or cls.__name__} is no mapping")  # noqa: TRY004 - one kind of error for bad data
@@ -32,6 +33,12 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
         told = [*(f"{key} is not known" for key in unknown), *(f"{key} is missing" for key in missing)]
         raise ValueError(f"{where or cls.__name__}: {', '.join(told)}")
     return cls(**{key: _value(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in data.items()})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """A class's types, which Python evaluates anew each time that it is asked: most of the time of reading a plan."""
+    return typing.get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

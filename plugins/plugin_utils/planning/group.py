@@ -63,8 +63,8 @@ def observations(hosts: Mapping[str, Host]) -> Observations:
     return Observations(
         image=next((host.image_answer for host in hosts.values() if host.image_answer), None),
         image_id=image,
-        interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network},
-        sources={name: host.network["source"] for name, host in hosts.items() if host.network},
+        interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network.get("interfaces")},
+        sources={name: host.network["source"] for name, host in hosts.items() if "source" in host.network},
         model_config=next((host.model["config"] for host in hosts.values() if host.model.get("config")), None),
     )
 

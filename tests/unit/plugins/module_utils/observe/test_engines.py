@@ -73,6 +73,18 @@ def watched(
     )
 
 
+@given(seconds, readings)
+def test_who_does_not_wait_never_calls_silence_death(waited: float, seen: list[Reading]) -> None:
+    hasty = Patience(timeout_s=5, stall_s=0)
+    verdict = decide(Observations(waited, None, seen), hasty)
+    assert hasty.longest_s == 5
+    if waited < 5:
+        assert verdict is None
+    else:
+        assert verdict is not None
+        assert verdict.state in (State.BUSY, State.UNKNOWN)
+
+
 @pytest.mark.parametrize(
     ("seen", "state"),
     [
