@@ -220,7 +220,7 @@ def _decided(plan: Plan, hosts: Mapping[str, Host], known: Sequence[str]) -> tup
     )
     pulls = steps.to_pull(known_plan, hosts)
     tokens = steps.tokens(plan, hosts, "")
-    placed = [path for need in tokens.values() for name in need["hosts"] if (path := steps.token_path(plan, name))]
+    placed = steps.placed(plan, tokens)
     return decide(
         known_plan,
         {name: _as_known(host, known) for name, host in hosts.items()},

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether a row reproduces what was published for it.
 
-``_data/deepseek_v3_throughput.csv`` has the figures of LMDeploy's own DeepSeekV3 benchmarking guide (InternLM/lmdeploy,
+``data/deepseek_v3_throughput.csv`` has the figures of LMDeploy's own DeepSeekV3 benchmarking guide (InternLM/lmdeploy,
 docs/en/benchmark/deepseekv3.md, first in its pull request 3265): tokens per second and node. A file of one's own may
 stand in for it, with the same columns; the CSV of a report is one. What the guide's tables leave unsaid is UNSAID; a
 report's CSV says it in columns of its own.
