@@ -91,7 +91,7 @@ def test_no_reader_sees_half_a_word() -> None:
 
 
 class OneAnswer(wait_action.ActionModule):
-    """The action on a host whose service_status always has the same answer."""
+    """The action on a host whose observe always has the same answer."""
 
     def __init__(self, answer: dict[str, Any]) -> None:  # without a task, which is ansible-playbook's
         self._answer = answer
