@@ -309,9 +309,11 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
         for service in each.services:
             steps = _replace(service, hosts[service.node], why, each.formation)
             started += [step for step in steps if step.act == "start"]
-    changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
-    if plan.proxy and not listed and changes_ranks:
-        listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, "its ranks are started anew")]
+    if plan.proxy and not listed and (removed or started):
+        changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
+        # Ranks register once, when they come up: a proxy that is started anew learns of those that live from nobody else.
+        reason = "its ranks are started anew" if changes_ranks else "it knows no rank when it is started"
+        listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, reason)]
     return Round(
         engines=[each.engine.name for each in wanted if each.wait],
         warm=[each.engine.name for each in wanted if each.warm],
