@@ -252,8 +252,8 @@ def _leftovers(plan: Plan, hosts: Mapping[str, Host]) -> list[Step]:
         Step(
             name, "remove", container.name, "leftover", container.labels.get(ENGINE), "it is not of this plan any more"
         )
-        for name, host in hosts.items()
-        for container in sorted(host.own(plan.name).values(), key=lambda each: each.name)
+        for name in (node.name for node in plan.nodes)
+        for container in sorted(hosts[name].own(plan.name).values(), key=lambda each: each.name)
         if (name, container.name) not in planned
     ]
 
