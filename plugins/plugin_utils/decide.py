@@ -179,8 +179,9 @@ def _lost(service: Service, host: Host, engine: Engine, serving: bool) -> list[s
     if not is_as_planned(container, service):
         return [f"is to change: {'; '.join(differences(container.asked, service.asked))}"]
     member = host.member(engine.name)
-    if member is None:
-        return []
+    formation = container.labels.get(FORMATION, "")
+    if member is None or (formation and formation != member.formation):
+        return []  # nothing was recorded of this start yet: it is under way, or its run was interrupted
     marks = {secret.source: host.mark(secret.source) for secret in service.secrets}
     other = [path for path, mark in marks.items() if path in member.secrets and member.secrets[path] != mark]
     if other:
