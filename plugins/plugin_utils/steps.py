@@ -72,6 +72,22 @@ def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[
     return found
 
 
+def as_brought(plan: Plan, hosts: Mapping[str, Host], needed: Mapping[str, Mapping[str, Any]]) -> dict[str, Host]:
+    """The hosts as they will be once they have the tokens that they need: what is decided of is what will be there.
+
+    A host that lost its file gets the same again, which is no reason to start anything; one whose engine gets another token is.
+    """
+    found = dict(hosts)
+    for name, need in needed.items():
+        engine = plan.engine(name)
+        kept = hosts[engine.head].mark(token_path(plan, engine.head) or "")
+        mark = mark_of(need["content"]) if need["content"] else kept
+        for host in need["hosts"]:
+            files = {**(hosts[host].answer.get("files") or {}), token_path(plan, host): mark}
+            found[host] = Host(host, {**hosts[host].answer, "files": files})
+    return found
+
+
 def new_token() -> str:
     """A secret that nobody can guess."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
