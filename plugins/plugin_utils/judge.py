@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from .observed import DEPLOYMENT, Container, Host
-from .planning.types import Node, Plan, Service
+from .planning.types import PLAN_FORMAT, Node, Plan, Service
 
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 DOCKER_REMEDIES = {
@@ -29,7 +29,7 @@ DOCKER_REMEDIES = {
 def host_faults(plan: Plan, hosts: Mapping[str, Host]) -> list[str]:
     """Every fault of every host, but for what the image would show."""
     found = [fault for node in plan.nodes for fault in _of_host(plan, node, hosts)]
-    return [*found, *model_faults(plan, [hosts[node.name] for node in plan.nodes])]
+    return [*found, *model_faults(plan, [hosts[node.name] for node in plan.nodes if node.name in hosts])]
 
 
 def _of_host(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> Iterator[str]:
@@ -124,7 +124,9 @@ def _ports_of(plan: Plan, host: Host, own: Iterable[Container]) -> set[int] | No
     """The ports that this deployment's running containers may hold; None where nothing says so of one of them."""
     known: dict[str, list[list[int]]] = {service.name: [service.listens] for service in plan.services_on(host.name)}
     for recorded in (host.record.get("plan"), host.record.get("previous")):
-        for service in (recorded or {}).get("services", []):
+        if (recorded or {}).get("format") != PLAN_FORMAT:
+            continue
+        for service in recorded["services"]:
             if service["node"] == host.record.get("node"):
                 known.setdefault(service["name"], []).append(service["listens"])
     held: set[int] = set()
