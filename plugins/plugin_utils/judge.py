@@ -124,7 +124,7 @@ def _ports_of(plan: Plan, host: Host, own: Iterable[Container]) -> set[int] | No
     """The ports that this deployment's running containers may hold; None where nothing says so of one of them."""
     known: dict[str, list[list[int]]] = {service.name: [service.listens] for service in plan.services_on(host.name)}
     for recorded in (host.record.get("plan"), host.record.get("previous")):
-        if (recorded or {}).get("format") != PLAN_FORMAT:
+        if not recorded or recorded.get("format") != PLAN_FORMAT:
             continue
         for service in recorded["services"]:
             if service["node"] == host.record.get("node"):
