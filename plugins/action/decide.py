@@ -101,10 +101,10 @@ class ActionModule(ActionBase):
         self, run: Run, plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str], token: str
     ) -> dict[str, Any]:
         tokens = steps.tokens(plan, hosts, token)
-        placed = steps.placed(plan, tokens)
         formation = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:4]
         # In check mode what is to be pulled is as good as there.
-        decision = decide(plan, hosts, formation, placed, image_brought=bool(pulls))
+        brought = steps.as_brought(plan, hosts, tokens)
+        decision = decide(plan, brought, formation, image_brought=bool(pulls))
         if decision.faults:
             stop(decision.faults)
         run.write("tokens", tokens)

@@ -144,6 +144,7 @@ class ActionModule(ActionBase):
                 why = (
                     f"{', '.join(silent)} gave no sign for {SILENT_S:.0f} s: the connection hangs, or the host is gone"
                 )
+                board.post("failed", why)  # it may come back, and is not to wait for those that are gone
                 return {"failed": True, "changed": False, "msg": f"{host} stopped waiting, because {why}."}
             time.sleep(ROUND_S)
 

@@ -100,22 +100,14 @@ class Wanted:
     warm: bool
 
 
-def decide(
-    plan: Plan,
-    hosts: Mapping[str, Host],
-    formation: str,
-    placed: Mapping[tuple[str, str], str] | None = None,
-    *,
-    image_brought: bool = False,
-) -> Decision:
+def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_brought: bool = False) -> Decision:
     """The steps from what ``hosts`` (by node) are to what ``plan`` says.
 
-    ``formation`` is the id for engines that are formed anew, ``placed`` has (host, path) -> mark of secrets that are brought before
-    any step, and ``image_brought`` says so of the image.
+    ``formation`` is the id for engines that are formed anew, and ``image_brought`` says that the image is, before any step. Of
+    secrets, ``hosts`` have those that are brought (``steps.as_brought``).
     """
     states = {each.url: hosts[each.node].tokens(each.url) for each in plan.endpoints}
-    placed = placed or {}
-    wanted = [_engine(plan, engine, hosts, states, formation, placed) for engine in plan.engines]
+    wanted = [_engine(plan, engine, hosts, states, formation) for engine in plan.engines]
     leftovers = _leftovers(plan, hosts)
     proxy = _proxy(plan, hosts, states)
     first = [each for each in wanted if not (each.serves and each.services)]
@@ -132,11 +124,7 @@ def decide(
         f"{step.host}: {step.name} has to be started ({step.reason}), and {' and '.join(missing)} "
         "was not seen there: nothing was taken down."
         for step in starts
-        for missing in [
-            lacks(
-                services[step.host, step.name], hosts[step.host], _paths(placed, step.host), image_brought=image_brought
-            )
-        ]
+        for missing in [lacks(services[step.host, step.name], hosts[step.host], image_brought=image_brought)]
         if missing
     ]
     return dataclasses.replace(decision, rounds=[], faults=faults) if faults else decision
@@ -146,18 +134,13 @@ def decide(
 
 
 def _engine(
-    plan: Plan,
-    engine: Engine,
-    hosts: Mapping[str, Host],
-    states: Mapping[str, Tokens],
-    formation: str,
-    placed: Mapping[tuple[str, str], str],
+    plan: Plan, engine: Engine, hosts: Mapping[str, Host], states: Mapping[str, Tokens], formation: str
 ) -> Wanted:
     endpoints = plan.endpoints_of(engine.name)
     serving = all(states[each.url].state in SERVING for each in endpoints)
     services = plan.services_of(engine.name)
     dead = [f"{url} is dead though its container runs: {why}" for url, why in _dead(states, endpoints).items()]
-    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, placed, serving=serving) for each in services}
+    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, serving=serving) for each in services}
     base = [service for service in services if service.service != "api"]
     api = [service for service in services if service.service == "api"]
     base_lost = [f"{each.name} on {each.node} {why}" for each in base for why in lost[each.node, each.name]]
@@ -186,10 +169,6 @@ def _runs_changed(
     return all(each and each.running for each in found) and bool(reasons) and all(CHANGES in why for why in reasons)
 
 
-def _paths(placed: Mapping[tuple[str, str], str], host: str) -> list[str]:
-    return [path for name, path in placed if name == host]
-
-
 def _dead(states: Mapping[str, Tokens], endpoints: Iterable[Endpoint]) -> dict[str, str]:
     """URL -> why no token will ever come: the engine's own error, or a line of its start after which it cannot come up."""
     found = {}
@@ -203,9 +182,7 @@ def _dead(states: Mapping[str, Tokens], endpoints: Iterable[Endpoint]) -> dict[s
     return found
 
 
-def _lost(
-    service: Service, host: Host, engine: Engine, placed: Mapping[tuple[str, str], str], *, serving: bool
-) -> list[str]:
+def _lost(service: Service, host: Host, engine: Engine, *, serving: bool) -> list[str]:
     """Why a container is not the one that is planned, and that its engine was formed with."""
     container = host.containers.get(service.name)
     if container is None:
@@ -215,10 +192,10 @@ def _lost(
     if not is_as_planned(container, service):
         return [f"{CHANGES}: {'; '.join(differences(container.asked, service.asked))}"]
     member = host.member(engine.name)
-    if member is None or member.formation != container.labels.get(FORMATION, ""):
-        return []  # a formation that was never proven: the record is of the one before
-    paths = [secret.source for secret in service.secrets]
-    marks = {path: placed.get((host.name, path), host.mark(path)) for path in paths}
+    formation = container.labels.get(FORMATION, "")
+    if member is None or (formation and formation != member.formation):
+        return []  # nothing was recorded of this start yet: it is under way, or its run was interrupted
+    marks = {secret.source: host.mark(secret.source) for secret in service.secrets}
     other = [path for path, mark in marks.items() if path in member.secrets and member.secrets[path] != mark]
     if other:
         return [f"was started with another secret than {', '.join(other)} is to have"]
@@ -289,8 +266,8 @@ def _leftovers(plan: Plan, hosts: Mapping[str, Host]) -> list[Step]:
         Step(
             name, "remove", container.name, "leftover", container.labels.get(ENGINE), "it is not of this plan any more"
         )
-        for name, host in hosts.items()
-        for container in sorted(host.own(plan.name).values(), key=lambda each: each.name)
+        for name in (node.name for node in plan.nodes)
+        for container in sorted(hosts[name].own(plan.name).values(), key=lambda each: each.name)
         if (name, container.name) not in planned
     ]
 
@@ -346,9 +323,11 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
         for service in each.services:
             steps = _replace(service, hosts[service.node], why, each.formation)
             started += [step for step in steps if step.act == "start"]
-    changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
-    if plan.proxy and not listed and changes_ranks:
-        listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, "its ranks are started anew")]
+    if plan.proxy and not listed and (removed or started):
+        changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
+        # Ranks register once, when they come up: a proxy that is started anew learns of those that live from nobody else.
+        reason = "its ranks are started anew" if changes_ranks else "it knows no rank when it is started"
+        listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, reason)]
     return Round(
         engines=[each.engine.name for each in wanted if each.wait],
         warm=[each.engine.name for each in wanted if each.warm],

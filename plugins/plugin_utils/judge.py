@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from .observed import DEPLOYMENT, Container, Host
-from .planning.types import Node, Plan, Service
+from .planning.types import PLAN_FORMAT, Node, Plan, Service
 
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 
@@ -113,7 +113,9 @@ def _ports_of(plan: Plan, host: Host, own: Iterable[Container]) -> set[int] | No
     """The ports that this deployment's running containers may hold; None where nothing says so of one of them."""
     known: dict[str, list[list[int]]] = {service.name: [service.listens] for service in plan.services_on(host.name)}
     for recorded in (host.record.get("plan"), host.record.get("previous")):
-        for service in (recorded or {}).get("services", []):
+        if not recorded or recorded.get("format") != PLAN_FORMAT:
+            continue
+        for service in recorded["services"]:
             if service["node"] == host.record.get("node"):
                 known.setdefault(service["name"], []).append(service["listens"])
     held: set[int] = set()
@@ -173,8 +175,8 @@ def image_faults(plan: Plan, reference: str, hosts: Mapping[str, Host]) -> list[
     return []
 
 
-def lacks(service: Service, host: Host, placed: Iterable[str], *, image_brought: bool = False) -> list[str]:
-    """What a container's start needs and was not seen on its host; ``placed`` files and the image may be brought before."""
+def lacks(service: Service, host: Host, *, image_brought: bool = False) -> list[str]:
+    """What a container's start needs and was not seen on its host, but for an image that is brought before."""
     missing = []
     if host.unreachable or host.failed or "error" in (host.answer.get("docker") or {}):
         missing.append("a Docker engine that answers")
@@ -182,6 +184,5 @@ def lacks(service: Service, host: Host, placed: Iterable[str], *, image_brought:
         missing.append(f"the image {service.image}")
     if service.gpus and host.model.get("faults", True):
         missing.append("the whole model")
-    there = {*placed, *(path for path, mark in (host.answer.get("files") or {}).items() if mark)}
-    missing.extend(f"the file {secret.source}" for secret in service.secrets if secret.source not in there)
+    missing.extend(f"the file {secret.source}" for secret in service.secrets if not host.mark(secret.source))
     return missing

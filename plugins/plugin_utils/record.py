@@ -11,7 +11,7 @@ from typing import Any
 
 from . import steps
 from .decide import Round
-from .observed import RECORD_FORMAT, Host, Member
+from .observed import FORMATION, RECORD_FORMAT, Host, Member
 from .planning.types import Plan
 
 
@@ -34,7 +34,7 @@ def new_record(
         begins = engine.name in each.engines or before is None
         formations = [s.formation for s in each.steps if s.engine == engine.name and s.formation]
         member = Member(
-            formation=formations[0] if formations else before.formation if before else "",
+            formation=formations[0] if formations else _formation_of(plan, host, seen, engine.name),
             began=now if begins or before is None else before.began,
             seconds=round(seconds, 1) if begins or before is None else before.seconds,
             started={s.name: started[s.name] for s in plan.services_on(host) if s.engine and s.name in started},
@@ -51,6 +51,14 @@ def new_record(
         "previous": old["plan"] if changed else old.get("previous"),
         "engines": members,
     }
+
+
+def _formation_of(plan: Plan, host: str, seen: Host, engine: str) -> str:
+    """The formation of containers that were there before the round; empty where they were made before there were ids."""
+    found = [
+        seen.containers[s.name] for s in plan.services_on(host) if s.engine == engine and s.name in seen.containers
+    ]
+    return found[0].labels.get(FORMATION, "") if found else ""
 
 
 def _marks(plan: Plan, host: str, seen: Host, tokens: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -220,12 +220,11 @@ def _decided(plan: Plan, hosts: Mapping[str, Host], known: Sequence[str]) -> tup
     )
     pulls = steps.to_pull(known_plan, hosts)
     tokens = steps.tokens(plan, hosts, "")
-    placed = steps.placed(plan, tokens)
+    brought = steps.as_brought(plan, hosts, tokens)
     return decide(
         known_plan,
-        {name: _as_known(host, known) for name, host in hosts.items()},
+        {name: _as_known(host, known) for name, host in brought.items()},
         NEXT,
-        placed,
         image_brought=bool(pulls),
     ), pulls
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,9 +28,10 @@ Variables = dict[str, dict[str, Any]]
 Groups = Mapping[str, Sequence[str]]
 
 
-def nodes(count: int = 2, **everywhere: Any) -> Variables:
-    """``count`` nodes, node0 at 10.0.0.10 and so on, all with the variables ``everywhere``."""
-    return {f"node{n}": {"plan_cluster_address": f"10.0.0.{n + 10}", **everywhere} for n in range(count)}
+def nodes(count: int = 2, *, first: str = "10.0.0.10", **everywhere: Any) -> Variables:
+    """``count`` nodes, node0 at ``first`` and so on, all with the variables ``everywhere``."""
+    address = ipaddress.ip_address(first)
+    return {f"node{n}": {"plan_cluster_address": str(address + n), **everywhere} for n in range(count)}
 
 
 def plan_of(

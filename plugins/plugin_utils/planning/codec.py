@@ -19,16 +19,12 @@ UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))  # Python 3.9
 def decode(cls: type[T], data: Any, where: str = "") -> T:
     """A ``cls`` (a dataclass) out of ``data``. Raises ``ValueError`` at a key too many or missing, or a value of another type."""
     hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or cls.__name__} is no mapping")  # noqa: TRY004 - one kind of error for bad data
     unknown = [key for key in data if key not in fields]
-    required = [
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    missing = [name for name in required if name not in data]
+    # A default is for who builds one: what was written has every key, and a lost one is no default.
+    missing = [name for name in fields if name not in data]
     if unknown or missing:
         told = [*(f"{key} is not known" for key in unknown), *(f"{key} is missing" for key in missing)]
         raise ValueError(f"{where or cls.__name__}: {', '.join(told)}")

@@ -312,10 +312,15 @@ class Plan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """The plan out of ``to_json``. Raises ``PlanFormatError`` at another format, and at keys or types that are not its."""
-        if data.get("format") != PLAN_FORMAT:
+        if not isinstance(data, Mapping) or data.get("format") != PLAN_FORMAT:
+            data = data if isinstance(data, Mapping) else {}
             raise PlanFormatError(f"a plan of format {data.get('format')!r}, and this collection reads {PLAN_FORMAT}")
         plain = {key: value for key, value in data.items() if key not in DERIVED}
-        plain["services"] = [{k: v for k, v in each.items() if k != "identity"} for each in data.get("services", [])]
+        if isinstance(data.get("services"), list):
+            plain["services"] = [
+                {k: v for k, v in each.items() if k != "identity"} if isinstance(each, Mapping) else each
+                for each in data["services"]
+            ]
         try:
             return decode(cls, plain)
         except (TypeError, ValueError) as error:

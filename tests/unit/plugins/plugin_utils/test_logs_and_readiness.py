@@ -20,27 +20,12 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import (
     plain,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
 LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
-PLAN: dict[str, Any] = {
-    "name": "lmdeploy",
-    "tp": 16,
-    "head": "node0",
-    "gpus": 16,
-    "served_model_name": "deepseek-ai/DeepSeek-V3",
-    "ports": {"ray": 6379},
-    "nodes": [
-        {"name": "node0", "address": "10.77.0.11", "gpus": 8},
-        {"name": "node1", "address": "10.77.0.12", "gpus": 8},
-    ],
-    "services": [
-        {"name": "lmdeploy-ray", "service": "ray", "node": "node0"},
-        {"name": "lmdeploy-ray", "service": "ray", "node": "node1"},
-        {"name": "lmdeploy-api", "service": "api", "node": "node0"},
-    ],
-    "endpoints": [{"rank": 0, "node": "node0", "url": "http://10.77.0.11:23333"}],
-}
-URL = "http://10.77.0.11:23333"
+ADDRESSES = "10.77.0.11"  # of the hosts that wrote the logs
+PLAN = plan_of(nodes(2, first=ADDRESSES))
+URL = PLAN.endpoints[0].url
 RUNNING = {
     "present": True,
     "status": "running",
@@ -314,20 +299,8 @@ def test_shard_progress_of_many_ranks_is_told_once() -> None:
 
 PROXY = "http://10.77.0.11:8000"
 RANKS = [f"http://10.77.0.{11 + node}:{23333 + 10 * (2 * node + local)}" for node in (0, 1) for local in (0, 1)]
-DP_PLAN: dict[str, Any] = {
-    **PLAN,
-    "services": [
-        {"name": "lmdeploy-proxy", "service": "proxy", "node": "node0"},
-        {"name": "lmdeploy-dp", "service": "dp", "node": "node0"},
-        {"name": "lmdeploy-dp", "service": "dp", "node": "node1"},
-    ],
-    "endpoints": [
-        {"rank": rank, "node": f"node{rank // 2}", "url": url, "gpus": [rank % 2], "container": "lmdeploy-dp"}
-        for rank, url in enumerate(RANKS)
-    ],
-    "proxy": {"node": "node0", "url": PROXY, "ranks": RANKS},
-}
-NAME = PLAN["served_model_name"]
+DP_PLAN = plan_of(nodes(2, first=ADDRESSES, plan_topology="dpep", plan_gpus=2))
+NAME = PLAN.served_model_name
 REFUSED = {"error": "Connection refused"}
 
 
@@ -351,10 +324,10 @@ def dp_round(
 def test_the_head_asks_for_the_proxys_list_and_the_others_for_their_ranks_alone() -> None:
     head, other = dp_waiting("node0").questions(), dp_waiting("node1").questions()
     assert (head["proxy"], head["http"]) == (PROXY, RANKS)
-    assert list(head["containers"]) == ["lmdeploy-proxy", "lmdeploy-dp"]
+    assert list(head["logs"]) == ["lmdeploy-proxy", "lmdeploy-dp"]
     assert other["http"] == RANKS[2:]
     assert "proxy" not in other
-    assert list(other["containers"]) == ["lmdeploy-dp"]
+    assert list(other["logs"]) == ["lmdeploy-dp"]
 
 
 def test_a_host_is_ready_when_its_ranks_answer_and_the_head_when_the_proxy_lists_exactly_the_plans() -> None:

@@ -52,7 +52,7 @@ def test_cluster_address_and_not_ansible_host_is_what_ray_gets() -> None:
 def test_unverified_says_what_is_not_known_yet_and_observations_settle_it() -> None:
     seen = Observations(
         image={"lmdeploy": "0.18.0", "ray_token_auth": False, "api_server_options": []},
-        run="openmmlab/lmdeploy@sha256:" + "a" * 64,
+        image_id="sha256:" + "a" * 64,
         interfaces={"node0": {"bond0": ["10.0.0.10"]}, "node1": {"eth1": ["10.0.0.11"], "lo": ["127.0.0.1"]}},
         model_config={"num_attention_heads": 128},
     )
@@ -61,7 +61,8 @@ def test_unverified_says_what_is_not_known_yet_and_observations_settle_it() -> N
     assert plan.unverified == []
     assert service(plan, "ray", "node1").environment["NCCL_SOCKET_IFNAME"] == "eth1"
     assert service(plan, "ray").environment["GLOO_SOCKET_IFNAME"] == "bond0"
-    assert service(plan, "api").image == seen.run
+    assert service(plan, "api").image == plan.engines[0].image.run == seen.image_id
+    assert {each.image for each in plan_of(nodes()).services} == {plan.engines[0].image.reference}
     assert "RAY_AUTH_MODE" not in service(plan, "ray").environment
     assert not service(plan, "ray").secrets
 
@@ -173,8 +174,8 @@ def test_what_the_hosts_say_is_refused_where_the_plan_does_not_fit() -> None:
     faults = faults_of(nodes(plan_api_server_options={"max_batch_size": 8}), seen)
     assert len(faults) == 3
     assert "no interface of this host has 10.0.0.10 (it has eth0 192.0.2.1)" in faults[0]
-    assert "20 attention heads" in faults[1]
-    assert "does not know --max-batch-size" in faults[2]
+    assert "does not know --max-batch-size" in faults[1]
+    assert "20 attention heads" in faults[2]
 
 
 def test_a_moving_tag_and_idle_gpus_are_warned_of() -> None:

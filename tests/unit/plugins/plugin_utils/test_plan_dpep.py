@@ -66,13 +66,14 @@ def test_four_nodes_of_eight_give_dp32_ep32_behind_the_proxy() -> None:
     plan = plan_of(dpep(4))
     [engine] = plan.engines
     assert (engine.tp, engine.dp, engine.ep, engine.gpus, plan.gpus) == (1, 32, 32, 32, 32)
-    assert (plan.topology, plan.launcher, plan.head, engine.head) == ("dpep", "torchrun", "node0", "node0")
+    assert (plan.topology, engine.launcher, plan.head, engine.head) == ("dpep", "torchrun", "node0", "node0")
     assert [(s.service, s.node) for s in plan.services] == [("proxy", "node0"), *(("dp", f"node{n}") for n in range(4))]
     assert plan.proxy is not None
     assert (plan.proxy.node, plan.proxy.url, plan.url) == ("node0", "http://10.0.0.10:8000", "http://10.0.0.10:8000")
     assert plan.endpoints == [
         Endpoint(
             rank=rank,
+            engine="lmdeploy",
             node=f"node{rank // 8}",
             url=f"http://10.0.0.{10 + rank // 8}:{23333 + 10 * rank}",
             gpus=[rank % 8],
@@ -114,7 +115,7 @@ def test_the_native_launcher_counts_ports_by_one_from_the_first_rank_of_the_node
             "--cache-max-entry-count 0.7 --max-batch-size 512 --max-prefill-token-num 1000"
         ).split()
     )
-    assert plan.launcher == "native"
+    assert plan.engines[0].launcher == "native"
     assert [port(endpoint) for endpoint in plan.endpoints] == list(range(23333, 23365))
     assert not [m for s in plan.services for m in s.mounts if m.target == "/opt/lmfleet/rank.py"]
 
@@ -136,9 +137,9 @@ def test_the_rank_program_answers_where_the_plan_says() -> None:
     assert f"starts at {endpoint.url.removeprefix('http://')} on GPU {','.join(map(str, endpoint.gpus))} of " in said
 
 
-def test_the_rank_program_is_mounted_read_only_under_the_name_of_its_content() -> None:
+def test_the_rank_program_is_mounted_read_only_under_one_name_whatever_its_content() -> None:
     [mount] = [m for m in service(plan_of(dpep()), "dp", "node1").mounts if m.target == "/opt/lmfleet/rank.py"]
-    assert mount.source.startswith("/var/lib/lmfleet/lmdeploy/programs/rank-")
+    assert mount.source == "/var/lib/lmfleet/lmdeploy/programs/rank.py"
     assert mount.read_only
 
 
@@ -158,14 +159,14 @@ def test_the_ranks_of_a_node_are_not_restarted_alone_but_the_proxy_is() -> None:
     plan = plan_of(dpep())
     assert {s.restart_policy for s in plan.services if s.service == "dp"} == {"no"}
     assert service(plan, "proxy").restart_policy == "unless-stopped"
-    assert len({s.group for s in plan.services if s.service == "dp"}) == 1
-    assert service(plan, "proxy").group != service(plan, "dp").group
+    assert {s.engine for s in plan.services if s.service == "dp"} == {"lmdeploy"}
+    assert service(plan, "proxy").engine is None
 
 
 def test_the_proxy_gets_no_gpu_and_reaches_the_ranks_without_a_web_proxy() -> None:
     proxy = service(plan_of(dpep()), "proxy")
     assert (proxy.gpus, proxy.privileged, proxy.mounts) == (False, False, [])
-    assert proxy.environment["NO_PROXY"] == proxy.environment["no_proxy"] == "localhost,127.0.0.1,10.0.0.10,10.0.0.11"
+    assert proxy.environment["NO_PROXY"] == proxy.environment["no_proxy"] == "*"
 
 
 def test_the_head_can_be_chosen_and_has_rank_zero_the_masters_and_the_proxy() -> None:
@@ -465,7 +466,7 @@ def test_an_image_with_what_ep_needs_is_taken(release: str, modules: list[str]) 
         model_config=DEEPSEEK,
     )
     plan = plan_of(dpep(plan_image="registry.example/lmdeploy:mine"), seen)
-    assert plan.image.release == release
+    assert plan.engines[0].image.release == release
     assert plan.unverified == []
 
 
@@ -491,7 +492,7 @@ def test_the_native_launcher_is_refused_where_the_default_route_has_another_addr
         "dev ib0 src 10.0.0.10",
     ):
         assert word in fault
-    assert plan_of(dpep(), seen).launcher == "torchrun"
+    assert plan_of(dpep(), seen).engines[0].launcher == "torchrun"
 
 
 def test_the_native_launcher_is_refused_where_there_is_no_default_route() -> None:
@@ -499,7 +500,7 @@ def test_the_native_launcher_is_refused_where_there_is_no_default_route() -> Non
     [fault] = faults_of(dpep(plan_launcher="native"), seen)
     for word in ("node0", "default route", "plan_launcher: torchrun"):
         assert word in fault
-    assert plan_of(dpep(), seen).launcher == "torchrun"
+    assert plan_of(dpep(), seen).engines[0].launcher == "torchrun"
 
 
 def test_the_release_in_the_image_counts_and_not_that_of_its_tag() -> None:
@@ -532,7 +533,7 @@ def test_two_groups_give_two_engines_behind_one_proxy() -> None:
         (0, "node0", "http://10.0.0.10:23333"),
         (1, "node2", "http://10.0.0.12:23333"),
     ]
-    assert (plan.url, plan.launcher) == ("http://10.0.0.10:8000", None)
+    assert (plan.url, [e.launcher for e in plan.engines]) == ("http://10.0.0.10:8000", [None, None])
     assert [(s.service, s.node) for s in plan.services] == [
         ("proxy", "node0"),
         *(("ray", "node0"), ("ray", "node1"), ("api", "node0")),
@@ -545,7 +546,7 @@ def test_two_groups_give_two_engines_behind_one_proxy() -> None:
         assert api.environment["RAY_ADDRESS"] == f"{address}:6379"
         assert api.environment["LMDEPLOY_DIST_MASTER_ADDR"] == address
     assert value(service(plan, "ray", "node3").command, "--address") == "10.0.0.12:6379"
-    assert service(plan, "ray", "node3").group == service(plan, "api", "node2").group != service(plan, "api").group
+    assert [s.engine for s in plan.services] == [None, *["lmdeploy-left"] * 3, *["lmdeploy-right"] * 3]
 
 
 def test_one_engine_may_have_the_proxy_too() -> None:

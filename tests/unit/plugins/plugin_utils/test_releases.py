@@ -49,7 +49,8 @@ def test_middle_of_a_span() -> None:
 @pytest.mark.parametrize("release", releases())
 def test_every_release_has_what_a_plan_gives(release: str) -> None:
     table = release_table(release)
-    assert table.known
+    assert table.api_server.options
+    assert table.proxy.options
     for option in ("tp", "dp", "ep", "server-name", "server-port", "backend", "model-name", "proxy-url", "log-level"):
         assert option in table.api_server, option
     for option in ("server-name", "server-port", "disable-cache-status"):
@@ -58,13 +59,13 @@ def test_every_release_has_what_a_plan_gives(release: str) -> None:
 
 @pytest.mark.parametrize("release", ["0.8.0", "0.8.0+cu128"])
 def test_local_suffix_is_ignored(release: str) -> None:
-    assert release_table(release).known
+    assert release_table(release).api_server.options == release_table("0.8.0").api_server.options is not None
 
 
 @pytest.mark.parametrize("release", ["99.0.0", "", None])
 def test_unknown_release_leaves_options_to_the_image(release: str | None) -> None:
     table = release_table(release)
-    assert not table.known
+    assert table.api_server.options is table.proxy.options is None
     assert table.api_server.check({"of-the-future": [1, 2]}) == []
     assert table.api_server.argv({"of-the-future": [1, 2], "flag": True}) == ["--flag", "--of-the-future", "1", "2"]
     assert table.api_server.check({"--not an option": 1}) == ["--not an option is not the name of an option."]
@@ -221,8 +222,8 @@ def test_options_that_the_image_does_not_know() -> None:
 @pytest.mark.parametrize("word", sorted(images()))
 def test_words(word: str) -> None:
     image = resolve_image(word)
-    assert image.word == word
-    assert release_table(image.release).known
+    assert image is images()[word]
+    assert release_table(image.release).api_server.options
     by_reference = resolve_image(image.reference)  # the table's references are valid and say the same by themselves
     assert by_reference.moving == image.moving
     assert by_reference.release in (image.release, None)
@@ -252,7 +253,7 @@ DIGEST = "sha256:" + "0a" * 32
 )
 def test_reference(reference: str, release: str | None, moving: bool) -> None:
     image = resolve_image(reference)
-    assert (image.reference, image.release, image.moving, image.word) == (reference, release, moving, None)
+    assert (image.reference, image.release, image.moving) == (reference, release, moving)
 
 
 @pytest.mark.parametrize(

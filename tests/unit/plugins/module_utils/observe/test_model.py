@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Callable
 
@@ -21,6 +19,10 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.model im
     check_directory,
     model_facts,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import model_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, questions
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import plan_of
 
 COMMIT = "e815299b0bcbac849fa540c768ef21845365c9eb"
 REPO = "deepseek-ai/DeepSeek-V3"
@@ -228,56 +230,46 @@ def test_a_revision_that_is_no_text_is_a_fault(hf_home: Path) -> None:
     assert "never downloaded" in model_facts({"repo": REPO, "hf_home": str(hf_home)})["faults"][0]
 
 
-# The role, on hosts that are directories of this machine.
-ROOT = Path(__file__).parents[5]
-PLAY = [{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "roles": ["lmfleet.lmdeploy.model"]}]
+# What it means for a deployment, on hosts that are directories of this machine.
 
 
-def play_role(folder: Path, *hosts: str) -> subprocess.CompletedProcess[str]:
+def said(folder: Path, *hosts: str) -> list[str]:
+    """The faults of the real reports of hosts whose Hugging Face homes are directories of their names."""
     variables = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "model_hf_home": str(folder / "{{ inventory_hostname }}"),
+        name: {
+            "plan_cluster_address": f"10.0.0.{n + 10}",
+            "plan_gpus": 1,
+            "plan_tp": 1,
+            "plan_hf_home": str(folder / name),
+        }
+        for n, name in enumerate(hosts)
     }
-    (folder / "inventory.json").write_text(json.dumps({"all": {"hosts": dict.fromkeys(hosts), "vars": variables}}))
-    (folder / "play.json").write_text(json.dumps(PLAY))
-    (folder / "ansible.cfg").touch()  # the defaults, whatever the user's own say
-    return subprocess.run(
-        [sys.executable, "-m", "ansible.cli.playbook", "-i", "inventory.json", "play.json"],
-        check=False,
-        capture_output=True,
-        cwd=folder,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections")},
-        text=True,
-    )
+    plan = plan_of(variables)
+    asked = {node.name: questions(plan, node, Patience(), ask_registry=False)["model"] for node in plan.nodes}
+    return model_faults(plan, [Host(name, {"model": model_facts(asked[name])}) for name in hosts])
 
 
-@pytest.mark.xfail(reason="roles/model calls the module model_check, which observe has replaced, until it is rewritten")
-def test_role_stops_the_play_for_all_hosts_at_once(hf_home: Path, tmp_path: Path) -> None:
+def test_hosts_with_another_model_or_half_of_it_are_told_all_at_once(hf_home: Path, tmp_path: Path) -> None:
     for host in ("one", "two", "three"):
         shutil.copytree(hf_home / "hub", tmp_path / host / "hub", symlinks=True)
-    whole = play_role(tmp_path, "one", "two", "three")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert "deepseek-ai/DeepSeek-V3 is whole and the same on 3 hosts." in whole.stdout
+    assert said(tmp_path, "one", "two", "three") == []
 
     snapshot = Path("hub", "models--deepseek-ai--DeepSeek-V3", "snapshots", COMMIT)
     (tmp_path / "two" / snapshot / "config.json").resolve().write_text("{}")
-    differs = play_role(tmp_path, "one", "two", "three")
-    assert differs.returncode != 0
-    assert "The hosts hold different files of deepseek-ai/DeepSeek-V3" in differs.stdout + differs.stderr
-    assert f"one, three: commit {COMMIT}, 6 files" in differs.stdout + differs.stderr
+    [differs] = said(tmp_path, "one", "two", "three")
+    assert "The hosts hold different files of deepseek-ai/DeepSeek-V3" in differs
+    assert f"one, three: commit {COMMIT}, 6 files" in differs
     (tmp_path / "one" / snapshot / "config.json").unlink()
-    alone = play_role(tmp_path, "one")
-    assert "one: config.json is missing." in alone.stdout + alone.stderr
+    [alone] = said(tmp_path, "one")
+    assert "one: config.json is missing." in alone
 
     (tmp_path / "two" / snapshot / LAST).unlink()
     (tmp_path / "three" / snapshot / SHARDS[0]).resolve().write_bytes(b"")
-    faulty = play_role(tmp_path, "one", "two", "three")
-    assert faulty.returncode != 0
+    [faulty] = said(tmp_path, "one", "two", "three")
     for line in (
         "is not whole on 3 of 3 hosts:",
         f"two: {LAST} is missing.",
         f"three: {SHARDS[0]} is cut off",
         f"two: HF_HOME={tmp_path / 'two'} hf download deepseek-ai/DeepSeek-V3 --revision main",
     ):
-        assert line in faulty.stdout + faulty.stderr
+        assert line in faulty

@@ -1,0 +1,235 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The actions decide, act and record, one after another as the role converge calls them; only their modules are stood in for."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible import constants
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.lmfleet.lmdeploy.plugins.action import act, decide, record
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import NO_PLAN, Run
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
+from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import TOKEN, World, bound, running
+
+GROUPS = {"left": ["node0", "node1"], "right": ["node2", "node3"]}
+PLANS = {
+    "tp": bound(nodes()),
+    "dpep": bound(nodes(plan_topology="dpep", plan_gpus=2)),
+    "replicas": bound(nodes(4, plan_replicas=["left", "right"]), groups=GROUPS),
+}
+every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+GIVEN = "x" * 32
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+
+class Hosts:
+    """A world, and the modules that act on it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.called: list[tuple[str, str]] = []
+
+    def look(self) -> None:
+        for name, answer in self.world.answers.items():
+            Run().saw(name, json.loads(json.dumps(answer)))
+
+    def action(self, module: Any, host: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        task = SimpleNamespace(args=arguments, check_mode=check, async_val=0, _uuid="task", action="x")
+        action = module.ActionModule.__new__(module.ActionModule)
+        action._task, action._connection = task, SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
+        action._execute_module = lambda name, given, **_: self.module(host, name, given)
+        result: dict[str, Any] = action.run(task_vars={"inventory_hostname": host})
+        return result
+
+    def module(self, host: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        short = name.rpartition(".")[2]
+        self.called.append((host, short))
+        there = self.world.answers[host]["containers"]
+        if short == "docker_container" and given["state"] == "absent":
+            [found] = [each for each, raw in there.items() if raw["id"] == given["name"]]  # by id, not by name
+            del there[found]
+        elif short == "docker_container":
+            assert given["name"] not in there
+            self.world.make(given, host)
+        elif short == "slurp":
+            return {"content": base64.b64encode(str(self.world._contents[host]).encode()).decode()}
+        elif short == "place":
+            for content in given["secrets"].values():
+                self.world.secret(host, content)
+            for path, content in given["files"].items():
+                if path.endswith("record.json"):
+                    self.world.answers[host]["record"] = json.loads(content)
+        else:
+            assert short == "proxy_nodes"
+            self.world._put_list_right(steps_of("list", host))
+        self.world._settle()
+        return {"changed": True}
+
+    def decide(self, **arguments: Any) -> dict[str, Any]:
+        self.look()
+        return self.action(decide, self.world.plan.head, **arguments)
+
+    def converge(self, decided: dict[str, Any]) -> None:
+        """As the roles do."""
+        hosts = [node.name for node in self.world.plan.nodes]
+        for host in decided["read_token"]:
+            self.action(act, host, act="read")
+        for number, each in enumerate(decided["rounds"]):
+            for kind, services in (
+                ("bring", []),
+                ("remove", []),
+                ("start", ["proxy"]),
+                ("list", []),
+                ("start", ["ray"]),
+            ):
+                for host in hosts:
+                    self.action(act, host, act=kind, round=number, services=services)
+            for host in hosts:
+                self.action(act, host, act="start", round=number, services=["api", "dp"])
+            self.world.wait(Round(each["engines"], each["warm"], []))
+            for host in each["hosts"]:
+                started = {name: raw["started_at"] for name, raw in self.world.answers[host]["containers"].items()}
+                Run().write(f"started@{host}", started)
+            for host in hosts:
+                self.action(act, host, act="list", round=number)
+                assert not self.action(record, host, round=number)["changed"]
+
+
+def steps_of(kind: str, host: str) -> Any:
+    return SimpleNamespace(act=kind, host=host, name="lmdeploy-proxy")
+
+
+def begun(world: World) -> Hosts:
+    Run().keep_plan(world.plan)
+    return Hosts(world)
+
+
+@every_plan
+def test_bare_hosts_come_to_serve_and_then_nothing_is_done(plan: Plan) -> None:
+    hosts = begun(World(plan))
+    decided = hosts.decide()
+    assert (decided["prepare"], decided["prove"], decided["read_token"]) == (False, True, [])
+    hosts.converge(decided)
+    for engine in plan.engines:
+        marks = {hosts.world.hosts[name].mark(steps.token_path(plan, name) or "") for name in engine.nodes}
+        assert len(marks) == 1
+        assert None not in marks
+    again = hosts.decide()
+    assert (again["rounds"], again["lines"], again["prove"]) == ([], [], False)
+    assert set(again["states"].values()) == {"alive"}
+
+
+@every_plan
+def test_a_host_that_was_rebuilt_gets_the_head_s_token_and_the_engine_comes_back(plan: Plan) -> None:
+    hosts = begun(running(plan))
+    bare = World(plan).answers["node1"]
+    hosts.world.answers["node1"] = bare
+    hosts.world._settle()
+    decided = hosts.decide()
+    assert decided["read_token"] == ["node0"]
+    hosts.converge(decided)
+    assert hosts.world.hosts["node1"].mark(steps.token_path(plan, "node1") or "") == steps.mark_of(TOKEN)
+    assert hosts.decide()["rounds"] == []
+
+
+@every_plan
+def test_a_token_that_is_given_anew_is_brought_and_used(plan: Plan) -> None:
+    hosts = begun(running(plan))
+    decided = hosts.decide(ray_token=GIVEN)
+    assert [each["engines"] for each in decided["rounds"]] == [[engine.name] for engine in plan.engines]
+    assert not any(GIVEN in str(part) for part in decided.values())
+    hosts.converge(decided)
+    assert hosts.decide(ray_token=GIVEN)["rounds"] == []
+    assert hosts.decide()["rounds"] == []
+
+
+def test_only_the_container_that_was_seen_is_removed() -> None:
+    hosts = begun(running(PLANS["tp"]))
+    hosts.world.stop("node1", "lmdeploy-ray")
+    hosts.decide()
+    hosts.world.entry("node1", "lmdeploy-ray")["id"] = "another, made since"
+    with pytest.raises(
+        ValueError, match="not enough values"
+    ):  # no container has that id: Docker would find none either
+        hosts.action(act, "node1", act="remove")
+
+
+def test_a_step_that_fails_ends_the_others_and_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = begun(World(PLANS["tp"]))
+    hosts.decide()
+    monkeypatch.setattr(hosts, "module", lambda *_: {"failed": True, "msg": "no space left"})
+    result = hosts.action(act, "node0", act="start")
+    assert result["failed"]
+    assert result["msg"].startswith(
+        "node0: start lmdeploy-ray failed: no space left\nIt was done because lmdeploy-ray on node0 does not"
+    )
+
+
+def test_what_has_to_be_pulled_or_asked_is_said_before_anything_is_decided() -> None:
+    hosts = begun(World(PLANS["tp"]))
+    hosts.world.no_image("node1")
+    decided = hosts.decide()
+    assert (decided["prepare"], list(decided["pull"]), decided["ask"], decided["rounds"]) == (
+        True,
+        ["node1"],
+        "node0",
+        [],
+    )
+    checked = hosts.action(decide, "node0", check=True)
+    assert (checked["prepare"], list(checked["pull"]), len(checked["rounds"])) == (False, ["node1"], 1)
+    assert checked["lines"][0].startswith("node1: pull the image: ")
+    with pytest.raises(AnsibleActionFail, match=r"the image sha256:a+ was not seen there"):
+        hosts.decide(image_brought=True)
+
+
+def test_every_fault_comes_in_one_message_and_a_short_token_is_refused() -> None:
+    hosts = begun(World(PLANS["tp"]))
+    hosts.world.answers["node0"]["docker"] = {"error": "x", "kind": "socket"}
+    hosts.world.no_model("node1")
+    with pytest.raises(AnsibleActionFail) as stopped:
+        hosts.decide()
+    assert str(stopped.value).startswith(
+        "Nothing was started. To mend first:\n  - node0 (10.0.0.10): Docker does not answer"
+    )
+    assert "is not whole on 1 of 2 hosts" in str(stopped.value)
+    with pytest.raises(AnsibleActionFail, match="has 5 characters: give it 32 or more"):
+        hosts.decide(ray_token="short")
+
+
+def test_without_a_plan_it_is_said_what_to_do() -> None:
+    with pytest.raises(AnsibleActionFail) as refused:
+        Hosts(World(PLANS["tp"])).action(decide, "node0")
+    assert str(refused.value) == NO_PLAN
+
+
+def test_what_one_action_hands_to_the_next_comes_back_as_it_was() -> None:
+    world = running(PLANS["replicas"])
+    world.states("dead", "lmdeploy-right")
+    run, decision = Run(), world.decide("F")
+    run.keep_plan(world.plan)
+    run.keep_decision(decision)
+    assert Run().plan == world.plan
+    kept = Run().decision
+    assert (kept.rounds, kept.notes, kept.faults) == (decision.rounds, decision.notes, decision.faults)
+    assert {url: each.state for url, each in kept.states.items()} == {u: e.state for u, e in decision.states.items()}
+    run.saw("node0", {"a": 1, "b": 1})
+    run.saw("node0", {"b": 2})
+    assert run.hosts()["node0"].answer == {"a": 1, "b": 2}
+    assert run.folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in run.folder.iterdir()} == {0o600}
