@@ -54,6 +54,8 @@ class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.wait``; documented in plugins/modules/wait.py."""
 
     _supports_check_mode = True
+    _lock: dict[str, Any] | None = None  # where this run's lock is, on the host that has it
+    _kept = 0.0
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Wait; the result has the seconds it took."""
