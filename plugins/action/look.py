@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, questions
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, with_patience
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 MODULE = "lmfleet.lmdeploy.observe"
@@ -42,9 +42,8 @@ class ActionModule(ActionBase):
             }
         )
         run, host = Run(), task_vars["inventory_hostname"]
-        plan = run.plan
         patience = Patience(arguments["token_timeout"], arguments["stall_timeout"])
-        asked = questions(plan, plan.node(host), patience, ask_registry=arguments["ask_registry"])
+        asked = with_patience(run.questions(host), patience, ask_registry=arguments["ask_registry"])
         only = arguments["only"]
         limit = {"limit_s": arguments["limit"]} if arguments["limit"] else {}
         # Stands where the task's own time limit ends it.

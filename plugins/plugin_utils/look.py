@@ -19,26 +19,21 @@ class Patience:
     stall_s: float = 30.0
 
 
-def questions(plan: Plan, node: Node, patience: Patience, *, ask_registry: bool) -> dict[str, Any]:
-    """Everything that judging and deciding need of one host, asked at once.
-
-    ``ask_registry``: whether it has another image under the reference by now.
-    """
+def questions(plan: Plan, node: Node) -> dict[str, Any]:
+    """Everything that judging and deciding need of one host, asked at once; see ``with_patience``."""
     engine = plan.engine(node.engine)
     services = plan.services_on(node.name)
     repo = {"path": plan.model} if plan.model.startswith("/") else {"repo": plan.model, "hf_home": node.hf_home}
     asked: dict[str, Any] = {
         "deployment": plan.name,
         "names": [service.name for service in services],
-        "image": {"reference": engine.image.reference, "ask_registry": ask_registry, "state_dir": node.state_dir},
+        "image": {"reference": engine.image.reference, "state_dir": node.state_dir},
         "host": True,
         "files": sorted({secret.source for service in services for secret in service.secrets}),
         "model": {**repo, "revision": plan.model_revision},
         "tokens": {
             "model": plan.served_model_name,
             "urls": {each.url: each.container for each in plan.endpoints if each.node == node.name},
-            "timeout_s": patience.token_s,
-            "stall_s": patience.stall_s,
         },
         "record": record_path(plan, node),
         **({"lock": lock_path(plan)} if node.name == plan.head else {}),
@@ -47,6 +42,15 @@ def questions(plan: Plan, node: Node, patience: Patience, *, ask_registry: bool)
         asked["proxy"] = plan.proxy.url
         asked["tokens"]["public"] = plan.proxy.url
     return asked
+
+
+def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bool) -> dict[str, Any]:
+    """The questions, with the patience for tokens, and whether the registry is asked if it has another image by now."""
+    return {
+        **asked,
+        "image": {**asked["image"], "ask_registry": ask_registry},
+        "tokens": {**asked["tokens"], "timeout_s": patience.token_s, "stall_s": patience.stall_s},
+    }
 
 
 def record_path(plan: Plan, node: Node) -> str:

@@ -20,6 +20,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 
 from .decide import Decision, Round, Step
+from .look import questions
 from .observed import Host, Tokens
 from .planning.codec import decode
 from .planning.inputs import Inputs
@@ -65,6 +66,8 @@ class Run:
             path.unlink()
         self.write("inputs", dataclasses.asdict(inputs))
         self.keep_plan(plan)
+        for node in plan.nodes:  # once, for every look would read the whole plan for them
+            self.write(f"asked@{node.name}", questions(plan, node))
 
     def keep_plan(self, plan: Plan) -> None:
         """The plan is this one from here on."""
@@ -87,6 +90,13 @@ class Run:
         return Plan.from_json(found)
 
     # ---- what was seen
+
+    def questions(self, host: str) -> dict[str, Any]:
+        """What a look asks a host."""
+        found = self.read(f"asked@{host}")
+        if found is None:
+            raise AnsibleActionFail(NO_PLAN if self.read("plan") is None else f"{host} is no node of the plan.")
+        return dict(found)
 
     def saw(self, host: str, answer: Mapping[str, Any]) -> None:
         """Add to what was seen of a host; later answers take the place of earlier ones, part by part."""
