@@ -353,9 +353,9 @@ async def run_shape(
     for endpoint in clients:
         run.tasks[endpoint] = [asyncio.ensure_future(send(endpoint, index)) for index in range(shape.requests)]
     tasks = [task for of_endpoint in run.tasks.values() for task in of_endpoint]
-    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    __, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     if pending:
-        _, pending = await asyncio.wait(pending, timeout=GRACE_S)
+        __, pending = await asyncio.wait(pending, timeout=GRACE_S)
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
@@ -407,7 +407,7 @@ def main(path: str) -> int:
         sys.stderr.write(f"warm-up: wrong configuration: {error}\n")
         return 2
     # Every request holds a socket, and 1024 is a common soft limit.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    __, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         return 0 if asyncio.run(warm_up(config, emit)) else 1

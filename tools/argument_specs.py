@@ -1,10 +1,12 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check that each role's meta/argument_specs.yml says what its defaults/main.yml does.
 
-Prints every difference and exits with 1 if there is one.
+A template is no value of a dict, an integer and so on, and documentation tools refuse it as the default of one: it stands
+in defaults/main.yml alone, and the option's description says what it comes to. Prints every difference and exits with 1 if
+there is one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import yaml
 
+TEXT = ("str", "path", "raw")
 ROLES = Path(__file__).resolve().parent.parent / "roles"
 
 
@@ -42,6 +45,16 @@ def differences(role: Path) -> list[str]:
             where = f"{role.name}: {name} ({point})"
             if name in defaults and option.get("required"):
                 found.append(f"{where} is required, and has a default in defaults/main.yml.")
+            elif name in defaults and typed_template(option, defaults[name]):
+                if "default" in option:
+                    found.append(
+                        f"{where} has a template as its default: leave it to defaults/main.yml, and say in the description "
+                        f"what it comes to, because documentation tools want a {option['type']}."
+                    )
+                elif "default" not in " ".join(descriptions(option)).lower():
+                    found.append(
+                        f"{where} has its default, a template, in defaults/main.yml alone: the description has to say it."
+                    )
             elif name in defaults and "default" not in option:
                 found.append(f"{where} has no default in its spec, and {defaults[name]!r} in defaults/main.yml.")
             elif name not in defaults and "default" in option:
@@ -55,6 +68,17 @@ def differences(role: Path) -> list[str]:
     documented = {name for spec in points.values() for name in spec.get("options") or {}}
     found.extend(f"{role.name}: {name} is in defaults/main.yml only." for name in defaults if name not in documented)
     return found
+
+
+def typed_template(option: dict[str, Any], default: Any) -> bool:
+    """Whether ``default`` is a template for what is not text."""
+    return option.get("type", "str") not in TEXT and isinstance(default, str) and "{{" in default
+
+
+def descriptions(option: dict[str, Any]) -> list[str]:
+    """Return the paragraphs of the option's description."""
+    given: str | list[str] = option.get("description", [])
+    return [given] if isinstance(given, str) else given
 
 
 def same(one: Any, other: Any) -> bool:

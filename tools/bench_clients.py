@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -67,7 +67,7 @@ class Load:
     def prompts(self) -> list[str]:
         """As many prompts of 64 words as there are requests, the same in every run."""
         draw = random.Random(1)  # noqa: S311  not for secrets
-        return [" ".join(draw.choices(WORDS, k=64)) for _ in self.tokens]
+        return [" ".join(draw.choices(WORDS, k=64)) for __ in self.tokens]
 
 
 @dataclass
@@ -365,7 +365,7 @@ def measure(client: Client) -> dict[str, str]:
     """All runs of one candidate, as a row of the table."""
     row = {"client": client.name, "version": version(client)}
     draw = random.Random(2)  # noqa: S311  not for secrets
-    lengths = [draw.randint(4, 200) for _ in range(120)]
+    lengths = [draw.randint(4, 200) for __ in range(120)]
     light = Load(lengths, streams=40, rate=18.0 if client.all_at_once else None)
 
     start = run(client, Load([4], streams=1))
@@ -407,10 +407,10 @@ def ramp(client: Client, start_cpu_s: float) -> tuple[str, str]:
     best, cost = 0, "-"
     draw = random.Random(3)  # noqa: S311  not for secrets
     for streams in STREAMS:
-        tokens = [draw.randint(50, 250) for _ in range(3 * streams)]
+        tokens = [draw.randint(50, 250) for __ in range(3 * streams)]
         seconds = TTFT_S + (fmean(tokens) - 1) * STEP_S  # of a request
         rate = streams / seconds if client.all_at_once else None
-        for _ in range(2):  # a disturbed run gets a second chance
+        for __ in range(2):  # a disturbed run gets a second chance
             done = run(client, Load(tokens, streams, rate=rate))
             reached = done.client.tok_s / done.server.tok_s
             kept = held(done.stamps, streams) if rate is None else 1.0
@@ -456,7 +456,7 @@ def install(client: Client) -> None:
 
 def version(client: Client) -> str:
     """The installed version; for a script, the name it was given."""
-    package, _, _ = client.package.partition("==")
+    package, __, __ = client.package.partition("==")
     if client.script != Path():
         return client.name.split()[-1]
     show = [f"{client.venv}/bin/pip", "show", package.partition("[")[0]]
@@ -536,7 +536,7 @@ def main() -> int:
         if not asked.lmdeploy_script:
             made += "\n\nLMDeploy's own script was not given (--lmdeploy-script), so it was not measured."
         if asked.write:  # after each candidate: an interrupted run leaves what it has
-            before, _, rest = DOCUMENT.read_text().partition(MARKS[0])
+            before, __, rest = DOCUMENT.read_text().partition(MARKS[0])
             DOCUMENT.write_text(f"{before}{MARKS[0]}\n{made}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
     print(made)
     return int(failed)

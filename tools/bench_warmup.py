@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -60,7 +60,7 @@ def plain_loop_seconds(urls: list[str], cut_off: float | None = None) -> tuple[f
     async def every() -> tuple[float, int]:
         started = time.monotonic()
         tasks = [asyncio.ensure_future(one(url)) for url in urls]
-        done, _ = await asyncio.wait(tasks, timeout=cut_off)
+        done, __ = await asyncio.wait(tasks, timeout=cut_off)
         return time.monotonic() - started, sum(task.exception() is None for task in done)
 
     loop = asyncio.new_event_loop()  # not asyncio.run, whose end would wait for threads that were cut off
@@ -75,7 +75,7 @@ def real_ranks(plan: dict[str, Any], way: str, cut_off: float) -> None:
         f"{len(urls)} ranks of LMDeploy {release}, {cores} cores (asyncio.to_thread's pool: {min(32, cores + 4)} threads)"
     )
     if way == "client":
-        requests, _ = client_seconds(urls, plan["served_model_name"])
+        requests, __ = client_seconds(urls, plan["served_model_name"])
         print(f"warm-up client: all {len(urls)} ranks answered, {requests:.2f} s", flush=True)
         return
     seconds, answered = plain_loop_seconds(urls, cut_off)
@@ -104,7 +104,7 @@ def main() -> None:
     ) as server:  # its exit closes stdin
         urls = json.loads(server.stdout.readline())  # type: ignore[union-attr]
         requests, whole = client_seconds(urls)
-        plain, _ = plain_loop_seconds(urls)
+        plain, __ = plain_loop_seconds(urls)
     cores = os.cpu_count() or 1
     sys.stdout.write(
         f"{options.endpoints} endpoints, {options.delay:g} s an answer, {cores} cores"

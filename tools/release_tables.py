@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -54,16 +54,16 @@ class _AnythingMeta(abc.ABCMeta):
 class Anything(metaclass=_AnythingMeta):
     """Stands for whatever a third-party package offers; as a decorator it hands back what it decorates."""
 
-    def __new__(cls, *args: Any, **_: Any) -> Any:  # noqa: D102
+    def __new__(cls, *args: Any, **__: Any) -> Any:  # noqa: D102
         return args[0] if len(args) == 1 and callable(args[0]) else super().__new__(cls)
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_args: Any, **_more: Any) -> None:
         """Take whatever is given."""
 
-    def __call__(self, *args: Any, **_: Any) -> Any:  # noqa: D102
+    def __call__(self, *args: Any, **__: Any) -> Any:  # noqa: D102
         return args[0] if len(args) == 1 and callable(args[0]) else self
 
-    def __class_getitem__(cls, _: Any) -> Any:
+    def __class_getitem__(cls, __: Any) -> Any:
         return cls
 
     def __getattr__(self, name: str) -> Any:
@@ -75,10 +75,10 @@ class Anything(metaclass=_AnythingMeta):
 class Registry:
     """Stands for mmengine's Registry, in which LMDeploy keeps its parsers: the one stand-in that remembers."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_args: Any, **_more: Any) -> None:
         self.module_dict: dict[str, Any] = {}
 
-    def register_module(self, name: Any = None, **_: Any) -> Any:
+    def register_module(self, name: Any = None, **__: Any) -> Any:
         """Register under ``name``, one or a list, or under the class's own."""
 
         def register(cls: Any) -> Any:
@@ -92,7 +92,7 @@ class Registry:
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a stand-in for every module that is neither LMDeploy's nor the standard library's."""
 
-    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, *__: Any) -> importlib.machinery.ModuleSpec | None:
         """Return a spec of which this object is the loader."""
         top = name.partition(".")[0]
         if top == "lmdeploy" or top in sys.stdlib_module_names:
@@ -241,7 +241,7 @@ def ask(source: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the table, or print one release's where it is asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--add", action="append", default=[], metavar="RELEASE", help="one more release")
     parser.add_argument("--sources", type=Path, help="folder with <release>/lmdeploy in it, instead of the index")
     parser.add_argument("--output", type=Path, default=TABLE)

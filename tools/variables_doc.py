@@ -1,8 +1,8 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write docs/variables.md from the roles' meta/argument_specs.yml.
+"""Write docs/variables.md from the roles' meta/argument_specs.yml, and defaults/main.yml where that has a default alone.
 
 With --check nothing is written, and the exit status is 1 if the page is not what would be written.
 """
@@ -35,17 +35,23 @@ def page(roles: Path) -> str:
         file.parent.parent.name: yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]
         for file in sorted(roles.glob("*/meta/argument_specs.yml"))
     }
-    return "\n".join([HEAD, *(section(role, points) for role, points in specs.items())])
+    return "\n".join([HEAD, *(section(role, points, defaults_of(roles / role)) for role, points in specs.items())])
 
 
-def section(role: str, points: dict[str, Any]) -> str:
+def defaults_of(role: Path) -> dict[str, Any]:
+    """Return the role's defaults/main.yml, empty where there is none."""
+    file = role / "defaults" / "main.yml"
+    return (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
+
+
+def section(role: str, points: dict[str, Any], defaults: dict[str, Any]) -> str:
     """Return one role's part: a table of variables an entry point."""
     lines = [f"## {role}", ""]
     for point, spec in points.items():
         if point != "main":
             lines += [f"### {role}, tasks_from: {point}", ""]
         lines += [text(spec.get("short_description", "")) + ".", "", *paragraphs(spec), ""]
-        rows = list(options(spec.get("options") or {}))
+        rows = list(options(spec.get("options") or {}, defaults))
         if rows:
             lines += ["| Variable | Type | Default | Meaning |", "|---|---|---|---|", *rows, ""]
     return "\n".join(lines)
@@ -57,22 +63,23 @@ def paragraphs(spec: dict[str, Any]) -> list[str]:
     return [text(line) for line in ([given] if isinstance(given, str) else given)]
 
 
-def options(given: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def options(given: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield a row an option, and after it its suboptions, named ``option.suboption``."""
     for name, option in given.items():
         kind = option.get("type", "str")
         if kind == "list":
             kind = f"list of {option.get('elements', 'any')}"
-        default = "required" if option.get("required") else code(option["default"]) if "default" in option else ""
+        values = [each[key] for each, key in ((option, "default"), (defaults, name)) if key in each]
+        default = "required" if option.get("required") else code(values[0]) if values else ""
         choices = ", ".join(code(choice) for choice in option.get("choices", []))
         meaning = " ".join([*paragraphs(option), *([f"One of {choices}."] if choices else [])])
         yield f"| `{prefix}{name}` | {kind} | {default} | {cell(meaning)} |"
-        yield from options(option.get("options") or {}, f"{prefix}{name}.")
+        yield from options(option.get("options") or {}, {}, f"{prefix}{name}.")
 
 
 def text(marked: str) -> str:
-    """Turn Ansible's markup, such as O(option) and C(code), into Markdown's."""
-    return re.sub(r"\b(?:[CEOPV]|RV)\(([^)]*)\)", r"`\1`", marked).strip()
+    """Turn Ansible's markup, such as O(option), M(module) and C(code), into Markdown's."""
+    return re.sub(r"\b(?:[CEMOPV]|RV)\(([^)]*)\)", r"`\1`", marked).strip()
 
 
 def code(value: Any) -> str:

@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
         """Do them in their order; the first one that fails ends it, and is named."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "act": {"type": "str", "choices": ACTS, "required": True},
                 "round": {"type": "int", "default": 0},

@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compare; fails where something became worse beyond noise."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        __, options = self.validate_argument_spec(ARGUMENT_SPEC)
         try:
             before, after = (read_report(Path(options[key])) for key in ("before", "after"))
         except ValueError as error:

@@ -51,7 +51,7 @@ class ActionModule(ClientAction):
         """Run it; the task's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         result["changed"] = False
-        _, options = self.validate_argument_spec(
+        __, options = self.validate_argument_spec(
             argument_spec=ARGUMENT_SPEC,
             required_if=[
                 ("stage", "dataset", ["row"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict
     BadReference,
     read_reference,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record
 
 COLLECTION = Path(__file__).parents[2]
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "path", "required": True},
-    "plan": {"type": "dict", "required": True},
-    "hardware": {"type": "dict", "default": {}},
     "image_labels": {"type": "dict", "default": {}},
     "rows": {"type": "list", "elements": "dict", "required": True},
     "reference": {"type": "path"},
@@ -46,16 +48,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make it, and write it but in check mode; the task's result."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        __, options = self.validate_argument_spec(ARGUMENT_SPEC)
         folder = Path(options["folder"])
         rows = [row for row in options["rows"] if Path(row["result"]).exists()]
         results = [json.loads(Path(row["result"]).read_text(encoding="utf-8")) for row in rows]
         records = {row["key"]: read_records(Path(row["records"])) for row in rows}
+        kept = Run()
+        measured = run_of(kept.plan, kept.hosts(), options["image_labels"])
         try:
             reference = read_reference(Path(options["reference"] or REFERENCE))
-            made = report.build(
-                run_of(options), results, records, reference, options["tolerance"], options["other_release"]
-            )
+            made = report.build(measured, results, records, reference, options["tolerance"], options["other_release"])
             if not self._task.check_mode:
                 report.write(made, records, folder)
         except (BadReference, MissingMatplotlib, OSError) as error:
@@ -66,20 +68,23 @@ class ActionModule(ActionBase):
         return {"changed": False, "report": made, "msg": f"{as_text(made)}{left}\nREPORT {where}"}
 
 
-def run_of(options: dict[str, Any]) -> dict[str, Any]:
+def run_of(plan: Plan, hosts: Mapping[str, Host], image_labels: Mapping[str, str]) -> dict[str, Any]:
     """What the rows have in common: what was measured, on what, when."""
-    plan = options["plan"]
-    nodes = [node["name"] for node in plan["nodes"]]
     return {
-        "plan": plan,
-        "image": plan["image"]["run"],
-        "image_labels": options["image_labels"],
-        "hosts": [
-            {"node": node, **options["hardware"].get(node, {"gpus": [], "driver": None, "links": {}})} for node in nodes
-        ],
+        "plan": plan.to_json(),
+        "image": plan.engines[0].image.run,
+        "image_labels": dict(image_labels),
+        "hosts": [{"node": node.name, **hardware(hosts.get(node.name))} for node in plan.nodes],
         "made": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
         "collection": version(),
     }
+
+
+def hardware(host: Host | None) -> dict[str, Any]:
+    """What a host was seen to have: its GPUs' names, their driver, and its links with their speeds."""
+    seen = host.network if host else {}
+    gpus = seen.get("gpus") or {}
+    return {"gpus": gpus.get("names", []), "driver": gpus.get("driver"), "links": seen.get("links", {})}
 
 
 def version() -> str:

@@ -17,10 +17,10 @@ from ansible.utils.display import Display
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import decide
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, me, refusal
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound, inputs_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -39,11 +39,10 @@ def refuse_beside_another(plan: Plan, hosts: Mapping[str, Host], broken: str) ->
     """End the run where another one is at work: what was seen is about to change. The lock itself is taken before any step."""
     head = hosts.get(plan.head)
     lock = head.answer.get("lock") if head else None
-    if head is None or not lock or lock.get("released", "no lock") or lock.get("boot") != head.network.get("boot_id"):
+    if head is None or not lock or not is_held(lock, head.network.get("boot_id"), head.network.get("uptime", 0.0)):
         return
     this = me()
-    gone = lock["expires_uptime"] <= head.network["uptime"] or holder_is_gone(lock, this)
-    if lock["run"] not in (this.run, broken) and not gone:
+    if lock["run"] not in (this.run, broken) and not holder_is_gone(lock, this):
         raise AnsibleActionFail(refusal(lock, head.network["uptime"], plan.name))
 
 
@@ -56,7 +55,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Judge and decide; fails with every fault at once."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "ray_token": {"type": "str", "default": "", "no_log": True},
                 "option_changes": {"type": "dict"},
@@ -86,19 +85,13 @@ class ActionModule(ActionBase):
             if faults:
                 stop(faults)
         if not plan.bound or arguments["option_changes"] is not None:
-            plan = self._bound(run, hosts, arguments["option_changes"], task_vars or {})
+            plan = self._bound(run, hosts, arguments["option_changes"])
         return self._decided(run, plan, hosts, pulls, token)
 
-    def _bound(
-        self, run: Run, hosts: Mapping[str, Host], changes: Mapping[str, Any] | None, task_vars: dict[str, Any]
-    ) -> Plan:
-        """The plan with what hosts and image are; of an inventory with other options where ``changes`` has some."""
-        faults = Faults()
+    def _bound(self, run: Run, hosts: Mapping[str, Host], changes: Mapping[str, Any] | None) -> Plan:
+        """The plan with what hosts and image are; with other options of the api_server where ``changes`` has some."""
         try:
-            inputs = run.inputs
-            if changes:
-                inputs = inputs_of(task_vars["plan_group"], task_vars, faults, option_changes=changes)
-            plan = bound(inputs, hosts, faults)
+            plan = bound(run.inputs, hosts, Faults(), option_changes=changes)
         except PlanError as error:
             raise AnsibleActionFail(str(error)) from None
         run.keep_plan(plan)
@@ -108,10 +101,10 @@ class ActionModule(ActionBase):
         self, run: Run, plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str], token: str
     ) -> dict[str, Any]:
         tokens = steps.tokens(plan, hosts, token)
+        placed = steps.placed(plan, tokens)
         formation = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:4]
         # In check mode what is to be pulled is as good as there.
-        brought = steps.as_brought(plan, hosts, tokens)
-        decision = decide(plan, brought, formation, image_brought=bool(pulls))
+        decision = decide(plan, hosts, formation, placed, image_brought=bool(pulls))
         if decision.faults:
             stop(decision.faults)
         run.write("tokens", tokens)

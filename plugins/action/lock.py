@@ -28,6 +28,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import (
     taken_over,
     wrong_break,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run as Store
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "path": {"type": "path", "required": True},
@@ -47,7 +48,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take, keep, release or see the lock."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        __, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         if self._task.check_mode and options["state"] in ("kept", "released"):
             return {"changed": False, "skipped": True, "msg": "check mode: the lock was not taken"}
         try:
@@ -64,7 +65,7 @@ class ActionModule(ActionBase):
             answer = self._ask(options, this, holder["run"], task_vars)
         if answer.get("failed") or "refused" not in answer:
             return answer
-        refused = bool(answer["refused"])
+        refused = bool(answer["refused"]) and options["state"] != "seen"
         if answer["abandoned"].get("run") in gone:
             answer["why"] = "its process on this control node has ended"
         if answer["abandoned"]:
@@ -74,6 +75,8 @@ class ActionModule(ActionBase):
                 f"The lock file {options['path']} held no lock: it was put aside as {answer['broken']}"
             )
         answer["msg"] = message(answer, options, this)
+        # Whoever waits for long tells the lock meanwhile that this run is alive.
+        Store().write("lock", {**options, "me": dataclasses.asdict(this)} if answer["held"] else None)
         if refused and self._task.check_mode:
             self._display.display(f"  check mode; a run would be refused now: {answer['msg']}")
         elif refused:
@@ -101,7 +104,7 @@ def playbook() -> str:
 def message(answer: Mapping[str, Any], options: Mapping[str, Any], this: Run) -> str:
     """What came of it, for a person."""
     lock, name = answer["lock"], options["deployment"]
-    if answer["refused"] == "held":
+    if answer["refused"] == "held" and options["state"] != "seen":
         said = refusal(lock, answer["now"], name)
         return f"{said}\n{wrong_break(lock, options['break_run'])}" if options["break_run"] else said
     if answer["refused"] == "serial":
@@ -110,6 +113,6 @@ def message(answer: Mapping[str, Any], options: Mapping[str, Any], this: Run) ->
         return lost(lock, this, name)
     if answer["held"]:
         return "this run has the lock"
-    if lock and not lock["released"]:
+    if answer["refused"]:
         return f"another run has the lock: {lock['what']}, run by {lock['who']} from {lock['control']}"
     return "no run has the lock"

@@ -32,11 +32,12 @@ class ActionModule(ActionBase):
         """Look, and keep what was seen for this run's decision."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "ask_registry": {"type": "bool", "default": False},
                 "token_timeout": {"type": "float", "default": Patience.token_s},
                 "stall_timeout": {"type": "float", "default": Patience.stall_s},
+                "limit": {"type": "float"},
                 "only": {"type": "list", "elements": "str", "default": []},
             }
         )
@@ -45,20 +46,23 @@ class ActionModule(ActionBase):
         patience = Patience(arguments["token_timeout"], arguments["stall_timeout"])
         asked = questions(plan, plan.node(host), patience, ask_registry=arguments["ask_registry"])
         only = arguments["only"]
-        run.saw(host, self._answer({key: asked[key] for key in only or asked}, task_vars))
+        limit = {"limit_s": arguments["limit"]} if arguments["limit"] else {}
+        # Stands where the task's own time limit ends it.
+        run.saw(host, {"unreachable": "it gave no answer in the time that it was given"})
+        run.saw(host, self._answer({**{key: asked[key] for key in only or asked}, **limit}, task_vars))
         return {"changed": False}
 
     def _answer(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         try:
             answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
-            return {"unreachable": _short(error)}
+            return {"unreachable": _short(error), "failed": ""}
         except AnsibleError as error:  # no Python there, no temporary directory, no right to become root
-            return {"failed": _short(error)}
+            return {"unreachable": "", "failed": _short(error)}
         if answer.get("unreachable"):
-            return {"unreachable": failure(answer)}
+            return {"unreachable": failure(answer), "failed": ""}
         if answer.get("failed") or not answer.keys() & asked.keys():
-            return {"failed": failure(answer)}
+            return {"unreachable": "", "failed": failure(answer)}
         return {"unreachable": "", "failed": "", **answer}
 
 

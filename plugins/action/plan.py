@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compute the plan, or refuse it with every fault."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {"group": {"type": "str", "required": True}, "topology": {"type": "str", "choices": ["tp", "dpep"]}}
         )
         faults = Faults()

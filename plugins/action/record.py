@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         """Write it, where it differs."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec({"round": {"type": "int", "default": 0}})
+        __, arguments = self.validate_argument_spec({"round": {"type": "int", "default": 0}})
         run, host = Run(), task_vars["inventory_hostname"]
         plan, seen = run.plan, run.hosts()[host]
         each = run.decision.rounds[arguments["round"]]

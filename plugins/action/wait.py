@@ -26,6 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 ROUND_S = 2.0
 # A round may take a minute on a host under load; one that has given no sign for this long hangs.
 SILENT_S = 240.0
+KEEP_S = 60.0
 display = Display()
 
 
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
         """Wait; the result has the seconds it took."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        __, arguments = self.validate_argument_spec(
             {
                 "stage": {"type": "str", "required": True, "choices": ["ray", "api"]},
                 "timeout": {"type": "int", "default": 3600},
@@ -77,6 +78,8 @@ class ActionModule(ActionBase):
         run = Run()
         plan = run.plan
         limits = Limits(arguments["timeout"], arguments["no_progress_timeout"])
+        self._lock = run.read("lock") if host == plan.head else None
+        self._kept = time.monotonic()
         wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, run.decision, arguments["round"]))
         board = Board(self._task._uuid, host)
         began = time.monotonic()
@@ -96,6 +99,10 @@ class ActionModule(ActionBase):
         host = task_vars["inventory_hostname"]
         while True:
             board.post("alive", str(time.monotonic()))
+            refused = self._keep_lock(task_vars)
+            if refused:
+                board.post("failed", refused)
+                return {"failed": True, "changed": False, "msg": refused}
             answer: dict[str, Any] = self._execute_module(
                 "lmfleet.lmdeploy.observe", wait.questions(), task_vars=task_vars
             )
@@ -140,6 +147,16 @@ class ActionModule(ActionBase):
                 board.post("failed", why)  # it may come back, and is not to wait for those that are gone
                 return {"failed": True, "changed": False, "msg": f"{host} stopped waiting, because {why}."}
             time.sleep(ROUND_S)
+
+    def _keep_lock(self, task_vars: dict[str, Any]) -> str:
+        """Tell the lock now and then that this run is alive; why it may not go on, where another run has taken it."""
+        if not self._lock or time.monotonic() - self._kept < KEEP_S:
+            return ""
+        self._kept = time.monotonic()
+        result = self._execute_module(
+            "lmfleet.lmdeploy.lock", {**self._lock, "state": "kept", "gone": ""}, task_vars=task_vars
+        )
+        return str(result.get("msg") or "the lock was lost") if result.get("failed") or result.get("refused") else ""
 
 
 def unanswered(answer: dict[str, Any]) -> str:

@@ -89,7 +89,7 @@ class ActionModule(ClientAction):
         """Run it; the task's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         result["changed"] = False
-        _, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        __, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         config = {
             "endpoints": options["endpoints"],
             "model": options["model"],
@@ -122,6 +122,7 @@ class ActionModule(ClientAction):
             argv=["-m", f"{PACKAGE}.warmup"],
             config=config,
             api_key=options["api_key"],
+            owner=options["container_name"],  # one that runs already was left by an interrupted run
         )
         if "failed" in client:
             return {**result, **client}

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 FORMAT = 1
+UNSETTLED = -1  # no lock has this serial
 PATIENCE_S = 60.0  # for another's change, which takes milliseconds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
@@ -146,11 +147,11 @@ class LockFile:
         self._clock = clock
         self._patience_s = patience_s
 
-    def seen(self, run: str) -> Outcome:
-        """The lock, unchanged."""
+    def seen(self, run: str, gone: str = "") -> Outcome:
+        """The lock, unchanged, and whether it is in the way."""
         lock, now = self._lenient(), self._clock()
         held = lock is not None and not lock.released and lock.run == run
-        return Outcome(held, "", lock, None, "", "", now)
+        return Outcome(held, "held" if lock and not freed(lock, run, now, gone) else "", lock, None, "", "", now)
 
     def take(
         self, me: Run, lease_s: float, *, gone: str = "", expected_serial: int | None = None, dry: bool = False
@@ -300,11 +301,15 @@ def _is(descriptor: int, path: Path) -> bool:
 
 
 def told(outcome: Outcome) -> Mapping[str, Any]:
-    """The outcome as a module's result."""
+    """The outcome as a module's result.
+
+    Its serial is what a run may expect to find when it takes the lock; none while another run has it and may change things.
+    """
+    serial = outcome.lock.serial if outcome.lock else 0
     return {
         "held": outcome.held,
         "refused": outcome.refused,
-        "serial": outcome.lock.serial if outcome.lock else 0,
+        "serial": UNSETTLED if outcome.refused == "held" else serial,
         "lock": dataclasses.asdict(outcome.lock) if outcome.lock else {},
         "abandoned": dataclasses.asdict(outcome.abandoned) if outcome.abandoned else {},
         "why": outcome.why,

@@ -10,15 +10,11 @@ module: benchmark_matrix
 short_description: Read a benchmark's matrix, and see what of it is measured already
 version_added: 0.1.0
 description:
-  - Runs on the control node and touches no host.
-  - Checks the rows, and groups them by the max batch size that they need, each with the plan that has it, those of the
-    deployment as it is first.
+  - Runs on the control node and touches no host. Comes after M(lmfleet.lmdeploy.decide), with whose plan it goes.
+  - Checks the rows, and groups them by the max batch size that they need, each with what it changes in the plan, those of the
+    deployment as it is first. The plan itself is not changed.
   - Fails with one message that lists every fault.
 options:
-  group:
-    description: The inventory group whose hosts are the nodes.
-    type: str
-    required: true
   preset:
     description:
       - V(quick) is two rows of a minute or two each. V(guide_two_nodes) and V(guide_four_nodes) are the workloads of the
@@ -91,7 +87,6 @@ author:
 EXAMPLES = r"""
 - name: Read one row
   lmfleet.lmdeploy.benchmark_matrix:
-    group: lmdeploy_nodes
     rows:
       - {input_len: 2048, output_len: 1024, num_prompts: 10000, max_batch_size: 1024}
     folder: benchmark/lmdeploy
@@ -100,7 +95,9 @@ EXAMPLES = r"""
 RETURN = r"""
 batches:
   description:
-    - For each max batch size its C(plan), the C(max_batch_size) that this plan comes to (null if it is not known), and C(rows).
+    - For each max batch size its C(changes), which are O(lmfleet.lmdeploy.decide#module:option_changes) and empty for the
+      deployment as it is; the C(identity) of the plan with them; the C(max_batch_size) that this comes to (null if it is not
+      known); and C(rows).
     - Each row has C(row), C(key), C(done), and the paths C(result) and C(records).
   type: list
   elements: dict

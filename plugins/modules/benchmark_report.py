@@ -10,7 +10,8 @@ module: benchmark_report
 short_description: Make a report of a benchmark's results
 version_added: 0.1.0
 description:
-  - Runs on the control node and touches no host.
+  - Runs on the control node and touches no host. The plan that was measured, and the hardware, are those of this run
+    (M(lmfleet.lmdeploy.plan), M(lmfleet.lmdeploy.look)).
   - Writes C(report.json), C(report.csv), C(report.md), C(report.html) and C(plots/*.png), with a verdict for each row beside the
     published figures.
 options:
@@ -18,14 +19,6 @@ options:
     description: Where to write it.
     type: path
     required: true
-  plan:
-    description: The plan that was measured.
-    type: dict
-    required: true
-  hardware:
-    description: By node, what M(lmfleet.lmdeploy.preflight) returned as C(hardware).
-    type: dict
-    default: {}
   image_labels:
     description: The labels of the image.
     type: dict
@@ -65,7 +58,6 @@ EXAMPLES = r"""
 - name: Report
   lmfleet.lmdeploy.benchmark_report:
     folder: benchmark/lmdeploy
-    plan: "{{ lmdeploy_plan }}"
     rows: "{{ matrix.batches | map(attribute='rows') | flatten }}"
 """
 

@@ -122,7 +122,8 @@ try:
 except ImportError:
     DOCKER_ERROR = traceback.format_exc()
 
-LABEL, OWNER = "lmfleet.lmdeploy.job", "lmfleet.lmdeploy.owner"
+LABEL = "lmfleet.lmdeploy.job"
+OWNER = "lmfleet.lmdeploy.owner"
 FOLDER = "/lmfleet"
 CONFIG = "config.json"
 # Events are small and few: a progress line every second or so, the result last.

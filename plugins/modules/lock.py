@@ -26,7 +26,8 @@ options:
   state:
     description: >-
       V(taken) takes the lock, or fails. Again in the same run it is as V(kept). V(kept) is the sign of life, and fails where
-      the lock is not this run's any more. V(released) gives it back, and leaves another run's alone. V(seen) only looks.
+      the lock is not this run's any more. V(released) gives it back, and leaves another run's alone. V(seen) only looks, and
+      does not fail.
     type: str
     choices: [taken, kept, released, seen]
     default: taken
@@ -145,12 +146,14 @@ held:
   type: bool
 refused:
   description: >-
-    Why not. V(held) by another run; V(serial), since another run was there after O(expected_serial) was seen; V(lost), since
+    Why not, or with O(state=seen) what would be in the way. V(held) by another run; V(serial), since another
+    run was there after O(expected_serial) was seen; V(lost), since
     it is not this run's any more. Else empty.
   returned: success, or refused
   type: str
 serial:
-  description: Grows with every taking, and stays after the release. Zero where nobody has ever taken the lock.
+  description: Grows with every taking, and stays after the release. Zero where nobody has ever taken the lock,
+    and -1 while another run has it, so that what is seen then is never taken for what is so later.
   returned: success, or refused
   type: int
 lock:
@@ -260,7 +263,7 @@ def asked(file: LockFile, options: Mapping[str, Any], check: bool) -> Outcome:
         return file.keep(me.run, options["lease_s"], dry=check)
     if options["state"] == "released":
         return file.release(me.run, dry=check)
-    return file.seen(me.run)
+    return file.seen(me.run, options["gone"])
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ options:
     type: float
     default: 20
   stall_timeout:
-    description: Seconds beyond O(token_timeout) without any progress, after which an engine counts as dead.
+    description: Seconds beyond O(token_timeout) without any progress, after which an engine counts as dead. With 0 none does for
+      its silence.
     type: float
     default: 30
+  limit:
+    description: Seconds that the whole look may take, beyond what tokens may. Left out, it is that of
+      M(lmfleet.lmdeploy.observe).
+    type: float
   only:
     description: The parts of the look that are wanted, as M(lmfleet.lmdeploy.observe) names them; empty for all.
     type: list

@@ -117,7 +117,8 @@ options:
       stall_s:
         description: Seconds beyond O(tokens.timeout_s) without a token and without progress that make an engine dead, when
           its processors
-          are idle. Progress is a change of its token counters, or growth of its scheduler's gauges, in C(/metrics).
+          are idle. With 0 it is V(unknown) then, and never dead for its
+          silence. Progress is a change of its token counters, or growth of its scheduler's gauges, in C(/metrics).
         type: float
         default: 30
       patience_s:

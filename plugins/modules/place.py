@@ -120,7 +120,7 @@ def main() -> None:
                 write(path, content, mode)
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'a file'} on this host: {error.strerror}")
-    placed = [str(path) for path in (*directories, *(path for path, _, _ in files))]
+    placed = [str(path) for path in (*directories, *(each[0] for each in files))]
     module.exit_json(changed=bool(placed), placed=placed, diff={"prepared": "".join(f"+ {path}\n" for path in placed)})
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .observed import DEPLOYMENT, ENGINE, FORMATION, IDENTITY, SERVICE
-from .planning.dpep import RANK_PROGRAM, RANK_PROGRAM_TARGET
-from .planning.types import Service
+from .planning.dpep import RANK_PROGRAM
+from .planning.types import RANK_PROGRAM_TARGET, Service
 
 
 def docker_arguments(deployment: str, service: Service, formation: str) -> dict[str, Any]:

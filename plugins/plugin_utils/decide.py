@@ -31,12 +31,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .judge import lacks
-from .logs import fatal_line
+from .logs import fatal_line, of_rank
 from .observed import ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
-from .planning.dpep import RANK_PROGRAM_TARGET
-from .planning.types import Engine, Plan, Service
+from .planning.types import RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
 
 SHOWN = 12  # words of a difference
+CHANGES = "is to change"
 WAITED_FOR = ("loading", "unreachable", "unknown")
 
 
@@ -86,10 +86,13 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What one engine needs: ``anew`` services are taken down, and all of them started; ``why`` and whether it serves now."""
+    """What one engine needs: ``services`` that are taken down and started, and ``why``.
+
+    ``serves``: it gives tokens, or may well do so at the URL that it has now, and the plan another one for it.
+    """
 
     engine: Engine
-    serving: bool
+    serves: bool
     services: list[Service]
     why: list[str]
     formation: str
@@ -98,29 +101,42 @@ class Wanted:
 
 
 def decide(
-    plan: Plan, hosts: Mapping[str, Host], formation: str, placed: Iterable[str] = (), *, image_brought: bool = False
+    plan: Plan,
+    hosts: Mapping[str, Host],
+    formation: str,
+    placed: Mapping[tuple[str, str], str] | None = None,
+    *,
+    image_brought: bool = False,
 ) -> Decision:
     """The steps from what ``hosts`` (by node) are to what ``plan`` says.
 
-    ``formation`` is the id for engines that are formed anew, ``placed`` are paths of files that are brought before any step, and
-    ``image_brought`` says so of the image.
+    ``formation`` is the id for engines that are formed anew, ``placed`` has (host, path) -> mark of secrets that are brought before
+    any step, and ``image_brought`` says so of the image.
     """
     states = {each.url: hosts[each.node].tokens(each.url) for each in plan.endpoints}
-    wanted = [_engine(plan, engine, hosts, states, formation) for engine in plan.engines]
+    placed = placed or {}
+    wanted = [_engine(plan, engine, hosts, states, formation, placed) for engine in plan.engines]
     leftovers = _leftovers(plan, hosts)
     proxy = _proxy(plan, hosts, states)
-    first = [each for each in wanted if not (each.serving and each.services)]
+    first = [each for each in wanted if not (each.serves and each.services)]
     rounds = [_round(plan, hosts, first, [*leftovers, *proxy])]
-    rounds += [_round(plan, hosts, [each], []) for each in wanted if each.serving and each.services]
+    rounds += [_round(plan, hosts, [each], []) for each in wanted if each.serves and each.services]
     rounds = [each for each in rounds if each.steps or each.engines or each.warm]
-    decision = Decision(rounds, [], _notes(plan, wanted, hosts), states)
+    notes = _notes(plan, wanted, hosts)
+    if leftovers:
+        notes.append("What is not of this plan any more is removed, and what it serves ends.")
+    decision = Decision(rounds, [], notes, states)
     starts = [step for step in decision.steps if step.act == "start"]
     services = {(service.node, service.name): service for service in plan.services}
     faults = [
         f"{step.host}: {step.name} has to be started ({step.reason}), and {' and '.join(missing)} "
         "was not seen there: nothing was taken down."
         for step in starts
-        for missing in [lacks(services[step.host, step.name], hosts[step.host], placed, image_brought=image_brought)]
+        for missing in [
+            lacks(
+                services[step.host, step.name], hosts[step.host], _paths(placed, step.host), image_brought=image_brought
+            )
+        ]
         if missing
     ]
     return dataclasses.replace(decision, rounds=[], faults=faults) if faults else decision
@@ -130,16 +146,18 @@ def decide(
 
 
 def _engine(
-    plan: Plan, engine: Engine, hosts: Mapping[str, Host], states: Mapping[str, Tokens], formation: str
+    plan: Plan,
+    engine: Engine,
+    hosts: Mapping[str, Host],
+    states: Mapping[str, Tokens],
+    formation: str,
+    placed: Mapping[tuple[str, str], str],
 ) -> Wanted:
     endpoints = plan.endpoints_of(engine.name)
     serving = all(states[each.url].state in SERVING for each in endpoints)
     services = plan.services_of(engine.name)
-    dead = [
-        f"{url} is dead though its container runs: {why}"
-        for url, why in _dead(states, [each.url for each in endpoints]).items()
-    ]
-    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, serving) for each in services}
+    dead = [f"{url} is dead though its container runs: {why}" for url, why in _dead(states, endpoints).items()]
+    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, placed, serving=serving) for each in services}
     base = [service for service in services if service.service != "api"]
     api = [service for service in services if service.service == "api"]
     base_lost = [f"{each.name} on {each.node} {why}" for each in base for why in lost[each.node, each.name]]
@@ -155,21 +173,39 @@ def _engine(
     waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
     busy = any(states[each.url].state == "busy" for each in endpoints)
     warm = bool(anew) or waiting or not (busy or _is_warmed(engine, services, hosts))
-    return Wanted(engine, serving, anew, why, formation, wait=bool(anew) or waiting, warm=warm)
+    serves = serving or (not dead and _runs_changed(services, hosts, lost))
+    return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm)
 
 
-def _dead(states: Mapping[str, Tokens], urls: Iterable[str]) -> dict[str, str]:
+def _runs_changed(
+    services: Sequence[Service], hosts: Mapping[str, Host], lost: Mapping[tuple[str, str], Sequence[str]]
+) -> bool:
+    """Whether every container runs, and is only to change: then it may serve, at another URL than the plan's."""
+    found = [hosts[each.node].containers.get(each.name) for each in services]
+    reasons = [why for whys in lost.values() for why in whys]
+    return all(each and each.running for each in found) and bool(reasons) and all(CHANGES in why for why in reasons)
+
+
+def _paths(placed: Mapping[tuple[str, str], str], host: str) -> list[str]:
+    return [path for name, path in placed if name == host]
+
+
+def _dead(states: Mapping[str, Tokens], endpoints: Iterable[Endpoint]) -> dict[str, str]:
     """URL -> why no token will ever come: the engine's own error, or a line of its start after which it cannot come up."""
     found = {}
-    for url in urls:
+    for each in endpoints:
+        url = each.url
+        lines = of_rank(states[url].lines, each.rank) or states[url].lines  # one log has all ranks of a host
         if states[url].state == "dead":
             found[url] = states[url].reason
-        elif states[url].state in WAITED_FOR and fatal_line(states[url].lines):
-            found[url] = fatal_line(states[url].lines)
+        elif states[url].state in WAITED_FOR and fatal_line(lines):
+            found[url] = f"its log says {fatal_line(lines)!r}"
     return found
 
 
-def _lost(service: Service, host: Host, engine: Engine, serving: bool) -> list[str]:
+def _lost(
+    service: Service, host: Host, engine: Engine, placed: Mapping[tuple[str, str], str], *, serving: bool
+) -> list[str]:
     """Why a container is not the one that is planned, and that its engine was formed with."""
     container = host.containers.get(service.name)
     if container is None:
@@ -177,15 +213,16 @@ def _lost(service: Service, host: Host, engine: Engine, serving: bool) -> list[s
     if not container.running:
         return [f"has ended with exit code {container.exit_code}"]
     if not is_as_planned(container, service):
-        return [f"is to change: {'; '.join(differences(container.asked, service.asked))}"]
+        return [f"{CHANGES}: {'; '.join(differences(container.asked, service.asked))}"]
     member = host.member(engine.name)
     formation = container.labels.get(FORMATION, "")
     if member is None or (formation and formation != member.formation):
-        return []  # nothing was recorded of this start yet: it is under way, or its run was interrupted
-    marks = {secret.source: host.mark(secret.source) for secret in service.secrets}
+        return []  # a formation that was never proven: the record is of the one before
+    paths = [secret.source for secret in service.secrets]
+    marks = {path: placed.get((host.name, path), host.mark(path)) for path in paths}
     other = [path for path, mark in marks.items() if path in member.secrets and member.secrets[path] != mark]
     if other:
-        return [f"was started with another secret than is in {', '.join(other)} now"]
+        return [f"was started with another secret than {', '.join(other)} is to have"]
     # While tokens flow, nothing that it needs was lost.
     if (
         not serving
@@ -274,11 +311,11 @@ def _proxy(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) 
         why = f"it is to change: {'; '.join(differences(container.asked, service.asked))}"
     if why:
         return _replace(service, host, why, "")
-    wrong = _list_faults(plan, host, states)
+    wrong = list_faults(plan, host, states)
     return [Step(host.name, "list", service.name, "proxy", None, wrong)] if wrong else []
 
 
-def _list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
+def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
     """What is wrong with the list of a proxy that runs; nothing where it cannot be read."""
     if plan.proxy is None or host.listed is None:
         return ""
@@ -336,11 +373,11 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], hosts: Mapping[str, Host]) -> l
     for each in wanted:
         member = hosts[each.engine.head].member(each.engine.name)
         last = f"; its last start took {member.seconds:.0f} s" if member else ""
-        if each.serving and each.services:
+        if each.serves and each.services:
             rest = "" if len(plan.engines) == 1 else ", and the other engines serve meanwhile"
             notes.append(f"{each.engine.name} serves now, and does not while it is started anew{last}{rest}.")
         elif each.services and member:
-            notes.append(f"{each.engine.name} is started{last}.")
+            notes.append(f"{each.engine.name} is started anew{last}.")
     return notes
 
 
@@ -363,7 +400,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def _pairs(environment: Mapping[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in sorted(environment.items())]
+    # Both spellings are always the same.
+    return [f"{key}={value}" for key, value in sorted(environment.items()) if key != "no_proxy"]
 
 
 def _binds(mounts: Iterable[Sequence[Any]]) -> list[str]:
@@ -386,5 +424,5 @@ def _words(old: Sequence[str], new: Sequence[str]) -> str:
                 else []
             )
             gone, come = " ".join([*name, *old[a:b]]), " ".join([*name, *new[c:d]])
-            told.append(f"{gone} -> {come}" if a < b and c < d else f"-{gone}" if a < b else f"+{come}")
+            told.append(f"{gone} -> {come}" if a < b and c < d else f"without {gone}" if a < b else f"with {come}")
     return ", ".join(told)

@@ -15,15 +15,6 @@ from .observed import DEPLOYMENT, Container, Host
 from .planning.types import PLAN_FORMAT, Node, Plan, Service
 
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
-DOCKER_REMEDIES = {
-    "sdk": "install the Docker SDK for Python for that interpreter: apt-get install python3-docker (Debian, Ubuntu), or "
-    "pip install -U docker.",
-    "permission": "connect as root or set ansible_become: true, or put the user into the group docker.",
-    "socket": "install Docker and start it (systemctl enable --now docker).",
-    "daemon": "start it (systemctl enable --now docker), and see why it stopped (journalctl -u docker).",
-    "podman": "Podman's API takes Docker's place there and ignores GPU requests: install Docker Engine.",
-    "timeout": "the daemon hangs: see journalctl -u docker, then systemctl restart docker.",
-}
 
 
 def host_faults(plan: Plan, hosts: Mapping[str, Host]) -> list[str]:
@@ -66,9 +57,7 @@ def _without(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> str:
 def _docker_faults(host: Host) -> Iterator[str]:
     docker = host.answer.get("docker") or {}
     if "error" in docker:
-        kind = docker.get("kind", "daemon")
-        what = "the Docker SDK for Python does not work" if kind == "sdk" else "Docker does not answer"
-        yield f"{what} ({docker['error']}): {DOCKER_REMEDIES[kind]}"
+        yield docker["error"]  # with its remedy, which is another for each kind
     elif "api" in docker and tuple(map(int, docker["api"].split("."))) < OLDEST_API:
         yield f"Docker is too old (API {docker['api']}): install 19.03 or newer."
 

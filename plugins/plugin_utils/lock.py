@@ -117,7 +117,7 @@ def started_by_ps(pid: int) -> str | None:
     argv = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-    state, _, start = done.stdout.strip().partition(" ")
+    state, __, start = done.stdout.strip().partition(" ")
     if done.returncode and (state or done.stderr.strip()):
         raise OSError(f"ps: {done.stderr.strip()}")
     return None if not state or state.startswith("Z") else " ".join(start.split())
@@ -138,6 +138,13 @@ def holder_is_gone(lock: Mapping[str, Any], this: Run) -> bool:
     spaces = {lock["pid_space"], this.pid_space}
     restarted = spaces == {HOST_PID_SPACE} and lock["control_boot"] != this.control_boot
     return bool(restarted and this.machine and lock["control"] == this.control)
+
+
+def is_held(lock: Mapping[str, Any] | None, boot_id: object, uptime: float) -> bool:
+    """Whether a run has the lock of a host, whose boot and uptime are these: its lease has not ended."""
+    if not isinstance(lock, Mapping) or lock.get("released", "no lock"):
+        return False
+    return bool(lock.get("boot") == boot_id and uptime < lock.get("expires_uptime", 0.0))
 
 
 def refusal(lock: Mapping[str, Any], now: float, deployment: str = "", zone: tzinfo | None = None) -> str:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a service's log says: the decisive lines of a failure, what it means, and how far a start has come.
 
-Pure functions over lines; the catalogue of failures is data (``_data/failures.json``).
+Pure functions over lines; the catalogue of failures is data (``data/failures.json``).
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ class HostWait:
             )
 
     def _take_tcp(self, tcp: Mapping[str, str], now: float) -> None:
-        (target, error), *_ = tcp.items()
+        (target, error), *__ = tcp.items()
         if not error:
             self._tcp_since = None
             self.ready = True

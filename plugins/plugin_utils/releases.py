@@ -4,7 +4,7 @@
 """What is known of LMDeploy before any host is asked: each release's options, and its images.
 
 Control node only: the data files beside this module do not travel to hosts.
-``tools/release_tables.py`` writes ``_data/releases.json``; ``_data/images.json`` is kept by hand.
+``tools/release_tables.py`` writes ``data/releases.json``; ``data/images.json`` is kept by hand.
 """
 
 from __future__ import annotations

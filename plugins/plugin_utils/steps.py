@@ -16,7 +16,7 @@ from .observed import Host
 from .planning.types import Plan
 
 TOKEN_LENGTH = 64
-PAST = {"remove": "remove", "start": "start", "list": "put right"}
+WORDS = {"remove": "remove", "start": "start", "list": "put right the list of"}
 
 
 def to_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:
@@ -68,29 +68,24 @@ def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[
         if lacking:
             source = "given" if given else "head" if marks[engine.head] else "new"
             content = given if source == "given" else new_token() if source == "new" else ""
-            found[engine.name] = {"from": source, "content": content, "hosts": lacking}
+            found[engine.name] = {"from": source, "content": content, "hosts": lacking, "mark": wanted or ""}
     return found
 
 
-def as_brought(plan: Plan, hosts: Mapping[str, Host], needed: Mapping[str, Mapping[str, Any]]) -> dict[str, Host]:
-    """The hosts as they will be once they have the tokens that they need: what is decided of is what will be there.
-
-    A host that lost its file gets the same again, which is no reason to start anything; one whose engine gets another token is.
-    """
-    found = dict(hosts)
-    for name, need in needed.items():
-        engine = plan.engine(name)
-        kept = hosts[engine.head].mark(token_path(plan, engine.head) or "")
-        mark = mark_of(need["content"]) if need["content"] else kept
-        for host in need["hosts"]:
-            files = {**(hosts[host].answer.get("files") or {}), token_path(plan, host): mark}
-            found[host] = Host(host, {**hosts[host].answer, "files": files})
-    return found
+def placed(plan: Plan, needs: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """(host, path) -> the mark that the token there is going to have; empty where it is still to be read."""
+    return {
+        (host, path): mark_of(need["content"]) if need["content"] else need["mark"]
+        for need in needs.values()
+        for host in need["hosts"]
+        for path in [token_path(plan, host)]
+        if path
+    }
 
 
 def new_token() -> str:
     """A secret that nobody can guess."""
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for __ in range(TOKEN_LENGTH))
 
 
 # ---- for Ansible's tasks
@@ -146,7 +141,8 @@ def _grouped(steps: Sequence[Step]) -> list[str]:
         acts.setdefault((step.name, step.reason), {}).setdefault(step.act, []).append(step.host)
     lines = []
     for (name, reason), by_act in acts.items():
-        hosts = ", ".join(dict.fromkeys(host for found in by_act.values() for host in found))
-        what = "replace" if {"remove", "start"} <= by_act.keys() else PAST[next(iter(by_act))]
-        lines.append(f"{hosts}: {what} {name}{chr(39) + 's list' if what == 'put right' else ''}: {reason}")
+        found = by_act.get("start") or next(iter(by_act.values()))
+        hosts = ", ".join(dict.fromkeys(found))
+        what = "replace" if {"remove", "start"} <= by_act.keys() else WORDS[next(iter(by_act))]
+        lines.append(f"{hosts}: {what} {name}: {reason}")
     return lines

@@ -78,7 +78,7 @@ def draw(lengths: str, input_len: int, output_len: int, num_prompts: int, seed: 
     if lengths != "uniform":
         raise DatasetError(f"lengths are drawn uniform or fixed, not {lengths!r}")
     chance = random.Random(seed)  # noqa: S311  repeatable, not secret
-    inputs = [chance.randint(1, input_len) for _ in range(num_prompts)]
+    inputs = [chance.randint(1, input_len) for __ in range(num_prompts)]
     return [(tokens, chance.randint(1, output_len)) for tokens in inputs]
 
 
@@ -92,7 +92,7 @@ def random_prompts(tokenizer: Tokenizer, lengths: Sequence[tuple[int, int]], see
     chance = random.Random(seed)  # noqa: S311  repeatable, not secret
     words, lead = _words(tokenizer)
     added = len(tokenizer.encode("").ids)
-    wanted = [max(1, tokens - added) for tokens, _ in lengths]
+    wanted = [max(1, tokens - added) for tokens, __ in lengths]
     beginnings = _beginnings(words, len(lengths), chance)
     texts = [
         (beginning + chance.choices(words, k=max(0, count - len(beginning))))[:count]
@@ -100,7 +100,7 @@ def random_prompts(tokenizer: Tokenizer, lengths: Sequence[tuple[int, int]], see
     ]
 
     counted = _count(tokenizer, (lead + " ".join(text) for text in texts))
-    for _ in range(REPAIRS):
+    for __ in range(REPAIRS):
         wrong = [i for i, count in enumerate(counted) if count != wanted[i] + added]
         for i in wrong:
             missing = wanted[i] + added - counted[i]
@@ -108,7 +108,7 @@ def random_prompts(tokenizer: Tokenizer, lengths: Sequence[tuple[int, int]], see
             texts[i] = texts[i][:kept] + chance.choices(words, k=max(0, missing))
         for i, count in zip(wrong, _count(tokenizer, (lead + " ".join(texts[i]) for i in wrong))):
             counted[i] = count
-    return [Request(lead + " ".join(text), count, output) for text, count, (_, output) in zip(texts, counted, lengths)]
+    return [Request(lead + " ".join(text), count, output) for text, count, (__, output) in zip(texts, counted, lengths)]
 
 
 def _words(tokenizer: Tokenizer) -> tuple[list[str], str]:
@@ -120,7 +120,7 @@ def _words(tokenizer: Tokenizer) -> tuple[list[str], str]:
     vocabulary = sorted(tokenizer.get_vocab(with_added_tokens=False).items(), key=lambda entry: entry[1])
     # A space is written Ġ in byte-level vocabularies, ▁ in SentencePiece's.
     plain = [
-        word[1:] for word, _ in vocabulary if word[0:1] in {"Ġ", "▁"} and word[1:].isascii() and word[1:].isalpha()
+        word[1:] for word, __ in vocabulary if word[0:1] in {"Ġ", "▁"} and word[1:].isascii() and word[1:].isalpha()
     ]
     added = len(tokenizer.encode("").ids)
     found: dict[str, list[str]] = {}
@@ -156,11 +156,11 @@ def sharegpt(path: str, tokenizer: Tokenizer, number: int, seed: int) -> list[Re
     picked: list[Request] = []
     for begin in range(0, len(turns), BATCH):
         batch = turns[begin : begin + BATCH]
-        prompts = _count(tokenizer, (prompt for prompt, _ in batch))
-        answers = _count(tokenizer, (answer for _, answer in batch))
+        prompts = _count(tokenizer, (prompt for prompt, __ in batch))
+        answers = _count(tokenizer, (answer for __, answer in batch))
         picked += [
             Request(prompt, tokens, output)
-            for (prompt, _), tokens, output in zip(batch, prompts, answers)
+            for (prompt, __), tokens, output in zip(batch, prompts, answers)
             if SHORTEST <= tokens <= LONGEST_PROMPT and output >= SHORTEST and tokens + output <= LONGEST
         ]
         if len(picked) >= number:

@@ -180,7 +180,7 @@ def time_series(records: Sequence[Record], bins: int) -> Series:
     start, end = _start(records), _end(records)
     if end <= start:
         return Series([], [], [], [])
-    tokens, busy, firsts, waited = (_Bins(start, end, bins) for _ in range(4))
+    tokens, busy, firsts, waited = (_Bins(start, end, bins) for __ in range(4))
     for record in records:
         busy.pour(record.done - record.sent, record.sent, record.done)
         _pour_tokens(tokens, record)
@@ -239,7 +239,7 @@ def _spread_noise(values: Sequence[float]) -> SpreadNoise | None:
     if not values:
         return None
     rng = random.Random(SEED)  # noqa: S311 - a statistic, not a secret
-    samples = [sorted(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    samples = [sorted(rng.choices(values, k=len(values))) for __ in range(RESAMPLES)]
 
     def half_width(statistic: Callable[[Sequence[float]], float]) -> float:
         found = sorted(map(statistic, samples))

@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
                 return
             length = 0
             for line in head.split(b"\r\n")[1:]:
-                name, _, value = line.partition(b":")
+                name, __, value = line.partition(b":")
                 if name.lower() == b"content-length":
                     length = int(value)
             if len(rest) < length:

@@ -206,7 +206,7 @@ def main(path: str) -> int:
     """Run the stage that the JSON file describes; the exit code."""
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     # Every request holds a socket, and 1024 is a common soft limit.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    __, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = Path(config["folder"])
     folder.mkdir(parents=True, exist_ok=True)

@@ -42,11 +42,11 @@ class Prompts:
     """Texts of so many tokens, each another one: for every size as many bursts as ``times`` says."""
 
     def __init__(self, tokenizer: str, sizes: Sequence[Size], times: int = 1) -> None:
-        lengths = [(size.tokens, OUT) for size in sizes for _ in range(size.requests * times)]
+        lengths = [(size.tokens, OUT) for size in sizes for __ in range(size.requests * times)]
         # Not load_tokenizer: Transformers cannot be imported after ansible-core 2.19, which replaces sys.intern.
         made = iter(random_prompts(Tokenizer.from_file(f"{tokenizer}/tokenizer.json"), lengths, seed=1))
         self._bursts = {
-            size: [[next(made).prompt for _ in range(size.requests)] for _ in range(times)] for size in sizes
+            size: [[next(made).prompt for __ in range(size.requests)] for __ in range(times)] for size in sizes
         }
 
     def take(self, size: Size) -> list[str]:
@@ -86,7 +86,7 @@ def measure(
         found[size.name] = {"first": first, "compiled": compiled}
         before = after
     for size in sizes:
-        later = [asyncio.run(burst(url, model, prompts.take(size))) for _ in range(repeats)]
+        later = [asyncio.run(burst(url, model, prompts.take(size))) for __ in range(repeats)]
         steady = {key: statistics.median(each[key] for each in later) for key in later[0]}
         ratio = round(found[size.name]["first"]["ttft"] / steady["ttft"], 2)
         slowest = max(each["ttft"] for each in later)

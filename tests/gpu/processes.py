@@ -123,7 +123,7 @@ class Process:
         return done.returncode, (done.stdout, done.stderr)
 
     def kill_all(self) -> None:
-        for _ in range(20):
+        for __ in range(20):
             pids = list(members(self.name))
             if not pids:
                 return

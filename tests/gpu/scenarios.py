@@ -341,7 +341,7 @@ def killed_while_loading(run: Run, at: Deployment) -> None:
 
 BALLAST = """
 import sys, time, torch
-free, _ = torch.cuda.mem_get_info()
+free, __ = torch.cuda.mem_get_info()
 held = torch.empty(int(free - float(sys.argv[1]) * 2**30), dtype=torch.uint8, device="cuda")
 print("held", flush=True)
 time.sleep(600)

@@ -36,7 +36,7 @@ class Run:
 
     @property
     def changed(self) -> dict[str, int]:
-        return {host: int(changed) for host, _, changed, _, _ in RECAP.findall(self.output)}
+        return {host: int(changed) for host, __, changed, __, __ in RECAP.findall(self.output)}
 
     @property
     def text(self) -> str:
@@ -57,6 +57,39 @@ class Run:
 def _command(name: str, *arguments: str, **variables: Any) -> list[str]:
     given = ["-e", json.dumps(variables)] if variables else []
     return ["ansible-playbook", name, "-i", "inventory/sandbox", *arguments, *given]
+
+
+class Begun:
+    """A playbook that runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._began = time.monotonic()
+        self._printed = ""
+
+    def until(self, seen: str) -> None:
+        """Read its output up to a line that matches ``seen``."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._printed += line
+            if re.search(seen, line):
+                return
+        raise AssertionError(f"it ended without a line of {seen!r}:\n{self._printed[-6000:]}")
+
+    def interrupt(self) -> None:
+        """Ctrl-C, as a terminal sends it: to the whole process group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        self.end()
+
+    def kill(self) -> None:
+        """Kill it, with all that it started here."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self.end()
+
+    def end(self) -> Run:
+        """Wait until it has ended."""
+        rest, __ = self._process.communicate(timeout=600)
+        return Run(self._process.returncode, self._printed + rest, time.monotonic() - self._began)
 
 
 class Sandbox:
@@ -86,25 +119,26 @@ class Sandbox:
         )
         return Run(done.returncode, done.stdout, time.monotonic() - began)
 
+    def begin(self, name: str = "", **variables: Any) -> Begun:
+        """Begin a run of a playbook, the deployment's by default, beside what the test does meanwhile."""
+        command = _command(name or self._deploy, **variables)
+        return Begun(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+
     def interrupted(self, name: str, seen: str, **variables: Any) -> None:
         """Run a playbook and kill it, with all that it started here, once a line of its output matches `seen`."""
-        with subprocess.Popen(
-            _command(name, **variables),
-            cwd=ROOT,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            assert process.stdout is not None
-            printed = ""
-            for line in process.stdout:
-                printed += line
-                if re.search(seen, line):
-                    os.killpg(process.pid, signal.SIGKILL)
-                    return
-        raise AssertionError(f"it ended without a line of {seen!r}:\n{printed[-6000:]}")
+        run = self.begin(name, **variables)
+        run.until(seen)
+        run.kill()
 
     def deploy(self, *arguments: str, **variables: Any) -> Run:
         """``deploy_tp16.yml`` or ``deploy_dpep.yml``, as typed."""

@@ -46,18 +46,21 @@ def test_one_option_replaces_the_api_and_nothing_else(deployed: Sandbox) -> None
     run = deployed.deploy("--diff", plan_api_server_options={"max_batch_size": 2}).succeeded()
     after = deployed.containers()
     assert {name for name in after if after[name] != before[name]} == {API}
-    assert (run.changed["node0"], run.changed["node1"]) == (1, 0)
-    assert "--max-batch-size" in run.output
-    busy_engine_is_left_alone(deployed)
+    assert (run.changed["node0"], run.changed["node1"]) == (2, 0)  # taken down, and started
+    assert "node0: replace lmdeploy-api: it is to change: command +--max-batch-size 2" in run.text
+    assert "lmdeploy serves now, and does not while it is started anew; its last start took" in run.text
 
 
-def busy_engine_is_left_alone(sandbox: Sandbox) -> None:
-    """All slots taken by long requests: two run, the others wait. Continues the test above, whose engine has two slots."""
+@pytest.mark.slow
+def test_a_busy_engine_is_left_alone(sandbox: Sandbox) -> None:
+    """All slots taken by long requests: two run, the others wait."""
+    slots = {"plan_api_server_options": {"max_batch_size": 2}}
+    sandbox.deploy(**slots).succeeded()
     before = sandbox.containers()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        long = [pool.submit(sandbox.chat, 4000, 400) for _ in range(6)]
+        long = [pool.submit(sandbox.chat, 4000, 400) for __ in range(6)]
         time.sleep(3)
-        run = sandbox.deploy(plan_api_server_options={"max_batch_size": 2}).succeeded()
+        run = sandbox.deploy(**slots).succeeded()
         assert not any(request.done() for request in long), "the engine was not busy for all of the run"
         assert set(run.changed.values()) == {0}
         assert sandbox.containers() == before
@@ -72,8 +75,8 @@ def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: 
     after = deployed.containers()
     assert set(after) == {API, HEAD, WORKER}
     assert {name for name in after if after[name] != before[name]} == {API, HEAD, WORKER}
-    assert "Ray is formed anew on all nodes: its container on node1 is missing" in " ".join(run.output.split())
-    assert run.changed["node1"] == 1
+    assert "node0: replace lmdeploy-api: lmdeploy-ray on node1 does not exist" in run.text
+    assert run.changed["node1"] == 1  # started; there was nothing to take down
     assert deployed.chat()["usage"]["completion_tokens"] == 8
 
 
@@ -172,7 +175,9 @@ def test_a_container_of_somebody_else_is_left_alone(sandbox: Sandbox) -> None:
     sandbox.on(0, "docker", "create", "--name", "lmdeploy-api", image, "true")
     try:
         run = sandbox.deploy()
-        run.failed_with("node0", "a container lmdeploy-api exists that the deployment lmdeploy did not make")
+        run.failed_with(
+            "node0 (10.77.0.11)", "a container lmdeploy-api exists that the deployment lmdeploy did not make"
+        )
         sandbox.playbook("playbooks/teardown.yml").succeeded()
         assert list(sandbox.containers()) == [API]
     finally:
@@ -217,3 +222,50 @@ def test_two_replicas_stand_behind_one_proxy(sandbox: Sandbox, tmp_path: Path) -
         assert {name for name in after if after[name] != before[name]} == {"node1/lmdeploy-api"}
     finally:
         sandbox.playbook("playbooks/teardown.yml", *arguments).succeeded()
+
+
+@pytest.mark.slow
+def test_of_two_runs_at_once_the_second_is_refused_and_changes_nothing(deployed: Sandbox) -> None:
+    first = deployed.begin(plan_api_server_options={"max_batch_size": 8})
+    first.until(r"TASK .*Wait until the engine answers|s {2}node0: lmdeploy-api")
+    before = deployed.containers()
+    second = deployed.deploy(plan_api_server_options={"max_batch_size": 4})
+    second.failed_with("is in use", "deploy_tp16.yml", "last sign of life", "This run has changed nothing")
+    assert deployed.containers() == before
+    first.end().succeeded()
+    assert set(deployed.deploy(plan_api_server_options={"max_batch_size": 8}).succeeded().changed.values()) == {0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "phase",
+    [
+        r"TASK .*Look at every host",
+        r"TASK .*Take down what is replaced",
+        r"s {2}node0: lmdeploy-api: connected to Ray",
+        r"warm-up: ",
+    ],
+    ids=["look", "start", "wait", "warm-up"],
+)
+def test_after_ctrl_c_the_next_run_goes_on_at_once(deployed: Sandbox, phase: str) -> None:
+    changed = {"plan_api_server_options": {"max_batch_size": 16}}
+    run = deployed.begin(**changed)
+    run.until(phase)
+    run.interrupt()
+    deployed.deploy(**changed).succeeded()
+    assert deployed.on(0, "docker", "ps", "--all", "--quiet", "--filter", "label=lmfleet.lmdeploy.job").strip() == ""
+    assert set(deployed.deploy(**changed).succeeded().changed.values()) == {0}
+
+
+@pytest.mark.slow
+def test_a_host_that_goes_away_after_the_look_ends_the_run_by_name(deployed: Sandbox) -> None:
+    run = deployed.begin(plan_environment={**SIM, "LMFLEET_SIM_NOTHING": "1"})
+    run.until(r"TASK .*Bring what the containers need")
+    deployed.power(1, on=False)
+    try:
+        ended = run.end()
+    finally:
+        deployed.power(1, on=True)
+    assert ended.code != 0
+    assert "node1" in ended.text
+    deployed.deploy().succeeded()

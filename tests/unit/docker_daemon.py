@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         dockerd = self.server.dockerd
         time.sleep(dockerd.late_s)
-        path, _, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
+        path, __, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
         dockerd.asked.append(f"{path}?{query}" if query else path)
         name = path.split("/")[2] if path.count("/") > 1 else ""
         name = next((n for n, c in dockerd.containers.items() if c["Id"] == name), name)

@@ -63,10 +63,11 @@ class NullServer:
     """`count` endpoints, each on a port of its own that the system chose; use it as a context manager."""
 
     def __init__(self, count: int = 1, **behaviour: Any) -> None:
-        self.endpoints = [NullEndpoint(**behaviour) for _ in range(count)]
+        self.endpoints = [NullEndpoint(**behaviour) for __ in range(count)]
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
+        self._all_came = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
 
     def __enter__(self) -> NullServer:
@@ -101,7 +102,7 @@ class NullServer:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             path = lines[0].split()[1]
             fields = (line.partition(":") for line in lines[1:] if line)
-            headers = {key.lower(): value.strip() for key, _, value in fields}
+            headers = {key.lower(): value.strip() for key, __, value in fields}
             raw = await reader.readexactly(int(headers.get("content-length", "0")))
             if path == "/v1/completions":
                 endpoint.headers.append(headers)
@@ -129,8 +130,9 @@ class NullServer:
         writer.close()
 
     async def _complete(self, endpoint: NullEndpoint, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        while sum(len(other.bodies) for other in self.endpoints) < endpoint.hold:  # noqa: ASYNC110  (simplest)
-            await asyncio.sleep(0.01)
+        if sum(len(other.bodies) for other in self.endpoints) < endpoint.hold:
+            await self._all_came.wait()
+        self._all_came.set()
         if len(endpoint.bodies) <= endpoint.fail_first or endpoint.mode == "status":
             _reply(writer, endpoint.status, {**UNAVAILABLE, "code": endpoint.status})
             return

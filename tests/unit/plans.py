@@ -84,7 +84,7 @@ def typed(shell: str, plan: Plan) -> list[tuple[list[str], argparse.Namespace]]:
     found = []
     titles = "|".join(re.escape(f"\n\n# {each.node}: {each.name}\n") for each in plan.services)
     for block in re.split(titles, shell)[1:]:
-        mkdir, _, run = f"\n{block}".partition("\ndocker run ")
+        mkdir, __, run = f"\n{block}".partition("\ndocker run ")
         directories = shlex.split(mkdir)
         assert directories[:2] in ([], ["mkdir", "-p"])
         # Where a line goes on, a shell reads nothing, but shlex the end of the line.

@@ -29,12 +29,13 @@ argument_specs:
         description: Ports.
         options:
           http: {type: int, default: 80, description: HTTP.}
+      thing_plan: {type: dict, description: "A plan, by default this one."}
   show:
     short_description: Show it
     options:
       thing_format: {type: str, default: table, choices: [table, json], description: How.}
 """
-DEFAULTS = "thing_size: 1\nthing_ports: {}\nthing_format: table\n"
+DEFAULTS = "thing_size: 1\nthing_ports: {}\nthing_format: table\nthing_plan: '{{ plan }}'\n"
 
 
 def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -81,6 +82,30 @@ def test_specs_that_differ(roles: Path, defaults: str, difference: str) -> None:
     assert [line for line in answer.stdout.splitlines() if difference in line] == answer.stdout.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("specs", "difference"),
+    [
+        (
+            SPECS.replace("{type: dict, description", "{type: dict, default: '{{ plan }}', description"),
+            "thing_plan (main) has a template as its default: leave it to defaults/main.yml",
+        ),
+        (
+            SPECS.replace("A plan, by default this one.", "A plan."),
+            "thing_plan (main) has its default, a template, in defaults/main.yml alone",
+        ),
+        (
+            SPECS.replace("thing_plan: {type: dict", "thing_plan: {type: str"),
+            "thing_plan (main) has no default in its spec, and '{{ plan }}' in defaults/main.yml",
+        ),
+    ],
+)
+def test_a_template_is_the_default_of_text_only(roles: Path, specs: str, difference: str) -> None:
+    (roles / "thing" / "meta" / "argument_specs.yml").write_text(specs)
+    answer = run("argument_specs.py", "--roles", roles)
+    assert answer.returncode == 1
+    assert [line for line in answer.stdout.splitlines() if difference in line] == answer.stdout.splitlines()
+
+
 def test_role_without_specs(roles: Path) -> None:
     (roles / "thing" / "meta" / "argument_specs.yml").unlink()
     answer = run("argument_specs.py", "--roles", roles)
@@ -102,6 +127,7 @@ def test_variables_page(roles: Path, tmp_path: Path) -> None:
         "| `thing_size` | int | `1` | How large `thing_name` is. |",
         "| `thing_name` | str | required | a \\| b |",
         "| `thing_ports.http` | int | `80` | HTTP. |",
+        "| `thing_plan` | dict | `{{ plan }}` | A plan, by default this one. |",
         "### thing, tasks_from: show",
         "| `thing_format` | str | `table` | How. One of `table`, `json`. |",
     ):

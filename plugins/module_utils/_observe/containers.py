@@ -98,7 +98,7 @@ def asked_of(attrs: Mapping[str, Any], image_environment: Iterable[str] = ()) ->
     devices = {device.get("PathOnHost", "") for device in host.get("Devices") or []}
     return {
         "command": config.get("Cmd") or [],
-        "environment": {name: value for name, _, value in sorted(entry.partition("=") for entry in own)},
+        "environment": {name: value for name, __, value in sorted(entry.partition("=") for entry in own)},
         "mounts": sorted(mounts, key=lambda mount: (mount[1], mount[0])),
         "network_mode": host.get("NetworkMode", ""),
         "ipc_mode": host.get("IpcMode", ""),
@@ -150,7 +150,7 @@ def start_lines(container: Any) -> list[str]:
         size += len(piece)
         if size > START_BYTES:
             break
-    lines, _ = new_lines(b"".join(pieces).decode("utf-8", "replace"), started)
+    lines, __ = new_lines(b"".join(pieces).decode("utf-8", "replace"), started)
     return before_up(lines)[-LOG_LINES:]
 
 
@@ -169,7 +169,7 @@ def before_up(lines: Iterable[str]) -> list[str]:
 
 def fixed(stamp: str) -> str:
     """An RFC 3339 time with all nine digits, as Docker stamps log lines, so that stamps compare as text."""
-    seconds, _, fraction = stamp.rstrip("Z").partition(".")
+    seconds, __, fraction = stamp.rstrip("Z").partition(".")
     return f"{seconds}.{fraction:0<9}Z"
 
 
@@ -177,7 +177,7 @@ def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
     """Split Docker's time-stamped log into the lines after ``cursor`` and the new cursor."""
     lines, last = [], cursor
     for stamped in raw.split("\n"):
-        stamp, _, line = stamped.partition(" ")
+        stamp, __, line = stamped.partition(" ")
         if stamp > cursor:  # not > last: stdout and stderr come interleaved
             # A progress bar redraws itself with carriage returns: its last state is the line.
             lines.append(line.rstrip("\r").rpartition("\r")[2])
@@ -189,7 +189,7 @@ def up_after(raw: str, started: str) -> float | None:
     """Seconds from ``started`` to the last line of Docker's time-stamped log that says that a server is up."""
     found = None
     for stamped in raw.split("\n"):
-        stamp, _, line = stamped.partition(" ")
+        stamp, __, line = stamped.partition(" ")
         if stamp > started and UP in line:
             found = stamp
     return None if found is None else round((_time(found) - _time(started)).total_seconds(), 1)
@@ -225,7 +225,7 @@ def cgroup_cpu_seconds(memberships: str, root: Path | None = None) -> float:
     """Processor time of the group that a text of /proc/PID/cgroup names. Raises OSError and ValueError."""
     root = CGROUPS if root is None else root
     for line in memberships.splitlines():
-        _, controllers, path = line.split(":", 2)
+        __, controllers, path = line.split(":", 2)
         if not controllers:  # version 2
             text = (root / path.lstrip("/") / "cpu.stat").read_text(encoding="utf-8")
             return next(int(row.split()[1]) for row in text.splitlines() if row.startswith("usage_usec")) / 1e6

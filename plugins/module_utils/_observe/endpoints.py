@@ -18,7 +18,7 @@ PROBE_SECONDS = 3.0
 
 def tcp_status(target: str) -> str:
     """An empty string when ``address:port`` takes a connection, else why not."""
-    host, _, port = target.rpartition(":")
+    host, __, port = target.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=PROBE_SECONDS):
             return ""

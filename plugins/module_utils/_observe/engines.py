@@ -103,7 +103,8 @@ class Patience:
     """How long is waited, in seconds.
 
     `timeout_s`: for the token, before anything else is asked. `stall_s`: beyond that, without progress, when the processors
-    are idle. `patience_s`: beyond `timeout_s`, without progress, when they work or nobody measures them.
+    are idle; 0: nothing is waited for beyond `timeout_s`, and silence alone is never called dead. `patience_s`: beyond
+    `timeout_s`, without progress, when they work or nobody measures them.
     """
 
     timeout_s: float = 20.0
@@ -113,7 +114,7 @@ class Patience:
     @property
     def longest_s(self) -> float:
         """When there is a verdict at the latest, but for the time of one reading."""
-        return self.timeout_s + max(self.stall_s, self.patience_s)
+        return self.timeout_s + (max(self.stall_s, self.patience_s) if self.stall_s else 0.0)
 
 
 @dataclass
@@ -143,6 +144,8 @@ def decide(seen: Observations, patience: Patience) -> Verdict | None:
         return Verdict(State.BUSY, f"{waited}, but the engine's scheduler takes in more work")
     if not counted:
         return Verdict(State.UNKNOWN, f"{waited}, and no token counters at /metrics to tell busy from dead")
+    if not patience.stall_s:
+        return Verdict(State.UNKNOWN, f"{waited}, and it was not watched for longer, to tell busy from dead")
     idle = _cores(counted[-1].at_s - patience.stall_s, seen.readings)
     needed = patience.stall_s if idle is not None and idle < WORKING else max(patience.stall_s, patience.patience_s)
     if seen.waited_s < patience.timeout_s + needed:

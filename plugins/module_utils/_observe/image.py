@@ -77,7 +77,7 @@ def _credentials(folder: Path, reference: str) -> dict[str, Any] | None:
     file = folder / "docker" / "config.json"
     if not file.exists():
         return None
-    registry, _ = docker.auth.resolve_repository_name(reference)
+    registry, __ = docker.auth.resolve_repository_name(reference)
     found: dict[str, Any] | None = docker.auth.load_config(config_path=str(file)).resolve_authconfig(registry)
     return found
 

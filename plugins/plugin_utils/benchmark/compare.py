@@ -13,7 +13,7 @@ from typing import Any
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
 
 from ..text import columns
-from .verdict import topology_word
+from .verdict import engine_of, topology_word
 
 ENGINE_SERVICES = ("api", "dp")
 Json = Mapping[str, Any]
@@ -196,19 +196,20 @@ def _deployment(report: Json) -> dict[str, str]:
     """What is deployed, by what one would call it: everything that may make it faster or slower."""
     run = report["run"]
     plan = run["plan"]
-    engine = next((each for each in plan["services"] if each["service"] in ENGINE_SERVICES), None)
+    engine = engine_of(plan)
+    service = next((each for each in plan["services"] if each["service"] in ENGINE_SERVICES), None)
     return {
         "image": str(run["image"]),
-        "release": str(plan["image"]["release"]),
+        "release": str(engine["image"]["release"]),
         "model": f"{plan['model']} ({plan['model_revision']})",
         "topology": topology_word(plan),
-        "launcher": str(plan["launcher"]),
+        "launcher": str(engine["launcher"]),
         "nodes": str(len(plan["nodes"])),
         "GPUs": ", ".join(sorted({name for host in run["hosts"] for name in host["gpus"]})),
         "driver": ", ".join(sorted({str(host["driver"]) for host in run["hosts"]})),
         "collection": str(run["collection"]),
-        **(_options(engine["command"]) if engine else {}),
-        **(engine["environment"] if engine else {}),
+        **(_options(service["command"]) if service else {}),
+        **(service["environment"] if service else {}),
     }
 
 
@@ -218,7 +219,7 @@ def _options(command: list[str]) -> dict[str, str]:
     option = ""
     for word in command:
         if word.startswith("--"):
-            option, _, value = word.partition("=")
+            option, __, value = word.partition("=")
             found[option] = value or "given"
         elif option:
             found[option] = word if found[option] == "given" else f"{found[option]} {word}"

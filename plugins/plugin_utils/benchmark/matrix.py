@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The matrix of a benchmark: rows from a preset or as given, what is wrong with them, and the plans that they need."""
+"""The matrix of a benchmark: rows from a preset or as given, what is wrong with them, and the engines that they need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.clients import Client
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
 
-from ..planning.types import engine_option
+from ..planning.types import Plan
 from ..releases import at_least, did_you_mean
 
 DEFAULT = "default"  # a max batch size: the release's own
@@ -156,15 +156,16 @@ def option_changes(size: int | str | None) -> dict[str, Any]:
     return {"max_batch_size": None if size == DEFAULT else size}
 
 
-def effective_batch_size(plan: Mapping[str, Any]) -> int | None:
+def effective_batch_size(plan: Plan) -> int | None:
     """The max batch size of a plan's engines: as the command line gives it, else the release's own on Hopper GPUs.
 
     None where neither is known.
     """
-    given = engine_option(plan, "max-batch-size")
+    engine = plan.engines[0]
+    given = engine.option("max-batch-size")
     if given is not None:
         return int(given)
-    release = plan["image"]["release"]
+    release = engine.image.release
     return None if release is None else own_batch_size(release)
 
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..releases import DATA
 from . import plots, tables
-from .verdict import line_of, topology_word
+from .verdict import engine_of, line_of, topology_word
 
 Json = Mapping[str, Any]
 # A verdict is a word; its sign only helps the eye, and its class the colour.
@@ -44,6 +44,7 @@ def html(report: Json, images: Mapping[plots.Theme, Mapping[str, bytes]]) -> str
     return environment.get_template("report.html.j2").render(
         run=run,
         plan=run["plan"],
+        engine=engine_of(run["plan"]),
         topology=topology_word(run["plan"]),
         rows=report["rows"],
         guide_head=tables.GUIDE_HEAD,
@@ -53,7 +54,7 @@ def html(report: Json, images: Mapping[plots.Theme, Mapping[str, bytes]]) -> str
         signs=SIGNS,
         warnings=list(tables.warnings(report)),
         host_rows=[_host_row(host) for host in run["hosts"]],
-        engines=[each for each in run["plan"]["services"] if each["service"] in ("api", "dp")][:1],
+        commands=[each for each in run["plan"]["services"] if each["service"] in ("api", "dp")][:1],
         pictures=[_picture(name, alt, images) for name, alt in ALT.items() if name in images[plots.LIGHT]],
         time_pictures=[
             _picture(name, f"{result['row']['name']} by time: output, requests in flight, time to first token", images)

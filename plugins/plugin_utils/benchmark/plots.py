@@ -166,7 +166,7 @@ def _throughput(report: Json, theme: Theme) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [_short(length) for length in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, __: f"{value:,.0f}"))
     axes.set_ylim(0, max(axes.get_ylim()[1], 1))
     axes.set_xlabel("output length (tokens)")
     axes.set_title("Output tokens per second and node")
@@ -219,7 +219,7 @@ def _label(settings: Row, lines: Sequence[Json], all_settings: Sequence[Row]) ->
 
 def _points(lines: Iterable[Json]) -> tuple[list[int], list[float]]:
     points = sorted((int(line["output_len"]), float(line["output_tok_s_per_node"])) for line in lines)
-    return [x for x, _ in points], [y for _, y in points]
+    return [x for x, __ in points], [y for __, y in points]
 
 
 def _short(length: int) -> str:
@@ -278,15 +278,15 @@ def _by_time(name: str, series: Series, theme: Theme) -> Figure:
     panels[1].plot(times, series.in_flight, color=theme.theirs[0])
     panels[1].set_title("Requests in flight", title)
     if known:
-        waits, wait_unit = _in_one_unit([wait for _, wait in known])
-        panels[2].plot([time for time, _ in known], waits, ".", color=theme.ours[1])
+        waits, wait_unit = _in_one_unit([wait for __, wait in known])
+        panels[2].plot([time for time, __ in known], waits, ".", color=theme.ours[1])
         panels[2].set_title(f"Time to first token ({wait_unit}, mean)", title)
     panels[-1].set_xlabel(f"{unit} since the first request")
     for axes in panels:
         axes.set_ylim(0, axes.get_ylim()[1] if axes.dataLim.y1 > 0 else 1)
         axes.set_xlim(left=0)
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, __: f"{value:,.6g}"))
     return figure
 
 

@@ -66,9 +66,10 @@ def batch_size(result: Json) -> str:
 
 
 def short_image(reference: str) -> str:
-    """What tells an image from others: 12 digits of its digest, or its tag."""
-    name, _, digest = reference.partition("@")
-    return digest[: len("sha256:") + 12] if digest else name.rpartition("/")[2]
+    """What tells an image from others: 12 digits of its id or of its digest, or its tag."""
+    name, __, digest = reference.rpartition("@")
+    exact = digest.startswith("sha256:")
+    return digest[: len("sha256:") + 12] if exact else (name or digest).rpartition("/")[2]
 
 
 def warnings(report: Json) -> Iterator[str]:

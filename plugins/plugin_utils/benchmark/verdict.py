@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether a row reproduces what was published for it.
 
-``_data/deepseek_v3_throughput.csv`` has the figures of LMDeploy's own DeepSeekV3 benchmarking guide (InternLM/lmdeploy,
+``data/deepseek_v3_throughput.csv`` has the figures of LMDeploy's own DeepSeekV3 benchmarking guide (InternLM/lmdeploy,
 docs/en/benchmark/deepseekv3.md, first in its pull request 3265): tokens per second and node. A file of one's own may
 stand in for it, with the same columns; the CSV of a report is one. What the guide's tables leave unsaid is UNSAID; a
 report's CSV says it in columns of its own.
@@ -113,9 +113,17 @@ def batch_size_of(line: Line) -> str:
 # What was measured, in the words of the reference --------------------------------------------------------------------
 
 
+def engine_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The first engine of a plan (as plain data), for all are alike.
+
+    In reports of plans before format 2, topology, launcher and image were the plan's own: they are the engine's here too.
+    """
+    return {**{key: plan[key] for key in ("topology", "launcher", "image") if key in plan}, **plan["engines"][0]}
+
+
 def topology_word(plan: Mapping[str, Any]) -> str:
     """``TP16``, ``DP32+EP32``, or ``2 x TP16`` for replicas of an engine."""
-    engine = plan["engines"][0]
+    engine = engine_of(plan)
     parts = [f"{size.upper()}{engine[size]}" for size in ("tp", "dp", "ep") if engine[size] > 1]
     count = len(plan["engines"])
     return (f"{count} x " if count > 1 else "") + ("+".join(parts) or "TP1")
@@ -127,7 +135,7 @@ def line_of(result: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]
     plan = run["plan"]
     names = {name for host in run["hosts"] for name in host["gpus"]}
     return {
-        "lmdeploy_version": f"v{plan['image']['release'] or 'unknown'}",
+        "lmdeploy_version": f"v{engine_of(plan)['image']['release'] or 'unknown'}",
         "commit": "",
         "nodes": str(nodes),
         "topology": topology_word(plan),

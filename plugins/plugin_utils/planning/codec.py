@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))  # Python 3.9 has the former alone
 
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:
     """A ``cls`` (a dataclass) out of ``data``. Raises ``ValueError`` at a key too many or missing, or a value of another type."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or cls.__name__} is no mapping")  # noqa: TRY004 - one kind of error for bad data
@@ -29,11 +31,17 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     return cls(**{key: _value(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in data.items()})
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """A class's types, which Python evaluates anew each time that it is asked: most of the time of reading a plan."""
+    return typing.get_type_hints(cls)
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if origin in (typing.Union, types.UnionType):
+    if origin in UNIONS:
         if value is None and type(None) in arguments:
             return None
         (inner,) = (each for each in arguments if each is not type(None))

@@ -16,10 +16,9 @@ from typing import Any
 from ..releases import at_least
 from .inputs import HIGHEST_PORT, Inputs
 from .services import engine_service, home_of
-from .types import Endpoint, Engine, Faults, Image, Mount, Node, Service
+from .types import RANK_PROGRAM_TARGET, Endpoint, Engine, Faults, Image, Mount, Node, Service
 
 RANK_PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
-RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"
 # From one rank to the next: the guide's step; LMDeploy's own launcher counts by one.
 PORT_STEP = {"torchrun": 10, "native": 1}
 NATIVE_SINCE = "0.15.0"  # before, it drew random ports where there is a proxy

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,10 @@ def inputs_of(
     faults: Faults,
     *,
     topology: str | None = None,
-    option_changes: Mapping[str, Any] | None = None,
 ) -> Inputs:
     """The checked variables of the group's hosts; what is wrong goes to ``faults``. Raises PlanError where there is no host.
 
-    ``topology`` is the one that the playbook deploys, and ``option_changes`` are put over the inventory's api_server options
-    (None takes one out).
+    ``topology`` is the one that the playbook deploys.
     """
     groups, hostvars = task_vars["groups"], task_vars["hostvars"]
     if group not in groups:
@@ -41,21 +40,21 @@ def inputs_of(
         raise PlanError([f"{missing}: put the GPU hosts under it, or name their group with -e plan_group=..."])
     nodes = list(groups[group])
     spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
-    variables = {node: _variables(node, hostvars[node], option_changes or {}) for node in nodes}
+    variables = {node: _variables(node, hostvars[node]) for node in nodes}
     inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology)
     faults.extend(_forks_faults(len(nodes)))
     return inputs
 
 
-def plan_group(group: str, task_vars: Mapping[str, Any], *, option_changes: Mapping[str, Any] | None = None) -> Plan:
-    """The plan of the group's hosts, before any of them was asked. Raises PlanError with every fault."""
-    faults = Faults()
-    return build_plan(inputs_of(group, task_vars, faults, option_changes=option_changes), Observations(), faults)
+def bound(
+    inputs: Inputs, hosts: Mapping[str, Host], faults: Faults, *, option_changes: Mapping[str, Any] | None = None
+) -> Plan:
+    """The plan, with what its hosts and the image were seen to be. Raises PlanError where it does not fit them.
 
-
-def bound(inputs: Inputs, hosts: Mapping[str, Host], faults: Faults) -> Plan:
-    """The plan, with what its hosts and the image were seen to be. Raises PlanError where it does not fit them."""
-    return build_plan(inputs, observations(hosts), faults)
+    ``option_changes`` are put over the api_server options that it was computed from; None takes one out.
+    """
+    options = with_changes(inputs.api_server_options, option_changes or {})
+    return build_plan(dataclasses.replace(inputs, api_server_options=options), observations(hosts), faults)
 
 
 def observations(hosts: Mapping[str, Host]) -> Observations:
@@ -64,16 +63,14 @@ def observations(hosts: Mapping[str, Host]) -> Observations:
     return Observations(
         image=next((host.image_answer for host in hosts.values() if host.image_answer), None),
         image_id=image,
-        interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network},
-        sources={name: host.network["source"] for name, host in hosts.items() if host.network},
+        interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network.get("interfaces")},
+        sources={name: host.network["source"] for name, host in hosts.items() if "source" in host.network},
         model_config=next((host.model["config"] for host in hosts.values() if host.model.get("config")), None),
     )
 
 
-def _variables(node: str, hostvars: Mapping[str, Any], option_changes: Mapping[str, Any]) -> dict[str, Any]:
+def _variables(node: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: hostvars[key] for key in hostvars if key.startswith(PREFIX)}
-    if option_changes:
-        values["plan_api_server_options"] = with_changes(values.get("plan_api_server_options") or {}, option_changes)
     if not values.get("plan_cluster_address"):
         values["plan_cluster_address"] = str(hostvars.get("ansible_host") or node)
     return values

@@ -12,8 +12,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..text import columns
-from .dpep import RANK_PROGRAM_TARGET
-from .types import Image, Plan, Service
+from .types import RANK_PROGRAM_TARGET, Image, Plan, Service
 
 MANY = 12
 

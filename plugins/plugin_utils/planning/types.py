@@ -18,6 +18,7 @@ from typing import Any
 from .codec import decode
 
 PLAN_FORMAT = 2
+RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"  # where containers of DP ranks have it
 REFUSED = "The plan was refused before any host was touched"
 
 
@@ -159,7 +160,7 @@ class Engine:
     def option(self, name: str) -> str | None:
         """What it gives an option of the api_server, without the dashes; None where it is left out."""
         for word, following in zip(self.arguments, [*self.arguments[1:], ""]):
-            option, _, value = word.partition("=")
+            option, __, value = word.partition("=")
             if option == f"--{name}":
                 return value or following
         return None

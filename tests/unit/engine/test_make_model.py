@@ -64,7 +64,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_lost_or_damaged_file_is_restored(tmp_path: Path) -> None:
-    snapshot, _ = make_model.write_cache(tmp_path, REPO)
+    snapshot, __ = make_model.write_cache(tmp_path, REPO)
     before = tree(tmp_path)
     (snapshot / "config.json").unlink()
     (snapshot / "tokenizer.json").resolve().write_bytes(b"{}")

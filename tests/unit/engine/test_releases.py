@@ -25,7 +25,7 @@ def pins(name: str) -> dict[str, str]:
     """The packages of a requirements file with their releases, by name in lower case."""
     lines = (REQUIREMENTS / f"engine-{name}.txt").read_text().splitlines()
     wanted = [line.partition("==") for line in lines if line and not line.startswith("#")]
-    return {package.lower(): release for package, _, release in wanted}
+    return {package.lower(): release for package, __, release in wanted}
 
 
 def hooked(release: str, settings: Settings) -> set[str]:

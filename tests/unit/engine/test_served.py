@@ -163,7 +163,7 @@ def test_an_answer_without_tokens_says_so(settings: Settings, server: Server) ->
 
 
 def test_an_exception_passes_and_is_stamped(settings: Settings) -> None:
-    async def crash(*_: object) -> None:
+    async def crash(*__: object) -> None:
         raise RuntimeError("as the application said")
 
     with pytest.raises(RuntimeError, match="as the application said"):
@@ -181,7 +181,7 @@ def test_other_requests_leave_no_stamp(settings: Settings) -> None:
 
 def test_one_request_of_so_many_is_refused(settings: Settings) -> None:
     app = Served(Server(WHOLE, kind=b"application/json"), replace(settings, faults=(Fault.parse("refuse@2:3"),)), 2)
-    answers = [ask(app) for _ in range(7)]
+    answers = [ask(app) for __ in range(7)]
     assert [answer[0]["status"] for answer in answers] == [200, 200, 500, 200, 200, 500, 200]
     assert [stamp["status"] for stamp in stamps(settings)] == [200, 200, 500, 200, 200, 500, 200]
     start, body = answers[2]
@@ -208,7 +208,7 @@ import sys
 from lmfleet_sim.served import Served
 from lmfleet_sim.settings import Settings
 served = Served(None, Settings(stamps={settings.stamps!r}), 0)
-for _ in range(2000):
+for __ in range(2000):
     served._append(sys.argv[1].encode() * 200 + b"\\n")
 """
     ranks = [subprocess.Popen([sys.executable, "-c", program, letter], cwd=ENGINE) for letter in "ab"]

@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
-DEADLINE_S = 60  # nothing here takes long; a test that hangs shall fail
+DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that hangs shall fail
 
-# supervise() takes over the signals of its process, so it gets one: argv is the grace and the engine's program.
+# supervise() takes over the signals of its process, so it gets one: argv is the grace, the
+# engine's program, and how long its last words are waited for.
 SUPERVISOR = f"""
 import os, sys
 sys.path.insert(0, {str(PROGRAM.parent)!r})
 import rank
+rank.DRAIN_S = float(sys.argv[3])
 sys.exit(rank.supervise([sys.executable, "-uc", sys.argv[2]], os.environ, 3, "1", grace_s=float(sys.argv[1])))
 """
 ENDED = "[rank 3] lmfleet: rank 3 on GPU 1 ended"
@@ -46,8 +48,8 @@ rank: Any = SimpleNamespace(**runpy.run_path(str(PROGRAM), run_name="rank"))
 
 
 @contextmanager
-def supervised(engine: str, grace_s: float = 30) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-Bc", SUPERVISOR, str(grace_s), textwrap.dedent(engine)]
+def supervised(engine: str, grace_s: float = 30, drain_s: float = 2) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-Bc", SUPERVISOR, str(grace_s), textwrap.dedent(engine), str(drain_s)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
         try:
             yield process
@@ -55,10 +57,10 @@ def supervised(engine: str, grace_s: float = 30) -> Iterator[subprocess.Popen[st
             process.kill()
 
 
-def run(engine: str) -> tuple[int, list[str]]:
+def run(engine: str, **given: float) -> tuple[int, list[str]]:
     """Run an engine to its end: the status, and the lines."""
-    with supervised(engine) as process:
-        out, _ = process.communicate(timeout=DEADLINE_S)
+    with supervised(engine, **given) as process:
+        out, __ = process.communicate(timeout=DEADLINE_S)
     return process.returncode, out.splitlines()
 
 
@@ -73,7 +75,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
 
 def gone(pid: int) -> bool:
     """Whether this process has ended, be it that nobody has reaped it, within the deadline."""
-    for _ in range(DEADLINE_S * 10):
+    for __ in range(DEADLINE_S * 10):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
@@ -100,7 +102,7 @@ def test_a_rank_that_ends_by_itself(engine: str, status: int, words: str) -> Non
 
 
 def test_stdout_and_stderr_under_the_prefix() -> None:
-    _, lines = run(
+    __, lines = run(
         "import sys; print('one'); print(file=sys.stderr); print('two', file=sys.stderr); print('three', end='')"
     )
     assert lines[:-1] == ["[rank 3] one", "[rank 3] two", "[rank 3] three"]
@@ -117,7 +119,7 @@ def test_a_signal_is_passed_on(name: str) -> None:
     with supervised(engine) as process:
         wait_for(process, "ready")
         process.send_signal(signal.Signals[name])
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        out, __ = process.communicate(timeout=DEADLINE_S)
     assert out.splitlines() == [f"[rank 3] got {int(signal.Signals[name])}", f"{ENDED}, as it was told by {name}"]
     assert process.returncode == 1
 
@@ -135,7 +137,7 @@ def test_a_stubborn_engine_is_killed() -> None:
     with supervised(engine, grace_s=0.3) as process:
         wait_for(process, "ready")
         process.terminate()
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        out, __ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 137
     assert out.splitlines() == [
         "[rank 3] lmfleet: kills rank 3, which has not ended 0.3 s after SIGTERM",
@@ -153,14 +155,26 @@ def test_an_engine_that_closes_its_output_lives_on() -> None:
 
 
 def test_what_the_engine_leaves_behind_is_killed_after_its_last_words() -> None:
-    code, lines = run("""
+    # It speaks when the engine, its parent, has ended.
+    code, lines = run(
+        """
         import subprocess, sys
-        program = "import os, time; print(os.getpid()); time.sleep(0.5); print('last words'); time.sleep(600)"
+        program = '''if True:
+            import os, time
+            parent = os.getppid()
+            print(os.getpid())
+            while os.getppid() == parent:
+                time.sleep(0.01)
+            print("last words")
+            time.sleep(600)
+        '''
         child = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE, text=True)
         print(child.stdout.readline(), end="")
         subprocess.Popen(["cat"], stdin=child.stdout)
         sys.exit(5)
-    """)
+        """,
+        drain_s=5,
+    )
     assert code == 5
     assert lines[1:] == ["[rank 3] last words", f"{ENDED} with exit code 5"]
     assert gone(int(lines[0].split()[-1]))
@@ -183,8 +197,8 @@ def test_a_descendant_in_a_session_of_its_own_does_not_block() -> None:
 
 def test_the_lines_of_two_ranks_do_not_mix() -> None:
     engine = "for i in range(3000): print(str(i) * 50)"
-    driver = f"import subprocess, sys; argv = [sys.executable, '-Bc', {SUPERVISOR!r}, '9', {engine!r}]"
-    driver += "; both = [subprocess.Popen(argv) for _ in range(2)]; [process.wait() for process in both]"
+    driver = f"import subprocess, sys; argv = [sys.executable, '-Bc', {SUPERVISOR!r}, '9', {engine!r}, '2']"
+    driver += "; both = [subprocess.Popen(argv) for __ in range(2)]; [process.wait() for process in both]"
     out = subprocess.run(
         [sys.executable, "-c", driver], check=True, stdout=subprocess.PIPE, text=True, timeout=DEADLINE_S
     ).stdout
@@ -194,7 +208,7 @@ def test_the_lines_of_two_ranks_do_not_mix() -> None:
 
 
 def test_a_line_too_long_for_one_write_becomes_several() -> None:
-    _, lines = run("print('x' * 10000)")
+    __, lines = run("print('x' * 10000)")
     assert len(lines) == 4
     assert max(map(len, lines)) < select.PIPE_BUF
     assert "".join(line.removeprefix("[rank 3] ") for line in lines[:-1]) == "x" * 10000
@@ -308,7 +322,7 @@ def torchrun_rank(tmp_path: Path, release: str, launcher: str | None, **environ:
 
 @pytest.mark.parametrize(
     ("release", "launcher", "option"),
-    [("0.8.0", None, ["--dp-rank", "5"]), ("0.18.0", "def launch_server(*_, **__): raise AssertionError", [])],
+    [("0.8.0", None, ["--dp-rank", "5"]), ("0.18.0", "def launch_server(*__, **__): raise AssertionError", [])],
 )
 def test_one_rank_of_each_release(tmp_path: Path, release: str, launcher: str | None, option: list[str]) -> None:
     status, lines = torchrun_rank(tmp_path, release, launcher, CUDA_VISIBLE_DEVICES="2,3")

@@ -28,15 +28,25 @@ LONG = {"name": "long", "prompt_tokens": 200, "max_tokens": 4, "requests": 1}
 BURST = {"name": "burst", "prompt_tokens": 16, "max_tokens": 3, "requests": 4}
 
 
+PATIENCE_S = 600  # whatever is busy on the machine; what shall time out says so
+
+
 @pytest.fixture(autouse=True)
-def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warmup, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(warmup, "CONNECT_TIMEOUT_S", PATIENCE_S)
 
 
 def raw_config(urls: list[str], *shapes: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A configuration for these URLs: rank N is node<N>'s."""
     endpoints = [{"rank": rank, "node": f"node{rank}", "url": url} for rank, url in enumerate(urls)]
-    return {"endpoints": endpoints, "model": "null", "shapes": list(shapes or (SHORT,)), "timeout_s": 20, **more}
+    return {
+        "endpoints": endpoints,
+        "model": "null",
+        "shapes": list(shapes or (SHORT,)),
+        "timeout_s": PATIENCE_S,
+        **more,
+    }
 
 
 def run(config: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -74,14 +84,14 @@ def test_no_rank_waits_for_another_ranks_answer() -> None:
 
 
 def test_a_shapes_requests_are_all_in_flight_at_once() -> None:
-    with NullServer(4, hold=600) as server:
+    with NullServer(4, hold=600) as server:  # which answers none of them before it has them all
         assert run_server(server, {**BURST, "requests": 150})["ok"]
     assert [endpoint.most_in_flight for endpoint in server.endpoints] == [150] * 4
 
 
 def test_progress_counts_up_to_every_request() -> None:
     with NullServer(2) as server:
-        _, progress = run(raw_config([e.url for e in server.endpoints], SHORT, BURST))
+        __, progress = run(raw_config([e.url for e in server.endpoints], SHORT, BURST))
     assert [(p["shape"], p["done"], p["of"]) for p in progress] == [
         *(("short", done, 2) for done in range(3)),
         *(("burst", done, 8) for done in range(9)),
@@ -182,24 +192,23 @@ def test_a_dead_rank_is_named_and_fails_the_warm_up(mode: str, kind: str, error:
 def test_a_refused_connection_says_so() -> None:
     with NullServer(1) as gone:
         pass
-    result, _ = run(raw_config([gone.endpoints[0].url], retries=0))
+    result, __ = run(raw_config([gone.endpoints[0].url], retries=0))
     shape = result["endpoints"][0]["shapes"][0]
     assert shape["kind"] == "connection"
     assert "onnect" in shape["error"]
 
 
 def test_a_silent_rank_ends_at_the_time_out() -> None:
-    with NullServer(2) as server:
-        server.endpoints[0].mode = "hang"
-        result = run_server(server, timeout_s=3)
-    assert [endpoint["error"] for endpoint in result["endpoints"]] == ["short: no answer within 3 s", None]
+    with NullServer(1, mode="hang") as server:
+        result = run_server(server, timeout_s=1)
+    assert [endpoint["error"] for endpoint in result["endpoints"]] == ["short: no answer within 1 s"]
 
 
 def test_ranks_that_wait_for_a_dead_one_are_given_up_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warmup, "GRACE_S", 0.3)
     with NullServer(2) as server:
         server.endpoints[0].mode, server.endpoints[1].mode = "status", "hang"
-        result = run_server(server, retries=0, timeout_s=600)
+        result = run_server(server, retries=0)
     assert [endpoint["shapes"][0]["kind"] for endpoint in result["endpoints"]] == ["engine", "timeout"]
 
 
@@ -283,7 +292,7 @@ def test_the_roles_defaults_are_the_actions() -> None:
 
 
 def test_the_result_is_the_last_event_when_one_of_many_requests_fails() -> None:
-    for _ in range(12):  # a request that ends in the loop's turn after the failed one was told after the result
+    for __ in range(12):  # a request that ends in the loop's turn after the failed one was told after the result
         with NullServer(2) as server:
             server.endpoints[1].mode = "status"
             assert not run_server(server, {**SHORT, "requests": 32}, retries=0)["ok"]

@@ -33,7 +33,7 @@ def take_the_models_place(agent: Any, weight_loader: Any, settings: Settings) ->
 
         def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
             """Read one shard's weights, as long as the settings say it takes, and drop them."""
-            for _ in weights:
+            for __ in weights:
                 pass
             time.sleep(settings.load_s / self.shards)
             self.faults.loading(torch.OutOfMemoryError)

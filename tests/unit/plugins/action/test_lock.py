@@ -137,7 +137,7 @@ def test_a_second_run_is_refused_and_goes_on_when_the_first_has_ended(deployment
     since = held["since"].partition("T")[2].partition("+")[0]
     who = f"deploy.yml, run by {held['who']} from {platform.node()} (process {first.pid} there), since {since} UTC ("
     assert f"The deployment tp16 is in use: {who}" in one_line(output)
-    assert f"plan_break_lock={held['run']}" in output
+    assert f"converge_break_lock={held['run']}" in output
     assert not deployment.lock.with_name("changed").exists()
     assert deployment.content() == held
 
@@ -181,7 +181,7 @@ def test_a_run_from_elsewhere_that_is_known_to_be_dead_is_broken_by_its_name_onl
     status, output = deployment.run(deployment.ask(break_run="alices-run"))
     assert status == 2
     assert "run by bob from laptop9" in one_line(output)
-    assert "plan_break_lock is alices-run, but the lock is now that of bobs-run" in one_line(output)
+    assert "converge_break_lock is alices-run, but the lock is now that of bobs-run" in one_line(output)
     status, output = deployment.run(deployment.ask(break_run="bobs-run"))
     assert status == 0
     assert "run by bob from laptop9" in one_line(output)
@@ -216,7 +216,13 @@ def test_check_mode_tells_and_changes_nothing(deployment: Deployment) -> None:
     assert deployment.run(*every, flags="--check")[0] == 0
     assert not deployment.lock.parent.exists()
     deployment.run(deployment.ask())
+    look = {**deployment.ask("seen"), "register": "look"}
+    refused = {"ansible.builtin.assert": {"that": "look.refused == '' and look.serial > 0 and not look.held"}}
+    assert deployment.run(look, refused)[0] == 0  # of a run that has ended
     deployment.change(machine="another")
+    refused = {"ansible.builtin.assert": {"that": "look.refused == 'held' and look.serial == -1"}}
+    status, output = deployment.run(look, refused)
+    assert status == 0, output
     before = deployment.lock.read_bytes()
     status, output = deployment.run(*every, flags="--check")
     assert status == 0, output

@@ -86,7 +86,7 @@ def test_no_reader_sees_half_a_word() -> None:
     done = threading.Event()
 
     def post() -> None:
-        for _ in range(100):
+        for __ in range(100):
             for text in texts:
                 board.post("failed", text)
         done.set()
@@ -105,8 +105,9 @@ class OneAnswer(wait_action.ActionModule):
 
     def __init__(self, answer: dict[str, Any]) -> None:  # without a task, which is ansible-playbook's
         self._answer = answer
+        self._lock = None
 
-    def _execute_module(self, *_: Any, **__: Any) -> dict[str, Any]:
+    def _execute_module(self, *_args: Any, **_more: Any) -> dict[str, Any]:
         return self._answer
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark import report
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict import read_reference
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import figures
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record, Row
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
@@ -29,16 +30,16 @@ START = 1764000000.0
 
 def run(image: str = "openmmlab/lmdeploy:v0.8.0-cu12", gpu: str = H100, **more: Any) -> dict[str, Any]:
     """The run over two nodes of eight GPUs with TP16."""
-    plan = plan_of(nodes(2, plan_image=image)).to_json()
+    seen = Observations(image_id=f"sha256:{hashlib.sha256(image.encode()).hexdigest()}")
+    plan = plan_of(nodes(2, plan_image=image), seen).to_json()
     hosts = [
         {"node": node["name"], "gpus": [gpu] * node["gpus"], "driver": "570.133.20", "links": {"mlx5_0": "400 Gb/s"}}
         for node in plan["nodes"]
     ]
-    digest = f"openmmlab/lmdeploy@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
     made = "2025-11-24T16:00:00+00:00"
     return {
         "plan": plan,
-        "image": digest,
+        "image": seen.image_id,
         "image_labels": {},
         "hosts": hosts,
         "made": made,
@@ -47,19 +48,31 @@ def run(image: str = "openmmlab/lmdeploy:v0.8.0-cu12", gpu: str = H100, **more: 
     }
 
 
+def as_before(of: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as it was written before plans had a format: topology, launcher and image were the plan's, not the engines'."""
+    plan = {key: value for key, value in of["plan"].items() if key not in ("format", "bound")}
+    first = plan["engines"][0]
+    moved = {key: first[key] for key in ("topology", "launcher")}
+    image = {**first["image"], "run": f"openmmlab/lmdeploy@{first['image']['id']}", "word": None}
+    image.pop("id")
+    kept = ("name", "head", "nodes", "gpus", "tp", "dp", "ep")
+    plan["engines"] = [{key: each[key] for key in kept} for each in plan["engines"]]
+    return {**of, "plan": {**plan, **moved, "image": image}, "image": image["run"]}
+
+
 def records(row: Row, output_tok_s: float, *, slots: int = 64, failing: float = 0.0, seed: int = 0) -> list[Record]:
     """What a queue with `slots` places makes of `row`; its clock is set so that `output_tok_s` come out of it."""
     rng = random.Random(seed)
     free = [0.0] * slots
     drawn = []
-    for _ in range(row.num_prompts):
+    for __ in range(row.num_prompts):
         inputs, outputs = rng.randint(1, row.input_len), rng.randint(1, row.output_len)
         begin = heapq.heappop(free)
         first = begin + (1 + inputs / 400) * rng.uniform(0.7, 1.3)
         done = first + (outputs - 1) * rng.uniform(0.9, 1.1)
         heapq.heappush(free, done)
         drawn.append((first, done, inputs, outputs))
-    scale = sum(outputs for *_, outputs in drawn) / output_tok_s / max(done for _, done, *_ in drawn)
+    scale = sum(each[3] for each in drawn) / output_tok_s / max(each[1] for each in drawn)
     return [
         Record(sent=START, done=START + done * scale, error="HTTP 500: Internal Server Error")
         if rng.random() < failing
@@ -123,7 +136,7 @@ def _lengths(values: Sequence[int]) -> dict[str, float]:
 def report_of(*rows: tuple[Row, Sequence[Record], Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     """A report of (row, its records, what differs in its result); `more` goes to the run."""
     results = [result(row, of, **differing) for row, of, differing in rows]
-    by_row = {each["key"]: of for each, (_, of, _) in zip(results, rows)}
+    by_row = {each["key"]: row[1] for each, row in zip(results, rows)}
     return report.build(run(**more), results, by_row, read_reference())
 
 
@@ -153,7 +166,7 @@ def main(folder: Path) -> None:
     """Write a report that looks like a real one."""
     rows = guide_rows(share=1.02)
     found = report_of(*rows, image="openmmlab/lmdeploy:v0.7.2-cu12")
-    report.write(found, {result(row, of)["key"]: of for row, of, _ in rows}, folder)
+    report.write(found, {result(row, of)["key"]: of for row, of, __ in rows}, folder)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.compare import as_text, compare
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
-from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.benchmark.reports import records, report_of
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.benchmark.reports import as_before, records, report_of
 
 ROW = Row("one", 200, 100, 300, max_batch_size=64)
 UNSTREAMED = Row("two", 200, 100, 300, max_batch_size=64, stream=False)
@@ -98,8 +98,19 @@ def test_what_else_differs_is_named() -> None:
     assert "--max-batch-size: not set before, 512 after" in differs
     assert "--enable-metrics: not set before, given after" in differs
     assert "one: client: aiperf 0.4.0 before, aiperf 0.5.0 after" in differs
-    assert any(line.startswith("image: openmmlab/lmdeploy@sha256:") for line in differs)
+    assert any(line.startswith("image: sha256:") for line in differs)
     assert len(differs) == 6
+
+
+def test_a_report_of_an_earlier_plan_is_compared_with_one_of_now() -> None:
+    before, after = report_at(1000), report_at(1000)
+    before["run"] = as_before(before["run"])
+    assert "engines" in before["run"]["plan"]
+    assert "image" not in before["run"]["plan"]["engines"][0]
+    (image,) = compare(before, after).differs
+    assert image.startswith("image: openmmlab/lmdeploy@sha256:")
+    after["run"]["plan"]["engines"][0]["launcher"] = "native"
+    assert "launcher: None before, native after" in compare(before, after).differs
 
 
 def test_where_nothing_was_answered_there_is_no_ratio() -> None:

@@ -46,13 +46,13 @@ def counted(made: Tokenizer, texts: list[str]) -> list[int]:
 class TestDraw:
     def test_uniform_lengths_are_from_one_to_all_inclusive(self) -> None:
         lengths = dataset.draw("uniform", 4, 3, 500, 7)
-        assert {inputs for inputs, _ in lengths} == {1, 2, 3, 4}
-        assert {outputs for _, outputs in lengths} == {1, 2, 3}
+        assert {inputs for inputs, __ in lengths} == {1, 2, 3, 4}
+        assert {outputs for __, outputs in lengths} == {1, 2, 3}
 
     def test_every_length_is_as_likely(self) -> None:
         lengths = dataset.draw("uniform", 2048, 32768, 10000, 0)
-        assert sum(inputs for inputs, _ in lengths) / 10000 == pytest.approx(2049 / 2, rel=0.03)
-        assert sum(outputs for _, outputs in lengths) / 10000 == pytest.approx(32769 / 2, rel=0.03)
+        assert sum(inputs for inputs, __ in lengths) / 10000 == pytest.approx(2049 / 2, rel=0.03)
+        assert sum(outputs for __, outputs in lengths) / 10000 == pytest.approx(32769 / 2, rel=0.03)
 
     def test_the_seed_alone_decides(self) -> None:
         assert dataset.draw("uniform", 2048, 1024, 50, 3) == dataset.draw("uniform", 2048, 1024, 50, 3)
@@ -60,7 +60,7 @@ class TestDraw:
 
     def test_inputs_are_the_same_whatever_the_output_length(self) -> None:
         short, long = (dataset.draw("uniform", 2048, outputs, 50, 3) for outputs in (1024, 32768))
-        assert [inputs for inputs, _ in short] == [inputs for inputs, _ in long]
+        assert [inputs for inputs, __ in short] == [inputs for inputs, __ in long]
 
     def test_fixed(self) -> None:
         assert dataset.draw("fixed", 2048, 1024, 3, 0) == [(2048, 1024)] * 3
@@ -76,7 +76,7 @@ class TestRandomPrompts:
         lengths = [(2, 5), (3, 1), (64, 2), (2048, 9), (700, 1)] + [(n, n) for n in range(2, 300)]
         requests = dataset.random_prompts(TOKENIZERS[kind], lengths, 1)
         assert [(each.prompt_tokens, each.output_tokens) for each in requests] == lengths
-        assert counted(TOKENIZERS[kind], [each.prompt for each in requests]) == [tokens for tokens, _ in lengths]
+        assert counted(TOKENIZERS[kind], [each.prompt for each in requests]) == [tokens for tokens, __ in lengths]
 
     def test_no_prompt_is_empty_and_what_is_recorded_is_what_is_counted(self) -> None:
         plain, with_bos = (
@@ -182,11 +182,11 @@ class TestShareGPT:
 
 class TestFiles:
     def test_a_line_a_request_and_a_summary_of_them(self, tmp_path: Path) -> None:
-        requests = [Request("the “first”\n", 3, 10), Request(" of", 1, 20), Request(" and to", 2, 60)]
+        requests = [Request("the \u201cfirst\u201d\n", 3, 10), Request(" of", 1, 20), Request(" and to", 2, 60)]
         summary = dataset.write(tmp_path / "data.jsonl", requests, "random", 5)
         content = (tmp_path / "data.jsonl").read_bytes()
         assert [json.loads(line) for line in content.splitlines()] == [
-            {"prompt": "the “first”\n", "prompt_tokens": 3, "output_tokens": 10},
+            {"prompt": "the \u201cfirst\u201d\n", "prompt_tokens": 3, "output_tokens": 10},
             {"prompt": " of", "prompt_tokens": 1, "output_tokens": 20},
             {"prompt": " and to", "prompt_tokens": 2, "output_tokens": 60},
         ]

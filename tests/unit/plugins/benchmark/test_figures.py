@@ -78,7 +78,7 @@ def test_no_time_is_no_rate() -> None:
 
 
 def test_the_most_common_errors_are_kept() -> None:
-    texts = [f"error {n}" for n in range(20) for _ in range(n + 1)]
+    texts = [f"error {n}" for n in range(20) for __ in range(n + 1)]
     found = figures([Record(sent=0.0, done=1.0, error=text) for text in texts])
     assert list(found.errors)[:2] == ["error 19", "error 18"]
     assert len(found.errors) == 10
@@ -186,7 +186,7 @@ def test_throughput_noise_covers_the_truth() -> None:
     """Of runs with the same true rate, about 19 of 20 have it in their interval."""
     rng = random.Random(1)
     inside = 0
-    for _ in range(100):
+    for __ in range(100):
         of = [Record(t / 10, t / 10 + 0.1, t / 10, 1, rng.randint(1, 199)) for t in range(200)]
         measured, half_width = figures(of).output_tok_s, noise(of).output_tok_s
         assert half_width is not None
@@ -197,8 +197,8 @@ def test_throughput_noise_covers_the_truth() -> None:
 def test_latency_noise_covers_the_truth() -> None:
     rng = random.Random(1)
     inside = 0
-    for _ in range(60):
-        of = [Record(0.0, 100.0, rng.uniform(1, 3), 1, 1) for _ in range(100)]
+    for __ in range(60):
+        of = [Record(0.0, 100.0, rng.uniform(1, 3), 1, 1) for __ in range(100)]
         measured, found = figures(of).ttft_s, noise(of).ttft_s
         assert measured is not None
         assert found is not None

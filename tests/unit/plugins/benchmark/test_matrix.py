@@ -118,4 +118,4 @@ def test_an_engine_is_started_once_for_each_max_batch_size_and_what_is_deployed_
     ],
 )
 def test_the_max_batch_size_of_a_plan_is_recorded_as_what_it_is(variables: dict[str, Any], size: int | None) -> None:
-    assert effective_batch_size(plan_of(nodes(2, **variables)).to_json()) == size
+    assert effective_batch_size(plan_of(nodes(2, **variables))) == size

@@ -46,7 +46,7 @@ def guide() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def series() -> dict[str, Series]:
-    return {result(row, of)["key"]: time_series(of, 60) for row, of, _ in guide_rows(prompts=300)}
+    return {result(row, of)["key"]: time_series(of, 60) for row, of, __ in guide_rows(prompts=300)}
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_durations_are_in_the_unit_that_suits_them(value: float | None, text: st
 def test_a_report_is_written_whole(tmp_path: Path) -> None:
     rows = guide_rows(prompts=20)[:2]
     results = [result(row, of, **more) for row, of, more in rows]
-    by_row = {each["key"]: of for each, (_, of, _) in zip(results, rows)}
+    by_row = {each["key"]: row[1] for each, row in zip(results, rows)}
     found = build(run(), results, by_row, read_reference())
     write(found, by_row, tmp_path / "new" / "folder")
     folder = tmp_path / "new" / "folder"
@@ -337,3 +337,15 @@ def test_without_matplotlib_the_data_is_written_and_the_remedy_said(tmp_path: Pa
     assert "install what requirements/control.txt lists" in done.stderr.splitlines()[-1]
     assert "MissingMatplotlib" in done.stderr.splitlines()[-1]
     assert {file.name for file in (tmp_path / "written").iterdir()} == {"report.json", "report.csv", "report.md"}
+
+
+@pytest.mark.parametrize(
+    ("image", "short"),
+    [
+        (f"sha256:{'ab' * 32}", "sha256:abababababab"),
+        (f"openmmlab/lmdeploy@sha256:{'ab' * 32}", "sha256:abababababab"),
+        ("example.org:5000/openmmlab/lmdeploy:v0.8.0-cu12", "lmdeploy:v0.8.0-cu12"),
+    ],
+)
+def test_an_image_is_told_from_others_in_a_few_digits(image: str, short: str) -> None:
+    assert tables.short_image(image) == short

@@ -18,6 +18,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict
     BadReference,
     Verdict,
     batch_size_of,
+    line_of,
     read_reference,
     topology_word,
     verdict,
@@ -25,6 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.benchmark.reports import (
+    as_before,
     records,
     report_of,
     result,
@@ -190,6 +192,10 @@ def test_the_guides_four_nodes() -> None:
     given = verdict(found, run(IMAGE, plan=plan, hosts=hosts), read_reference())
     assert topology_word(plan) == "DP32+EP32"
     assert given.word == "reproduced"
+
+
+def test_a_run_of_an_earlier_plan_is_the_same_line() -> None:
+    assert line_of(measured(), as_before(run(IMAGE))) == line_of(measured(), run(IMAGE))
 
 
 def test_a_report_is_a_reference_for_the_next(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +125,7 @@ def test_an_expired_lock_is_free_to_the_second(file: LockFile, clock: Clock) -> 
 
 def test_a_sign_of_life_extends_the_lease_and_not_the_beginning(file: LockFile, clock: Clock) -> None:
     taken = file.take(ALICE, LEASE_S)
-    for _ in range(3):
+    for __ in range(3):
         clock.go(LEASE_S - 1)
         assert file.keep("run-a", LEASE_S).held
     refused = file.take(BOB, LEASE_S)
@@ -145,9 +147,10 @@ def test_the_same_run_takes_it_again_as_a_sign_of_life(file: LockFile, clock: Cl
     assert again.abandoned is None
 
 
-def test_a_restart_of_the_host_frees_it(file: LockFile, clock: Clock) -> None:
+@pytest.mark.parametrize("uptime", [5.0, 1001.0])
+def test_a_restart_of_the_host_frees_it(uptime: float, file: LockFile, clock: Clock) -> None:
     file.take(ALICE, LEASE_S)
-    clock.boot, clock.uptime = "boot-2", 5.0
+    clock.boot, clock.uptime = "boot-2", uptime
     taken = file.take(BOB, LEASE_S)
     assert taken.held
     assert taken.why == "the host was restarted since"
@@ -233,6 +236,19 @@ def test_a_run_that_came_between_look_and_lock_is_noticed(file: LockFile) -> Non
     assert refused.lock is not None
     assert refused.lock.who == "bob"
     assert file.take(ALICE, LEASE_S, expected_serial=told(refused)["serial"]).held
+
+
+def test_a_run_that_was_there_during_the_look_is_noticed_after_it_has_ended(file: LockFile, clock: Clock) -> None:
+    file.take(BOB, LEASE_S)
+    look = told(file.seen("run-a"))
+    assert (look["refused"], look["serial"]) == ("held", -1)
+    assert told(file.seen("run-a", "run-b"))["refused"] == ""  # it is dead, so it changes nothing any more
+    file.release("run-b")
+    assert file.take(ALICE, LEASE_S, expected_serial=look["serial"]).refused == "serial"
+    file.take(BOB, LEASE_S)
+    clock.go(LEASE_S)
+    look = told(file.seen("run-a"))
+    assert file.take(ALICE, LEASE_S, expected_serial=look["serial"]).held
 
 
 def test_a_run_that_came_between_is_noticed_even_if_it_removed_the_directory(
@@ -348,6 +364,7 @@ def test_of_many_threads_at_once_one_wins_every_time(path: Path) -> None:
 
 TAKER = """
 import dataclasses, sys
+from functools import partial
 from pathlib import Path
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._lock import LockFile, Run
 path, run, lease_s = sys.argv[1:]
@@ -432,18 +449,24 @@ def test_a_change_that_hangs_is_named_and_one_that_was_killed_is_no_obstacle(pat
     assert LockFile(path).take(BOB, LEASE_S).held
 
 
-def test_a_directory_that_is_removed_meanwhile_does_not_let_two_in(path: Path) -> None:
-    path.parent.mkdir(parents=True)
+def test_a_guard_that_is_removed_meanwhile_does_not_let_two_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = Path(f"{path}.flock")
-    with guard.open("a", encoding="utf-8") as old:
-        fcntl.flock(old, fcntl.LOCK_EX)
-        guard.unlink()
-        with guard.open("a", encoding="utf-8") as new:
-            fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the same name, another file
-            assert not _lock._is(old.fileno(), guard)
-            assert _lock._is(new.fileno(), guard)
-        guard.unlink()
-        assert not _lock._is(old.fileno(), guard)
+    locked = _lock._locked
+    removals: list[Callable[[], object]] = [guard.unlink, partial(guard.replace, f"{guard}.old")]
+
+    def removed_first(descriptor: int) -> bool:
+        if removals:
+            removals.pop()()  # after it was opened: now it is another file than that of the name
+        return locked(descriptor)
+
+    def clock() -> Now:
+        with guard.open("a", encoding="utf-8") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Now.read()
+
+    monkeypatch.setattr(_lock, "_locked", removed_first)
+    assert LockFile(path, clock).take(ALICE, LEASE_S).held
+    assert not removals
 
 
 def test_the_hosts_time_is_its_own() -> None:

@@ -78,7 +78,7 @@ class StandIn(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: StandIn
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *__: object) -> None:
         """Say nothing."""
 
     def do_GET(self) -> None:
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         self._reply(200, self.server.nodes)
 
     def do_POST(self) -> None:
-        path, _, query = self.path.partition("?")
+        path, __, query = self.path.partition("?")
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         url = urllib.parse.parse_qs(query).get("node_url", [None])[0] if self.server.query else body.get("url")
         if self.server.broken:

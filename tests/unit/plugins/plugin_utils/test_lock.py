@@ -76,10 +76,10 @@ def test_every_worker_is_of_the_same_run(monkeypatch: pytest.MonkeyPatch) -> Non
         os.setsid()  # as the workers of ansible-core 2.19 do
         answers.put(me())
 
-    workers = [FORK.Process(target=work) for _ in range(3)]
+    workers = [FORK.Process(target=work) for __ in range(3)]
     for worker in workers:
         worker.start()
-    assert [answers.get() for _ in workers] == [me()] * 3
+    assert [answers.get() for __ in workers] == [me()] * 3
     for worker in workers:
         worker.join()
 

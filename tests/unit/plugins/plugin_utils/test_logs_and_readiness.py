@@ -290,8 +290,8 @@ def test_data_that_is_read_counts_as_progress() -> None:
 
 def test_shard_progress_of_many_ranks_is_told_once() -> None:
     wait = waiting("node0", "api")
-    bar = "(RayWorkerWrapper pid={}, ip=10.77.0.12) Loading weights from safetensors:  {}%|x| {}/8 [00:01<00:01]"
-    wait.take(api_round([bar.format(1, 25, 2), bar.format(2, 25, 2), bar.format(3, 12, 1)]), 1)
+    shown = "(RayWorkerWrapper pid={}, ip=10.77.0.12) Loading weights from safetensors:  {}%|x| {}/8 [00:01<00:01]"
+    wait.take(api_round([shown.format(1, 25, 2), shown.format(2, 25, 2), shown.format(3, 12, 1)]), 1)
     assert wait.news() == ["lmdeploy-api: loading weights, 2 of 8 shards"]
 
 

@@ -232,7 +232,7 @@ def test_the_shell_commands_say_what_the_plan_says(
         wanted = [(mount.source, mount.target, mount.read_only) for mount in each.mounts]
         wanted += [(secret.source, secret.target, True) for secret in each.secrets]
         volumes = [(*volume.split(":"), "") for volume in run.volume]
-        assert [(source, target, mode == "ro") for source, target, mode, *_ in volumes] == wanted
+        assert [(source, target, mode == "ro") for source, target, mode, *__ in volumes] == wanted
 
 
 @given(

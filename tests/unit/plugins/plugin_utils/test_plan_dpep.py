@@ -132,7 +132,7 @@ def test_the_rank_program_answers_where_the_plan_says() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     ).stdout
     assert f"starts at {endpoint.url.removeprefix('http://')} on GPU {','.join(map(str, endpoint.gpus))} of " in said
 

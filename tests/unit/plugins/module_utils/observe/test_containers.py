@@ -133,7 +133,7 @@ def test_looking_many_times_at_a_growing_log_gives_each_line_once(log: list[tupl
     for length in [*looks, len(log)]:
         lines, cursor = new_lines("".join(raw[:length]), cursor)
         seen += lines
-    assert seen == [text for _, text in log]
+    assert seen == [text for __, text in log]
 
 
 # ---- processor time

@@ -66,7 +66,7 @@ def test_a_port_that_does_not_answer_timed_out(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(endpoints, "PROBE_SECONDS", 0.3)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=0))
-        for _ in range(4):  # a full queue drops whoever comes next, as a firewall does
+        for __ in range(4):  # a full queue drops whoever comes next, as a firewall does
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(server.getsockname())

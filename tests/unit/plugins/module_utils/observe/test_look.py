@@ -273,7 +273,7 @@ def test_what_hangs_outside_all_time_outs_does_not_hold_the_rest(tmp_path: Path)
     assert found["record"] == {"error": "no answer within 0.5 s"}
     assert found["files"] == {str(pipe): None}
     assert "refused" in found["tcp"]["127.0.0.1:1"]
-    for _ in range(2):  # let its readers go
+    for __ in range(2):  # let its readers go
         threading.Thread(target=pipe.write_bytes, args=(b"",), daemon=True).start()
 
 
@@ -296,7 +296,7 @@ def run(tmp_path: Path, **options: Any) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    _, arrow, answer = ended.stdout.partition("=>")
+    __, arrow, answer = ended.stdout.partition("=>")
     assert arrow, ended.stdout + ended.stderr
     result: dict[str, Any] = json.loads(answer)
     return result
