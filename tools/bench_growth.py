@@ -39,7 +39,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps  # n
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments  # noqa: E402
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Round, decide  # noqa: E402
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults  # noqa: E402
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, questions  # noqa: E402
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, with_patience  # noqa: E402
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host  # noqa: E402
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import (  # noqa: E402
     Observations,
@@ -168,8 +168,7 @@ def decided(plan: Plan, hosts: dict[str, Host]) -> Decision:
 def looks(run: Run, answers: dict[str, dict[str, Any]]) -> None:
     """What the look's action does for each host, but for asking it."""
     for name, answer in answers.items():
-        plan = run.plan
-        questions(plan, plan.node(name), Patience(), ask_registry=False)
+        with_patience(run.questions(name), Patience(), ask_registry=False)
         run.saw(name, {"unreachable": "not asked"})
         run.saw(name, {"unreachable": "", "failed": "", **answer})
 

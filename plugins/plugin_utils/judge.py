@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from .observed import DEPLOYMENT, Container, Host
-from .planning.types import PLAN_FORMAT, Node, Plan, Service
+from .planning.types import Node, Plan, Service
 
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 
@@ -112,12 +112,8 @@ def port_faults(plan: Plan, host: Host) -> Iterator[str]:
 def _ports_of(plan: Plan, host: Host, own: Iterable[Container]) -> set[int] | None:
     """The ports that this deployment's running containers may hold; None where nothing says so of one of them."""
     known: dict[str, list[list[int]]] = {service.name: [service.listens] for service in plan.services_on(host.name)}
-    for recorded in (host.record.get("plan"), host.record.get("previous")):
-        if not recorded or recorded.get("format") != PLAN_FORMAT:
-            continue
-        for service in recorded["services"]:
-            if service["node"] == host.record.get("node"):
-                known.setdefault(service["name"], []).append(service["listens"])
+    for name, listens in (host.record.get("listens") or {}).items():
+        known.setdefault(name, []).append(listens)
     held: set[int] = set()
     for container in own:
         if container.name not in known:

@@ -42,15 +42,19 @@ def new_record(
             warmed=engine.name in each.warm,
         )
         members[engine.name] = dataclasses.asdict(member)
-    data = plan.to_json()
-    changed = old.get("plan") and old["plan"].get("identity") != data["identity"]
     return {
         "format": RECORD_FORMAT,
-        "node": host,
-        "plan": data,
-        "previous": old["plan"] if changed else old.get("previous"),
+        "identity": plan.identity,
+        "listens": {service.name: service.listens for service in plan.services_on(host)},
         "engines": members,
+        **(_plans(plan, old) if host == plan.head else {}),
     }
+
+
+def _plans(plan: Plan, old: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan and the one before it, which the head keeps for all: copies everywhere would grow with the hosts' square."""
+    changed = old.get("plan") and old["plan"].get("identity") != plan.identity
+    return {"plan": plan.to_json(), "previous": old["plan"] if changed else old.get("previous")}
 
 
 def _formation_of(plan: Plan, host: str, seen: Host, engine: str) -> str:

@@ -47,7 +47,7 @@ def test_one_option_replaces_the_api_and_nothing_else(deployed: Sandbox) -> None
     after = deployed.containers()
     assert {name for name in after if after[name] != before[name]} == {API}
     assert (run.changed["node0"], run.changed["node1"]) == (2, 0)  # taken down, and started
-    assert "node0: replace lmdeploy-api: it is to change: command +--max-batch-size 2" in run.text
+    assert "node0: replace lmdeploy-api: it is to change: command with --max-batch-size 2" in run.text
     assert "lmdeploy serves now, and does not while it is started anew; its last start took" in run.text
 
 
@@ -82,7 +82,7 @@ def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: 
 
 def a_dead_engine_alone_is_replaced(sandbox: Sandbox, before: dict[str, tuple[str, str]]) -> None:
     run = sandbox.deploy().succeeded()
-    assert "is dead though its container runs" in run.output
+    assert f"node0: replace lmdeploy-api: {URL} is dead though its container runs" in run.text
     after = sandbox.containers()
     assert {name for name in after if after[name] != before[name]} == {API}
     assert sandbox.chat()["usage"]["completion_tokens"] == 8

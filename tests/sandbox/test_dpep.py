@@ -48,6 +48,7 @@ def test_the_proxys_list_is_put_right_and_no_rank_is_touched(ranks: Sandbox) -> 
     run = ranks.deploy().succeeded()
     assert f"removed {STRANGER}: it is not of the plan" in run.output
     assert f"added {RANKS[3]}: it answers, but was not listed" in run.output
+    assert "node0: put right the list of lmdeploy-proxy: it lists what is not of the plan" in run.text
     assert run.changed["node0"] == 1
     assert listed() == sorted(RANKS)
     assert ranks.containers() == before
@@ -80,7 +81,7 @@ def test_a_rank_that_was_killed_takes_its_group_with_it_and_all_come_back(ranks:
     run = ranks.deploy().succeeded()
     after = ranks.containers()
     assert {name for name in before if after[name] != before[name]} == {f"node{n}/lmdeploy-dp" for n in range(4)}
-    assert "its container on node1 is missing, changed or was restarted" in " ".join(run.output.split())
+    assert "node0, node1, node2, node3: replace lmdeploy-dp: lmdeploy-dp on node1 has ended with exit code" in run.text
     assert listed() == sorted(RANKS)
 
 

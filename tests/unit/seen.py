@@ -234,12 +234,8 @@ class World:
         """What the action decide decides."""
         hosts = self.hosts
         self._tokens = steps.tokens(self.plan, hosts, given)
-        return decide(
-            self.plan,
-            steps.as_brought(self.plan, hosts, self._tokens),
-            formation,
-            image_brought=image_brought,
-        )
+        placed = steps.placed(self.plan, self._tokens)
+        return decide(self.plan, hosts, formation, placed, image_brought=image_brought)
 
     def carry_out(self, decision: Decision) -> None:
         """Do all of a decision; every wait ends well."""

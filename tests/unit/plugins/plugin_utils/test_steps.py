@@ -111,7 +111,9 @@ def test_a_host_that_has_none_or_another_gets_the_head_s() -> None:
     world = running(TP)
     for content in (None, "another"):
         world.secret("node1", content)
-        assert steps.tokens(TP, world.hosts, "") == {"lmdeploy": {"from": "head", "content": "", "hosts": ["node1"]}}
+        assert steps.tokens(TP, world.hosts, "") == {
+            "lmdeploy": {"from": "head", "content": "", "hosts": ["node1"], "mark": steps.mark_of(TOKEN)}
+        }
 
 
 def test_without_the_head_s_there_is_a_new_one_for_all() -> None:
@@ -124,7 +126,9 @@ def test_without_the_head_s_there_is_a_new_one_for_all() -> None:
 def test_a_given_token_goes_where_it_is_not() -> None:
     world = running(TP)
     world.secret("node1", GIVEN)
-    assert steps.tokens(TP, world.hosts, GIVEN) == {"lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"]}}
+    assert steps.tokens(TP, world.hosts, GIVEN) == {
+        "lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"], "mark": steps.mark_of(GIVEN)}
+    }
 
 
 def test_an_image_whose_ray_knows_no_tokens_needs_none() -> None:
@@ -143,16 +147,17 @@ def test_a_mark_is_what_observe_gives_of_a_file(tmp_path: Path) -> None:
     assert steps.mark_of("größer") == hashlib.sha256("größer".encode()).hexdigest()[:12]
 
 
-def test_hosts_are_judged_as_they_will_be_once_the_tokens_are_brought() -> None:
+def test_it_is_known_before_what_each_host_s_token_is_going_to_be() -> None:
     world = running(REPLICAS)
     world.secret("node1", None)
     world.secret("node2", None)
     needed = steps.tokens(REPLICAS, world.hosts, "")
-    before = world.hosts
-    marks = {name: host.mark(PATH) for name, host in steps.as_brought(REPLICAS, before, needed).items()}
     new = steps.mark_of(needed["lmdeploy-right"]["content"])
-    assert marks == {"node0": steps.mark_of(TOKEN), "node1": steps.mark_of(TOKEN), "node2": new, "node3": new}
-    assert before["node1"].mark(PATH) is None, "what was seen stays as it was seen"
+    assert steps.placed(REPLICAS, needed) == {
+        ("node1", PATH): steps.mark_of(TOKEN),
+        ("node2", PATH): new,
+        ("node3", PATH): new,
+    }
 
 
 # Rounds and words ----------------------------------------------------------------------------------------------------
@@ -201,9 +206,9 @@ def test_a_decision_is_told_once_for_all_hosts_with_its_reason() -> None:
     reason = "lmdeploy-dp on node1 has ended with exit code 137"
     assert steps.told(world.decide("F"), {"node0": "x is not on it"}) == [
         "node0: pull the image: x is not on it",
-        f"node1, node0: replace lmdeploy-dp: {reason}",
-        "node0: put right lmdeploy-proxy's list: its ranks are started anew",
-        "lmdeploy is started; its last start took 60 s.",
+        f"node0, node1: replace lmdeploy-dp: {reason}",
+        "node0: put right the list of lmdeploy-proxy: its ranks are started anew",
+        "lmdeploy is started anew; its last start took 60 s.",
     ]
 
 
@@ -215,7 +220,8 @@ def test_a_start_and_a_removal_are_told_as_such() -> None:
         "node0: remove lmdeploy-proxy: it is not of this plan any more",
         "node0, node1: start lmdeploy-ray: lmdeploy-ray on node0 does not exist; lmdeploy-ray on node1 does not exist",
         "node0: start lmdeploy-api: lmdeploy-ray on node0 does not exist; lmdeploy-ray on node1 does not exist",
-        "lmdeploy is started; its last start took 60 s.",
+        "lmdeploy is started anew; its last start took 60 s.",
+        "What is not of this plan any more is removed, and what it serves ends.",
     ]
 
 
@@ -372,7 +378,7 @@ def test_the_plan_before_is_kept_until_there_is_another() -> None:
 
 def test_the_mark_of_a_token_that_was_brought_is_recorded() -> None:
     world = running(TP)
-    need = {"lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"]}}
+    need = {"lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"], "mark": ""}}
     each = Round(["lmdeploy"], ["lmdeploy"], [])
     assert again(world, "node0", each, **need)["engines"]["lmdeploy"]["secrets"] == {PATH: steps.mark_of(GIVEN)}
     assert again(world, "node1", each, **need)["engines"]["lmdeploy"]["secrets"] == {PATH: steps.mark_of(TOKEN)}
