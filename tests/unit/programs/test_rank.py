@@ -322,7 +322,7 @@ def torchrun_rank(tmp_path: Path, release: str, launcher: str | None, **environ:
 
 @pytest.mark.parametrize(
     ("release", "launcher", "option"),
-    [("0.8.0", None, ["--dp-rank", "5"]), ("0.18.0", "def launch_server(*__, **__): raise AssertionError", [])],
+    [("0.8.0", None, ["--dp-rank", "5"]), ("0.18.0", "def launch_server(*args, **options): raise AssertionError", [])],
 )
 def test_one_rank_of_each_release(tmp_path: Path, release: str, launcher: str | None, option: list[str]) -> None:
     status, lines = torchrun_rank(tmp_path, release, launcher, CUDA_VISIBLE_DEVICES="2,3")
