@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step, listed_after
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -50,7 +50,8 @@ class ActionModule(ActionBase):
         wanted = arguments["services"]
         todo = [step for step in mine if step.act == act and (not wanted or step.service in wanted)]
         if act == "list":
-            return self._put_list_right(plan, todo)
+            ranks = listed_after(plan, run.decision, arguments["round"], run.hosts()[host].listed or {})
+            return self._put_list_right(plan, todo, ranks)
         return self._containers(run, plan, host, todo)
 
     # ---- files
@@ -103,10 +104,10 @@ class ActionModule(ActionBase):
                 done.append(f"{step.act} {step.name}: {step.reason}")
         return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
 
-    def _put_list_right(self, plan: Plan, todo: list[Step]) -> dict[str, Any]:
+    def _put_list_right(self, plan: Plan, todo: list[Step], ranks: list[str]) -> dict[str, Any]:
         if not todo or plan.proxy is None:
             return {"changed": False}
-        arguments = {"url": plan.proxy.url, "nodes": plan.proxy.ranks, "model": plan.served_model_name}
+        arguments = {"url": plan.proxy.url, "nodes": ranks, "model": plan.served_model_name}
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.proxy_nodes", arguments, task_vars=self._vars)
         if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
             return {"changed": True, "msg": todo[0].reason}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import decide
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round, decide
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
@@ -107,9 +108,11 @@ class ActionModule(ActionBase):
         decision = decide(plan, brought, formation, image_brought=bool(pulls))
         if decision.faults:
             stop(decision.faults)
+        if tokens and not decision.rounds:  # a file that was lost, which nothing has to be started for
+            decision = dataclasses.replace(decision, rounds=[Round([], [], [])])
         run.write("tokens", tokens)
         run.keep_decision(decision)
-        lines = steps.told(decision, pulls)
+        lines = steps.told(decision, pulls, tokens)
         for line in lines:
             display.display(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
@@ -120,7 +123,7 @@ class ActionModule(ActionBase):
             "ask": "",
             "reference": plan.engines[0].image.reference,
             "rounds": [steps.round_of(plan, each) for each in decision.rounds],
-            "read_token": [plan.engine(name).head for name, need in tokens.items() if need["from"] == "head"],
+            "read_token": [need["holder"] for need in tokens.values() if need["from"] == "kept"],
             "prove": bool(decision.rounds) or (public is not None and public.state != "alive"),
             "head": plan.head,
             "proxy": plan.proxy.node if plan.proxy else "",

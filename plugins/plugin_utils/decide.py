@@ -29,6 +29,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from .judge import lacks
 from .logs import fatal_line, of_rank
@@ -307,6 +308,14 @@ def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
             *([f"it does not list {', '.join(missing)}, which serves"] if missing else []),
         ]
     )
+
+
+def listed_after(plan: Plan, decision: Decision, number: int, listed: Iterable[str]) -> list[str]:
+    """What the proxy may list after a round: the plan's URLs, and those at which engines serve whose turn is still to come."""
+    later = {name for each in decision.rounds[number + 1 :] for name in each.engines}
+    addresses = {node.address for node in plan.nodes if node.engine in later}
+    kept = [url for url in listed if urlsplit(url).hostname in addresses]
+    return list(dict.fromkeys([*(plan.proxy.ranks if plan.proxy else []), *kept]))
 
 
 # ---- rounds

@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containers import before_up
+
 from .logs import (
     Phase,
     decisive,
@@ -81,6 +83,7 @@ class HostWait:
         self._unlisted_since: dict[str, float] = {}
         self._answering = -1
         self._doomed: set[str] = set()
+        self._up: dict[str, set[str]] = {}
         self._missing = "nothing was seen yet"
         self._news: list[str] = []
         self.last_progress = 0.0
@@ -182,7 +185,7 @@ class HostWait:
             )
         elif name in self._doomed:
             self.failure = self._diagnosis(name, "cannot come up any more")
-        elif fatal_line(fresh):
+        elif fatal_line(before_up(fresh, self._up.setdefault(name, set()))):  # later lines may quote users' prompts
             self._doomed.add(name)  # a round later, what else it has to say is there too
 
     def _diagnosis(self, name: str, what: str) -> str:

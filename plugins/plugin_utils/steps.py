@@ -53,9 +53,9 @@ def mark_of(content: str) -> str:
 
 
 def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[str, Any]]:
-    """Engine -> ``{"from": given, head or new, "content": ..., "hosts": [...]}``, where a host lacks the engine's one token.
+    """Engine -> ``{"from": given, kept or new, "content": ..., "holder": ..., "hosts": [...]}``, where a host lacks the one token.
 
-    The content of one that is kept on the head is read there later.
+    The content of one that is kept on a host, the head's before others', is read there later.
     """
     found = {}
     for engine in plan.engines:
@@ -63,12 +63,13 @@ def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[
         marks = {name: hosts[name].mark(path) for name, path in paths.items()}
         if not paths:
             continue
-        wanted = mark_of(given) if given else marks[engine.head]
+        holder = next((name for name in engine.nodes if marks.get(name)), "")  # the head is the first
+        wanted = mark_of(given) if given else marks.get(holder)
         lacking = [name for name, mark in marks.items() if mark is None or mark != wanted]
         if lacking:
-            source = "given" if given else "head" if marks[engine.head] else "new"
+            source = "given" if given else "kept" if holder else "new"
             content = given if source == "given" else new_token() if source == "new" else ""
-            found[engine.name] = {"from": source, "content": content, "hosts": lacking}
+            found[engine.name] = {"from": source, "content": content, "holder": holder, "hosts": lacking}
     return found
 
 
@@ -78,10 +79,9 @@ def as_brought(plan: Plan, hosts: Mapping[str, Host], needed: Mapping[str, Mappi
     A host that lost its file gets the same again, which is no reason to start anything; one whose engine gets another token is.
     """
     found = dict(hosts)
-    for name, need in needed.items():
-        engine = plan.engine(name)
-        kept = hosts[engine.head].mark(token_path(plan, engine.head) or "")
-        mark = mark_of(need["content"]) if need["content"] else kept
+    for need in needed.values():
+        holder = need["holder"]
+        mark = mark_of(need["content"]) if need["content"] else hosts[holder].mark(token_path(plan, holder) or "")
         for host in need["hosts"]:
             files = {**(hosts[host].answer.get("files") or {}), token_path(plan, host): mark}
             found[host] = Host(host, {**hosts[host].answer, "files": files})
@@ -125,9 +125,13 @@ def session_len(plan: Plan) -> int:
 # ---- for a person
 
 
-def told(decision: Decision, pulls: Mapping[str, str] | None = None) -> list[str]:
+def told(
+    decision: Decision, pulls: Mapping[str, str] | None = None, needed: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[str]:
     """The decision in lines: what is done where, and why; what is as planned needs none."""
     lines = [f"{host}: pull the image: {why}" for host, why in (pulls or {}).items()]
+    for name, need in (needed or {}).items():
+        lines.append(f"{', '.join(need['hosts'])}: bring Ray's token of {name}, which is not there or another one")
     for number, each in enumerate(decision.rounds, 1):
         if len(decision.rounds) > 1:
             lines.append(f"round {number} of {len(decision.rounds)}:")

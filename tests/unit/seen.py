@@ -234,8 +234,8 @@ class World:
         """What the action decide decides."""
         hosts = self.hosts
         self._tokens = steps.tokens(self.plan, hosts, given)
-        placed = steps.placed(self.plan, self._tokens)
-        return decide(self.plan, hosts, formation, placed, image_brought=image_brought)
+        brought = steps.as_brought(self.plan, hosts, self._tokens)
+        return decide(self.plan, brought, formation, image_brought=image_brought)
 
     def carry_out(self, decision: Decision) -> None:
         """Do all of a decision; every wait ends well."""
@@ -263,10 +263,9 @@ class World:
         self.act([step for step in each.steps if step.act == "start" and step.service != "proxy"])
 
     def _bring(self) -> None:
-        for name, need in self._tokens.items():
-            head = self.plan.engine(name).head
-            if need["from"] == "head":
-                need["content"] = self._contents[head]
+        for need in self._tokens.values():
+            if need["from"] == "kept":
+                need["content"] = self._contents[need["holder"]]
             for host in need["hosts"]:
                 self.secret(host, need["content"])
 

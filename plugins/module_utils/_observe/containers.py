@@ -154,9 +154,12 @@ def start_lines(container: Any) -> list[str]:
     return before_up(lines)[-LOG_LINES:]
 
 
-def before_up(lines: Iterable[str]) -> list[str]:
-    """The lines up to the one that says that the server is up; of a log of many ranks, up to each rank's own."""
-    kept, up = [], set()
+def before_up(lines: Iterable[str], up: set[str] | None = None) -> list[str]:
+    """The lines up to the one that says that the server is up; of a log of many ranks, up to each rank's own.
+
+    ``up`` has the ranks that are up already, of a log that comes in parts.
+    """
+    kept, up = [], set() if up is None else up
     for line in lines:
         match = _RANK.match(line)
         source = match.group() if match else ""

@@ -169,14 +169,6 @@ def test_of_containers_that_nothing_is_known_of_no_port_is_told() -> None:
     assert found(world) == []
 
 
-def test_a_record_of_a_plan_of_another_format_says_nothing_of_ports() -> None:
-    world = running(PLANS["dpep"]).follow(PLANS["tp"])
-    for answer in world.answers.values():
-        answer["record"]["plan"] = {"format": 99, "services": [{"colour": "red"}]}
-        answer["record"]["previous"] = {"format": 1}
-    assert found(world) == []
-
-
 def test_a_model_that_is_not_whole_is_told_once_with_what_to_type() -> None:
     world = World(bound(nodes(plan_hf_home="/data/hugging face")))
     world.no_model("node1")

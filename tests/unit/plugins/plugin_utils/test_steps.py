@@ -23,6 +23,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import (
     lock_path,
     questions,
     record_path,
+    with_patience,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.dpep import RANK_PROGRAM
@@ -107,27 +108,29 @@ def test_bare_hosts_of_an_engine_get_one_new_token(plan: Plan) -> None:
     assert all(len(content) == steps.TOKEN_LENGTH and content.isalnum() for content in contents)
 
 
-def test_a_host_that_has_none_or_another_gets_the_head_s() -> None:
+def test_a_host_that_has_none_or_another_gets_the_one_that_is_kept_the_heads_first() -> None:
     world = running(TP)
     for content in (None, "another"):
         world.secret("node1", content)
         assert steps.tokens(TP, world.hosts, "") == {
-            "lmdeploy": {"from": "head", "content": "", "hosts": ["node1"], "mark": steps.mark_of(TOKEN)}
+            "lmdeploy": {"from": "kept", "content": "", "holder": "node0", "hosts": ["node1"]}
         }
 
 
-def test_without_the_head_s_there_is_a_new_one_for_all() -> None:
+def test_a_head_that_lost_it_gets_it_from_another_host_and_nothing_is_started_for_it() -> None:
     world = running(TP)
     world.secret("node0", None)
-    need = steps.tokens(TP, world.hosts, "")["lmdeploy"]
-    assert (need["from"], need["hosts"]) == ("new", ["node0", "node1"])
+    assert steps.tokens(TP, world.hosts, "") == {
+        "lmdeploy": {"from": "kept", "content": "", "holder": "node1", "hosts": ["node0"]}
+    }
+    assert world.decide().steps == []
 
 
 def test_a_given_token_goes_where_it_is_not() -> None:
     world = running(TP)
     world.secret("node1", GIVEN)
     assert steps.tokens(TP, world.hosts, GIVEN) == {
-        "lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"], "mark": steps.mark_of(GIVEN)}
+        "lmdeploy": {"from": "given", "content": GIVEN, "holder": "node0", "hosts": ["node0"]}
     }
 
 
@@ -149,15 +152,15 @@ def test_a_mark_is_what_observe_gives_of_a_file(tmp_path: Path) -> None:
 
 def test_it_is_known_before_what_each_host_s_token_is_going_to_be() -> None:
     world = running(REPLICAS)
-    world.secret("node1", None)
-    world.secret("node2", None)
+    for node in ("node1", "node2", "node3"):
+        world.secret(node, None)
     needed = steps.tokens(REPLICAS, world.hosts, "")
     new = steps.mark_of(needed["lmdeploy-right"]["content"])
-    assert steps.placed(REPLICAS, needed) == {
-        ("node1", PATH): steps.mark_of(TOKEN),
-        ("node2", PATH): new,
-        ("node3", PATH): new,
-    }
+    brought = steps.as_brought(REPLICAS, world.hosts, needed)
+    assert [brought[node].mark(PATH) for node in ("node0", "node1", "node2", "node3")] == [
+        *(2 * [steps.mark_of(TOKEN)]),
+        *(2 * [new]),
+    ]
 
 
 # Rounds and words ----------------------------------------------------------------------------------------------------
@@ -229,7 +232,7 @@ def test_a_start_and_a_removal_are_told_as_such() -> None:
 
 
 def test_everything_is_asked_of_a_host_at_once() -> None:
-    asked = questions(DPEP, DPEP.node("node0"), Patience(5.0, 7.0), ask_registry=True)
+    asked = with_patience(questions(DPEP, DPEP.node("node0")), Patience(5.0, 7.0), ask_registry=True)
     assert asked == {
         "deployment": "lmdeploy",
         "names": ["lmdeploy-proxy", "lmdeploy-dp"],
@@ -256,21 +259,21 @@ def test_everything_is_asked_of_a_host_at_once() -> None:
 
 
 def test_only_the_proxy_s_host_is_asked_for_its_list_and_only_the_head_for_the_lock() -> None:
-    asked = questions(DPEP, DPEP.node("node1"), Patience(), ask_registry=False)
+    asked = questions(DPEP, DPEP.node("node1"))
     assert not {"proxy", "lock"} & asked.keys()
     assert "public" not in asked["tokens"]
     assert list(asked["tokens"]["urls"]) == ["http://10.0.0.11:23353", "http://10.0.0.11:23363"]
-    assert questions(TP, TP.node("node1"), Patience(), ask_registry=False)["tokens"]["urls"] == {}
+    assert questions(TP, TP.node("node1"))["tokens"]["urls"] == {}
     mounts = [{"source": "/m", "target": "/m"}]
     local = bound(nodes(plan_model="/m/v3", plan_extra_mounts=mounts))
-    asked = questions(local, local.node("node0"), Patience(), ask_registry=False)
+    asked = questions(local, local.node("node0"))
     assert asked["model"] == {"path": "/m/v3", "revision": "main"}
 
 
 @every_plan
 def test_observe_takes_every_question(plan: Plan) -> None:
     for node in plan.nodes:
-        asked = questions(plan, node, Patience(), ask_registry=False)
+        asked = questions(plan, node)
         assert asked.keys() <= SPEC.keys()
         for key, value in asked.items():
             spec: Any = SPEC[key]

@@ -20,7 +20,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.model im
     model_facts,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import model_faults
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, questions
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import questions
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import plan_of
 
@@ -245,7 +245,7 @@ def said(folder: Path, *hosts: str) -> list[str]:
         for n, name in enumerate(hosts)
     }
     plan = plan_of(variables)
-    asked = {node.name: questions(plan, node, Patience(), ask_registry=False)["model"] for node in plan.nodes}
+    asked = {node.name: questions(plan, node)["model"] for node in plan.nodes}
     return model_faults(plan, [Host(name, {"model": model_facts(asked[name])}) for name in hosts])
 
 
