@@ -272,7 +272,7 @@ def test_an_image_that_is_no_lmdeploy_is_refused(errors: list[str], words: str) 
 def test_what_a_start_lacks_is_named(damage: Callable[[World], Any], missing: list[str]) -> None:
     world = running(PLANS["tp"])
     damage(world)
-    assert lacks(service(world.plan, "api"), world.hosts["node0"], []) == missing
+    assert lacks(service(world.plan, "api"), world.hosts["node0"]) == missing
 
 
 def test_what_is_brought_is_not_lacked_and_the_proxy_needs_neither_model_nor_secret() -> None:
@@ -280,15 +280,17 @@ def test_what_is_brought_is_not_lacked_and_the_proxy_needs_neither_model_nor_sec
     world.no_image("node0")
     world.no_model("node0")
     each = service(world.plan, "dp")
-    secrets = [secret.source for secret in each.secrets]
-    assert lacks(each, world.hosts["node0"], secrets, image_brought=True) == ["the whole model"]
-    assert lacks(service(world.plan, "proxy"), world.hosts["node0"], []) == [f"the image {IMAGE}"]
+    assert lacks(each, world.hosts["node0"], image_brought=True) == [
+        "the whole model",
+        *(f"the file {secret.source}" for secret in each.secrets),
+    ]
+    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == [f"the image {IMAGE}"]
 
 
 def test_an_image_that_is_there_by_its_id_alone_will_do() -> None:
     world = World(PLANS["dpep"])
     world.answers["node0"]["image"]["id"] = OTHER_IMAGE
     world.answers["node0"]["image_ids"] = {IMAGE: False}
-    assert lacks(service(world.plan, "proxy"), world.hosts["node0"], []) == [f"the image {IMAGE}"]
+    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == [f"the image {IMAGE}"]
     world.answers["node0"]["image_ids"] = {IMAGE: True}
-    assert lacks(service(world.plan, "proxy"), world.hosts["node0"], []) == []
+    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == []

@@ -260,6 +260,19 @@ def test_a_fatal_line_fails_though_the_container_runs() -> None:
     assert "cannot come up any more" in wait.failure
 
 
+def test_a_prompt_that_quotes_a_fatal_line_once_the_server_is_up_is_no_failure() -> None:
+    """Row 54: LMDeploy at log_level INFO logs its users' prompts."""
+    wait = waiting("node0", "api")
+    wait.take(api_round(["INFO:     Application startup complete."]), 1)
+    wait.take(api_round(["prompt='why does it say address already in use?'"]), 3)
+    wait.take(api_round(["and so on"]), 5)
+    assert not wait.failure
+    early = waiting("node0", "api")
+    early.take(api_round(["OSError: [Errno 98] address already in use"]), 1)
+    early.take(api_round(["INFO:     Application startup complete."]), 3)
+    assert early.failure
+
+
 def test_the_api_is_ready_when_it_serves_the_planned_name_and_wrong_names_fail() -> None:
     wait = waiting("node0", "api")
     wait.take(api_round(http={"health": 200, "models": ["deepseek-ai/DeepSeek-V3"]}), 1)

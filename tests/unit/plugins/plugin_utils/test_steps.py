@@ -335,8 +335,11 @@ def test_a_record_has_the_plan_and_the_host_s_part_in_its_engine() -> None:
     world = running(REPLICAS)
     record = world.answers["node2"]["record"]
     assert json.loads(json.dumps(record)) == record
-    assert (record["format"], record["node"], record["previous"]) == (1, "node2", None)
-    assert Plan.from_json(record["plan"]) == REPLICAS
+    assert (record["format"], record["identity"]) == (1, REPLICAS.identity)
+    assert record["listens"] == {service.name: service.listens for service in REPLICAS.services_on("node2")}
+    assert "plan" not in record, "the plan is kept by the head alone"
+    kept = world.answers["node0"]["record"]
+    assert (Plan.from_json(kept["plan"]), kept["previous"]) == (REPLICAS, None)
     assert record["engines"] == {
         "lmdeploy-right": {
             "formation": FIRST,
