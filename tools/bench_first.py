@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -95,7 +95,7 @@ def main() -> int:
     clean, by_hand = (["bash", "-c", command] for command in (options.clean, options.by_hand))
     try:
         timed(ping(options.inventory, options.hosts))
-        for _ in range(options.runs):
+        for __ in range(options.runs):
             timed(clean)
             whole, part = deploy(played)
             timed(clean)

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -181,7 +181,7 @@ def read(run: Run) -> tuple[Plan, dict[str, Host]]:
 def best(call: Callable[[], Any], repeat: int) -> float:
     """Seconds of the fastest of ``repeat`` calls."""
     found = []
-    for _ in range(repeat):
+    for __ in range(repeat):
         began = time.perf_counter()
         call()
         found.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -50,7 +50,7 @@ class Case:
 
 def case(text: str) -> Case:
     """Out of NAME=PLAYBOOK."""
-    name, _, playbook = text.partition("=")
+    name, __, playbook = text.partition("=")
     if not (name and playbook):
         raise argparse.ArgumentTypeError(f"{text} is no NAME=PLAYBOOK")
     return Case(name, playbook)
@@ -77,7 +77,7 @@ def measure(each: Case, options: argparse.Namespace, head: str) -> None:
     played = play(options.inventory, each.playbook, extra(options))
     timed(pinged)
     timed(played)
-    for _ in range(options.runs):
+    for __ in range(options.runs):
         each.pings.append(timed(pinged).seconds)
         done = timed(played)
         each.ok, each.skipped = unchanged(done.output, head)

@@ -80,9 +80,9 @@ def first_host(inventory: Sequence[str], hosts: str) -> str:
 
 def recap(output: str) -> dict[str, dict[str, int]]:
     """Host -> its counts (ok, changed, failed, ...) in the recap of a run."""
-    _, _, end = output.rpartition("PLAY RECAP")
+    __, __, end = output.rpartition("PLAY RECAP")
     return {
-        found["host"]: {name: int(count) for name, _, count in (w.partition("=") for w in found["counts"].split())}
+        found["host"]: {name: int(count) for name, __, count in (w.partition("=") for w in found["counts"].split())}
         for found in RECAP.finditer(end)
     }
 

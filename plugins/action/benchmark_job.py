@@ -11,8 +11,11 @@ from typing import Any
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 
 MODULES = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
-FOLDER, SCRIPT = "/lmfleet", "profile_restful_api.py"
-WORK, HF_CACHE, SHAREGPT = "/work", "/root/.cache/huggingface", "/sharegpt.json"
+FOLDER = "/lmfleet"
+SCRIPT = "profile_restful_api.py"
+WORK = "/work"
+HF_CACHE = "/root/.cache/huggingface"
+SHAREGPT = "/sharegpt.json"
 POLL_S = 5.0
 
 ARGUMENT_SPEC: dict[str, Any] = {

@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Tell it; fails only where there is no plan, or a file cannot be written."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
+        __, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
         run = Run()
         plan, hosts = run.plan, run.hosts()
         unbound: list[str] = []

@@ -12,7 +12,7 @@ short_description: Carry out one host's steps of one wave
 version_added: 0.1.0
 description:
   - Does what M(lmfleet.lmdeploy.decide) has decided for this host, and nothing else. Containers are run by
-    M(community.docker.docker_container).
+    C(community.docker.docker_container).
   - A container is removed by the id that was seen, so never another one of its name.
 author:
   - lmfleet contributors (@lmfleet)

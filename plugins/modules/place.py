@@ -62,7 +62,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-FILE_MODE, SECRET_MODE, SECRETS_MODE = 0o644, 0o600, 0o700
+FILE_MODE = 0o644
+SECRET_MODE = 0o600
+SECRETS_MODE = 0o700
 
 
 def differs(path: Path, content: bytes, mode: int) -> bool:

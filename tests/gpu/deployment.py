@@ -27,7 +27,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import la
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import NoAnswer, exchange
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, program
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import engine_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
 
 ROOT = Path(__file__).parents[2]
@@ -81,9 +81,8 @@ class LocalWait(wait_action.ActionModule):
         self._client = client
 
     def _execute_module(self, name: str, asked: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-        assert name.endswith(("observe", "service_status"))
-        # HostWait still asks in the words of service_status, whose log cursors were called so.
-        return look(self._client, {**asked, "logs": asked.get("containers") or asked.get("logs")})
+        assert name.endswith("observe")
+        return look(self._client, asked)
 
 
 class Told(HostWait):
@@ -139,10 +138,7 @@ class Deployment:
         self, machine: Machine, plan: dict[str, Any], only: Sequence[str] | None = None, gpu: int | None = None
     ) -> None:
         self.machine, self.gpu = machine, gpu
-        self.plan = engine_plan(plan, plan["head"])
-        proxy = [s for s in plan["services"] if s["service"] == "proxy"]
-        others = [s for s in self.plan["services"] if s["service"] != "proxy"]
-        self.plan["services"] = [s for s in [*proxy, *others] if only is None or s["service"] in only]
+        self.plan = {**plan, "services": [s for s in plan["services"] if only is None or s["service"] in only]}
         self.nodes = [node["name"] for node in plan["nodes"]]
 
     @property
@@ -241,7 +237,7 @@ class Deployment:
     def wait(self, stage: str, timeout_s: float, no_progress_s: float = 600) -> dict[str, Any]:
         """The action ``wait`` on every host at once: seconds, what it showed, and its failure if it failed."""
         limits = Limits(timeout_s, no_progress_s)
-        waits = {node: Told(self.plan, node, stage, limits) for node in self.nodes}
+        waits = {node: Told(Plan.from_json(self.plan), node, stage, limits) for node in self.nodes}
         task = f"{stage}-{secrets.token_hex(4)}"
         began = time.monotonic()
 

@@ -11,6 +11,7 @@ import json
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sandbox.hosts import GPUS, URL, Sandbox
@@ -248,7 +249,7 @@ def test_of_two_runs_at_once_the_second_is_refused_and_changes_nothing(deployed:
     ids=["look", "start", "wait", "warm-up"],
 )
 def test_after_ctrl_c_the_next_run_goes_on_at_once(deployed: Sandbox, phase: str) -> None:
-    changed = {"plan_api_server_options": {"max_batch_size": 16}}
+    changed: dict[str, Any] = {"plan_api_server_options": {"max_batch_size": 16}}
     run = deployed.begin(**changed)
     run.until(phase)
     run.interrupt()

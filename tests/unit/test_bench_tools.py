@@ -45,7 +45,7 @@ def test_rerun_table() -> None:
         bench_rerun.Case("tp", "a.yml", [1.0, 2.0, 30.0], [3.0, 40.0, 5.0], 21, 9),
         bench_rerun.Case("dpep", "b.yml", [1.0], [1.5], 3, 0),
     ]
-    _, first, second = bench_rerun.table(cases)
+    __, first, second = bench_rerun.table(cases)
     assert re.split("  +", first) == ["tp", "3", "2.00 s (1.00-30.00)", "5.00 s (3.00-40.00)", "2.50", "21 (9)"]
     assert re.split("  +", second)[4] == "1.50"
 
@@ -147,7 +147,7 @@ def tool(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProces
 def test_a_rerun_is_measured(folder: Path) -> None:
     done = tool("bench_rerun.py", folder, "--playbook", "nothing.yml")
     assert done.returncode == 0, done.stderr
-    _, line = done.stdout.splitlines()
+    __, line = done.stdout.splitlines()
     assert line.startswith("nothing  1 ")
     assert line.endswith("1 (0)")
 

@@ -125,13 +125,20 @@ class _Look:
     # ---- Docker's parts
 
     def _client(self) -> Any:
-        assert self._docker is not None  # noqa: S101  (only asked by parts of Docker)
-        return self._docker.result()[0]
+        return self._reached()[0]
 
     def _version(self) -> dict[str, str]:
-        assert self._docker is not None  # noqa: S101  (only asked by parts of Docker)
-        version: dict[str, str] = self._docker.result()[1]
-        return version
+        return self._reached()[1]
+
+    def _reached(self) -> tuple[Any, dict[str, str]]:
+        if self._docker is None:
+            raise AssertionError("only parts of Docker ask this")
+        return self._docker.result()
+
+    def _found(self) -> dict[str, Any]:
+        if self._inspected is None:
+            raise AssertionError("only parts of Docker ask this")
+        return self._inspected.result()
 
     def _with_docker(self, call: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         def run() -> Any:
@@ -159,12 +166,11 @@ class _Look:
         return result
 
     def _containers(self) -> dict[str, Any]:
-        assert self._inspected is not None  # noqa: S101  (only asked by parts of Docker)
         deployment, logs = self._asked.get("deployment"), self._asked.get("logs") or {}
         measure = bool(self._asked.get("measure"))
         found = {
             name: each
-            for name, each in self._inspected.result().items()
+            for name, each in self._found().items()
             if name in self._named() or (deployment and _deployment_of(each) == deployment)
         }
 
@@ -203,8 +209,7 @@ class _Look:
     def _ask_tokens(self) -> dict[str, dict[str, Any]]:
         """Every URL at once: a rank may not answer before its peers have been asked."""
         try:
-            assert self._inspected is not None  # noqa: S101  (only asked by parts of Docker)
-            found: Mapping[str, Any] | None = self._inspected.result()
+            found: Mapping[str, Any] | None = self._found()
         except daemon.DockerError:
             found = None  # an engine may live though nobody may ask Docker
         running = {name: c for name, c in (found or {}).items() if containers.is_running(c)}

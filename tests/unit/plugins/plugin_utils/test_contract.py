@@ -182,15 +182,11 @@ def identities(plan: Plan) -> list[str]:
 @every_shape
 def test_a_field_more_changes_no_identity(shape: str) -> None:
     plan = SHAPES[shape]()
-    newer = dataclasses.make_dataclass(
-        "Service", [("colour", str, dataclasses.field(default="red"))], bases=(Service,), frozen=True
-    )
+    newer = dataclasses.make_dataclass("Service", [("colour", str, "red")], bases=(Service,), frozen=True)
     for each in plan.services:
         fields = {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}
         assert newer(**fields).identity == each.identity
-    with_fields = dataclasses.make_dataclass(
-        "Mount", [("propagation", str, dataclasses.field(default="private"))], bases=(Mount,), frozen=True
-    )
+    with_fields = dataclasses.make_dataclass("Mount", [("propagation", str, "private")], bases=(Mount,), frozen=True)
     for each in plan.services:
         mounts = [with_fields(mount.source, mount.target, mount.read_only) for mount in each.mounts]
         assert dataclasses.replace(each, mounts=mounts).identity == each.identity

@@ -164,7 +164,7 @@ def test_a_container_that_was_started_again_forms_anew_an_engine_without_tokens(
         f"{name} on node1 was started again at {since}, and the engine has lost it" in reason
         for reason in why(decision)
     )
-    assert len({(host, name) for host, _, name in done(decision) if name != PROXY}) == len(
+    assert len({(host, name) for host, __, name in done(decision) if name != PROXY}) == len(
         [each for each in world.plan.services if each.engine]
     )
     world.carry_out(decision)
@@ -316,7 +316,7 @@ def changed(before: Plan, after: Plan) -> tuple[World, Decision]:
 
 @every_shape
 def test_nothing_changes_nothing(shape: str) -> None:
-    _, decision = changed(SHAPES[shape](), SHAPES[shape]())
+    __, decision = changed(SHAPES[shape](), SHAPES[shape]())
     assert decision.rounds == []
 
 
@@ -586,7 +586,7 @@ def test_53_swapping_two_workers_in_the_inventory_changes_nothing(topology: str)
     order = ["node0", "node3", "node1", "node2"]
     before, after = bound(variables), bound({name: variables[name] for name in order})
     assert before == after
-    _, decision = changed(before, after)
+    __, decision = changed(before, after)
     assert decision.rounds == []
 
 
@@ -614,7 +614,7 @@ def test_53_a_comment_in_the_rank_program_changes_nothing(tmp_path: Any, monkeyp
     program = tmp_path / "rank.py"
     program.write_bytes(dpep_planning.RANK_PROGRAM.read_bytes().replace(b"\n", b"\r\n") + b"# a comment\r\n")
     monkeypatch.setattr(dpep_planning, "RANK_PROGRAM", program)
-    _, decision = changed(before, dpep())
+    __, decision = changed(before, dpep())
     assert decision.rounds == []
 
 
@@ -664,7 +664,7 @@ def test_61_a_start_that_was_slow_is_waited_for_and_not_begun_again(shape: str) 
     world.stop("node1", RAY if shape == "tp" else DP)
     first = world.decide("F1")
     world.carry_out_but_the_wait(first)
-    for _ in range(3):
+    for __ in range(3):
         again = world.decide("F2")
         assert again.steps == [], "what loads is not started anew, however often one looks"
         assert of_rounds(again) == [(["lmdeploy"], ["lmdeploy"])]
@@ -767,7 +767,7 @@ def test_another_deployment_s_containers_are_never_touched() -> None:
     world.stranger("node0", "other-api", **{DEPLOYMENT.replace(".", "_"): "other"})
     world.stranger("node1", "postgres")
     world.stop("node1", RAY)
-    assert {name for _, _, name in done(world.decide())} == {RAY, API}
+    assert {name for __, __, name in done(world.decide())} == {RAY, API}
 
 
 def test_a_host_that_is_not_of_the_plan_is_never_touched() -> None:
@@ -905,7 +905,7 @@ def damaged(draw: st.DrawFn) -> tuple[World, set[tuple[str, str]], set[str]]:
 @given(damaged())
 @settings(max_examples=300, derandomize=True)
 def test_what_runs_as_planned_and_serves_never_gets_a_step(case: tuple[World, set[tuple[str, str]], set[str]]) -> None:
-    world, wrong, _ = case
+    world, wrong, __ = case
     decision = world.decide()
     changed_tokens = {name for name, need in world._tokens.items() if need["from"] == "new"}
     for engine in world.plan.engines:
@@ -921,7 +921,7 @@ def test_what_runs_as_planned_and_serves_never_gets_a_step(case: tuple[World, se
 def test_nothing_is_removed_unless_what_takes_its_place_can_start(
     case: tuple[World, set[tuple[str, str]], set[str]],
 ) -> None:
-    world, _, poor = case
+    world, __, poor = case
     decision = world.decide()
     engines = {step.host for step in decision.steps if step.act == "start"}
     assert not engines & poor
@@ -936,7 +936,7 @@ def test_nothing_is_removed_unless_what_takes_its_place_can_start(
 def test_only_what_is_labelled_with_the_deployment_s_name_is_touched(
     case: tuple[World, set[tuple[str, str]], set[str]],
 ) -> None:
-    world, _, _ = case
+    world = case[0]
     names = {node.name for node in world.plan.nodes}
     world.answers["elsewhere"] = running(tp()).answers["node0"]
     for step in world.decide().steps:
@@ -952,7 +952,7 @@ def test_only_what_is_labelled_with_the_deployment_s_name_is_touched(
 def test_once_it_is_carried_out_there_is_nothing_more_to_do(
     case: tuple[World, set[tuple[str, str]], set[str]],
 ) -> None:
-    world, _, _ = case
+    world = case[0]
     decision = world.decide("F1")
     if decision.faults:
         return
@@ -969,7 +969,7 @@ def test_once_it_is_carried_out_there_is_nothing_more_to_do(
 def test_engines_that_serve_are_never_replaced_together(
     case: tuple[World, set[tuple[str, str]], set[str]],
 ) -> None:
-    world, _, _ = case
+    world = case[0]
     decision = world.decide()
     for each in decision.rounds:
         touched = {step.engine for step in each.steps if step.act == "remove" and step.service != "leftover"} - {None}

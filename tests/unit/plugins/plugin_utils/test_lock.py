@@ -127,7 +127,7 @@ def test_sudo_says_who_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_runs_differ_even_where_nobody_tells_when_a_process_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(_: int) -> str:
+    def unknown(__: int) -> str:
         raise OSError
 
     monkeypatch.setattr(control, "started", unknown)
@@ -316,6 +316,6 @@ def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
 
 
 def test_a_run_that_has_ended_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "started", lambda _: None)
+    monkeypatch.setattr(control, "started", lambda __: None)
     with pytest.raises(Ended, match="is gone"):
         me()

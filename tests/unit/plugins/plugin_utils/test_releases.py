@@ -59,7 +59,9 @@ def test_every_release_has_what_a_plan_gives(release: str) -> None:
 
 @pytest.mark.parametrize("release", ["0.8.0", "0.8.0+cu128"])
 def test_local_suffix_is_ignored(release: str) -> None:
-    assert release_table(release).api_server.options == release_table("0.8.0").api_server.options is not None
+    options = release_table(release).api_server.options
+    assert options is not None
+    assert options == release_table("0.8.0").api_server.options
 
 
 @pytest.mark.parametrize("release", ["99.0.0", "", None])

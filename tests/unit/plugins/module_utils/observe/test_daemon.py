@@ -106,10 +106,9 @@ def test_what_is_no_docker_at_all(dockerd: Dockerd, monkeypatch: pytest.MonkeyPa
 
 def test_an_sdk_that_does_not_go_with_its_requests(dockerd: Dockerd) -> None:
     # The error that SDK 6.1 gets from requests 2.32, out of requests itself.
-    try:
+    with pytest.raises(requests.exceptions.InvalidSchema) as raised:
         requests.get("http+docker://localhost/version", timeout=1)
-    except requests.exceptions.InvalidSchema as error:
-        found = daemon.explained(error)
+    found = daemon.explained(raised.value)
     assert found.kind == "sdk"
     assert sys.executable in str(found)
     assert f"its requests ({requests.__version__})" in str(found)
