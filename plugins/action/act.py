@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step, listed_after
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -50,8 +51,8 @@ class ActionModule(ActionBase):
         wanted = arguments["services"]
         todo = [step for step in mine if step.act == act and (not wanted or step.service in wanted)]
         if act == "list":
-            ranks = listed_after(plan, run.decision, arguments["round"], run.hosts()[host].listed or {})
-            return self._put_list_right(plan, todo, ranks)
+            left = left_listed(plan, run.decision, arguments["round"], run.hosts()[host].listed or {})
+            return self._put_list_right(plan, todo, left)
         return self._containers(run, plan, host, todo)
 
     # ---- files
@@ -62,9 +63,8 @@ class ActionModule(ActionBase):
         result = self._execute_module("ansible.builtin.slurp", {"src": path}, task_vars=self._vars)
         if result.get("failed"):
             return {"failed": True, "changed": False, "msg": f"{path} cannot be read: {result.get('msg')}"}
-        needs = run.read("tokens")
-        needs[engine.name]["content"] = base64.b64decode(result["content"]).decode()
-        run.write("tokens", needs)
+        # A word of its own: other engines' are read at the same moment.
+        run.write(f"token of {engine.name}", base64.b64decode(result["content"]).decode())
         return {"changed": False}
 
     def _bring(self, run: Run, plan: Plan, host: str, mine: list[Step]) -> dict[str, Any]:
@@ -74,7 +74,11 @@ class ActionModule(ActionBase):
         ]
         need = run.read("tokens", {}).get(plan.engine_on(host).name, {})
         path = steps.token_path(plan, host)
-        secrets = {path: need["content"]} if path and host in need.get("hosts", ()) else {}
+        secrets = {}
+        if path and host in need.get("hosts", ()):
+            secrets[path] = need["content"] or run.read(f"token of {plan.engine_on(host).name}")
+            if not secrets[path]:
+                return {"failed": True, "changed": False, "msg": f"{need['holder']}: {path} is empty, or was not read."}
         arguments = files_of(services, secrets)
         if not any(arguments.values()):
             return {"changed": False}
@@ -85,12 +89,16 @@ class ActionModule(ActionBase):
 
     def _containers(self, run: Run, plan: Plan, host: str, todo: list[Step]) -> dict[str, Any]:
         services = {service.name: service for service in plan.services_on(host)}
-        there = run.hosts()[host].containers
+        seen = run.hosts()[host]
+        there = seen.containers
         done: list[str] = []
         for step in todo:
             if step.act == "remove":
                 # By id: whatever bears the name by now, only the container that was seen is removed.
                 arguments = {"name": there[step.name].id, "state": "absent", "stop_timeout": STOP_S}
+            elif self._task.check_mode and not seen.has_image(services[step.name].image):
+                done.append(f"{step.act} {step.name}: {step.reason}")  # with an image that is not there yet
+                continue
             else:
                 arguments = docker_arguments(plan.name, services[step.name], step.formation)
             result = self._execute_module(CONTAINER, arguments, task_vars=self._vars)
@@ -104,10 +112,12 @@ class ActionModule(ActionBase):
                 done.append(f"{step.act} {step.name}: {step.reason}")
         return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
 
-    def _put_list_right(self, plan: Plan, todo: list[Step], ranks: list[str]) -> dict[str, Any]:
+    def _put_list_right(self, plan: Plan, todo: list[Step], left: list[str]) -> dict[str, Any]:
         if not todo or plan.proxy is None:
             return {"changed": False}
-        arguments = {"url": plan.proxy.url, "nodes": ranks, "model": plan.served_model_name}
+        addresses = {urlsplit(url).hostname for url in left}
+        ranks = [url for url in plan.proxy.ranks if urlsplit(url).hostname not in addresses]
+        arguments = {"url": plan.proxy.url, "nodes": ranks, "left": left, "model": plan.served_model_name}
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.proxy_nodes", arguments, task_vars=self._vars)
         if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
             return {"changed": True, "msg": todo[0].reason}

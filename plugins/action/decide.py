@@ -81,6 +81,8 @@ class ActionModule(ActionBase):
             for host, why in pulls.items():
                 display.display(f"  {host}: pull the image: {why}")
             return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
+        if ask and not self._task.check_mode:  # it was brought and asked by now
+            stop([f"{reference} could not be asked what it holds (docker logs of its probe on {ask} tell): run again."])
         if not pulls:
             faults = image_faults(plan, reference, hosts)
             if faults:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -35,14 +36,14 @@ class ActionModule(ActionBase):
         __, arguments = self.validate_argument_spec(
             {
                 "ask_registry": {"type": "bool", "default": False},
-                "token_timeout": {"type": "float", "default": Patience.token_s},
-                "stall_timeout": {"type": "float", "default": Patience.stall_s},
+                "token_timeout": {"type": "float"},
+                "stall_timeout": {"type": "float"},
                 "limit": {"type": "float"},
                 "only": {"type": "list", "elements": "str", "default": []},
             }
         )
         run, host = Run(), task_vars["inventory_hostname"]
-        patience = Patience(arguments["token_timeout"], arguments["stall_timeout"])
+        patience = self._patience(run, arguments["token_timeout"], arguments["stall_timeout"])
         asked = with_patience(run.questions(host), patience, ask_registry=arguments["ask_registry"])
         only = arguments["only"]
         limit = {"limit_s": arguments["limit"]} if arguments["limit"] else {}
@@ -50,6 +51,14 @@ class ActionModule(ActionBase):
         run.saw(host, {"unreachable": "it gave no answer in the time that it was given"})
         run.saw(host, self._answer({**{key: asked[key] for key in only or asked}, **limit}, task_vars))
         return {"changed": False}
+
+    @staticmethod
+    def _patience(run: Run, token_s: float | None, stall_s: float | None) -> Patience:
+        """What this task asks for, else what the run's first look did."""
+        kept = Patience(**run.read("patience", dataclasses.asdict(Patience())))
+        found = Patience(kept.token_s if token_s is None else token_s, kept.stall_s if stall_s is None else stall_s)
+        run.write("patience", dataclasses.asdict(found))
+        return found
 
     def _answer(self, asked: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import inputs_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.render import as_shell, as_table
@@ -38,4 +39,10 @@ class ActionModule(ActionBase):
         Run().keep_inputs(inputs, plan)
         data = plan.to_json()
         shown = {"table": as_table(plan), "shell": as_shell(plan), "json": json.dumps(data, indent=2)}
-        return {"changed": False, "plan": data, "shown": shown, "session_len": session_len(plan)}
+        return {
+            "changed": False,
+            "plan": data,
+            "shown": shown,
+            "session_len": session_len(plan),
+            "lock": lock_path(plan),
+        }

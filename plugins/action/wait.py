@@ -17,7 +17,7 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
@@ -82,7 +82,10 @@ class ActionModule(ActionBase):
         limits = Limits(arguments["timeout"], arguments["no_progress_timeout"])
         self._lock = run.read("lock") if host == plan.head else None
         self._kept = time.monotonic()
-        wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, run.decision, arguments["round"]))
+        decision, number = run.decision, arguments["round"]
+        seen = run.hosts().get(host)
+        left = left_listed(plan, decision, number, (seen.listed if seen else None) or {})
+        wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, decision, number), left)
         board = Board(self._task._uuid, host)
         began = time.monotonic()
         try:
@@ -175,6 +178,14 @@ def silent_hosts(hosts: set[str], alive: dict[str, str], began: float, now: floa
 
 
 def expected(plan: Plan, decision: Decision, number: int) -> list[str]:
-    """The URLs that the proxy has to list after a round: of the engines that it waits for, and of those that serve."""
+    """The URLs that the proxy has to list after a round: of the engines that it waits for, and of those that serve.
+
+    Not those of engines whose turn is still to come, which stay listed as they are.
+    """
+    later = {name for each in decision.rounds[number + 1 :] for name in each.engines}
     waited = decision.rounds[number].engines if number < len(decision.rounds) else []
-    return [each.url for each in plan.endpoints if each.engine in waited or decision.states[each.url].state in SERVING]
+    return [
+        each.url
+        for each in plan.endpoints
+        if each.engine in waited or (each.engine not in later and decision.states[each.url].state in SERVING)
+    ]

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import columns
 from ansible_collections.lmfleet.lmdeploy.programs.warmup import GRACE_S, Config, measured_shapes
 
@@ -122,7 +123,8 @@ class ActionModule(ClientAction):
             argv=["-m", f"{PACKAGE}.warmup"],
             config=config,
             api_key=options["api_key"],
-            owner=options["container_name"],  # one that runs already was left by an interrupted run
+            # One that runs already was left by an interrupted run of the same deployment.
+            owner=f"warm-up of {(Run().read('plan') or {}).get('name', options['container_name'])}",
         )
         if "failed" in client:
             return {**result, **client}

@@ -35,9 +35,15 @@ class Changes:
 
 
 def changes(
-    planned: Sequence[str], listed: Mapping[str, Sequence[str]], live: Mapping[str, Mapping[str, Any]], model: str
+    planned: Sequence[str],
+    listed: Mapping[str, Sequence[str]],
+    live: Mapping[str, Mapping[str, Any]],
+    model: str,
+    left: Sequence[str] = (),
 ) -> Changes:
     """What makes ``listed`` (URL -> models) true of the ``planned`` URLs; ``live`` has ``http_status`` of each of these.
+
+    URLs in ``left`` stay as they are: engines serve there whose turn is still to come.
 
     A rank that answers belongs on the list. One that nothing listens for does not: it registers itself once it is up. Nor
     does one that serves another model. Any other error proves nothing, be it a time-out (busy) or HTTP 503 (LMDeploy 0.18
@@ -55,7 +61,7 @@ def changes(
             remove[url] = "nothing listens there"
         elif url in listed and not error:
             remove[url] = f"it serves {', '.join(models) or 'no model'}"
-    remove.update({url: "it is not of the plan" for url in listed if url not in planned})
+    remove.update({url: "it is not of the plan" for url in listed if url not in planned and url not in left})
     return Changes(add, remove)
 
 

@@ -37,6 +37,11 @@ options:
     description: Seconds that each answer of the proxy may take.
     type: float
     default: 5
+  left:
+    description: URLs that stay on the list as they are, whatever they serve.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -99,6 +104,7 @@ def main() -> None:
             "model": {"type": "str", "required": True},
             "api_key": {"type": "str", "no_log": True},
             "timeout": {"type": "float", "default": 5},
+            "left": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -106,7 +112,8 @@ def main() -> None:
     proxy = ProxyList(options["url"], options["api_key"], options["timeout"])
     try:
         before = proxy.read()
-        wanted = changes(options["nodes"], before, http_statuses(options["nodes"]), options["model"])
+        live = http_statuses(options["nodes"])
+        wanted = changes(options["nodes"], before, live, options["model"], options["left"])
         if module.check_mode:
             after = {url: models for url, models in before.items() if url not in wanted.remove}
             after.update({url: [options["model"]] for url in wanted.add})

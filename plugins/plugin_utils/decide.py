@@ -156,6 +156,7 @@ def _engine(
         formation = _formation_of(base, hosts) or formation
     waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
     busy = any(states[each.url].state == "busy" for each in endpoints)
+    # What said nothing has to prove itself, though it may have been warmed up.
     warm = bool(anew) or waiting or not (busy or _is_warmed(engine, services, hosts))
     serves = serving or (not dead and _runs_changed(services, hosts, lost))
     return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm)
@@ -310,12 +311,11 @@ def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
     )
 
 
-def listed_after(plan: Plan, decision: Decision, number: int, listed: Iterable[str]) -> list[str]:
-    """What the proxy may list after a round: the plan's URLs, and those at which engines serve whose turn is still to come."""
+def left_listed(plan: Plan, decision: Decision, number: int, listed: Iterable[str]) -> list[str]:
+    """What stays on the proxy's list in a round as it is: the URLs of engines that serve, and whose turn is still to come."""
     later = {name for each in decision.rounds[number + 1 :] for name in each.engines}
     addresses = {node.address for node in plan.nodes if node.engine in later}
-    kept = [url for url in listed if urlsplit(url).hostname in addresses]
-    return list(dict.fromkeys([*(plan.proxy.ranks if plan.proxy else []), *kept]))
+    return [url for url in listed if urlsplit(url).hostname in addresses]
 
 
 # ---- rounds

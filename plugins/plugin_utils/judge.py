@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from .observed import DEPLOYMENT, Container, Host
+from .observed import DEPLOYMENT, IDENTITY, Container, Host
 from .planning.types import Node, Plan, Service
 
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
@@ -111,14 +111,19 @@ def port_faults(plan: Plan, host: Host) -> Iterator[str]:
 
 def _ports_of(plan: Plan, host: Host, own: Iterable[Container]) -> set[int] | None:
     """The ports that this deployment's running containers may hold; None where nothing says so of one of them."""
-    known: dict[str, list[list[int]]] = {service.name: [service.listens] for service in plan.services_on(host.name)}
-    for name, listens in (host.record.get("listens") or {}).items():
-        known.setdefault(name, []).append(listens)
+    recorded = host.record.get("listens") or {}
+    planned = {service.name: service for service in plan.services_on(host.name)}
     held: set[int] = set()
     for container in own:
-        if container.name not in known:
+        service = planned.get(container.name)
+        if service and container.labels.get(IDENTITY) == service.identity:
+            held.update(service.listens)
+        elif container.name in recorded:
+            held.update(recorded[container.name])
+        elif service:  # made by a version that kept no record
+            held.update(service.listens)
+        else:
             return None
-        held.update(port for listens in known[container.name] for port in listens)
     return held
 
 

@@ -56,9 +56,19 @@ class HostWait:
     """
 
     def __init__(
-        self, plan: Plan, host: str, stage: str, limits: Limits, expected: Iterable[str] | None = None
+        self,
+        plan: Plan,
+        host: str,
+        stage: str,
+        limits: Limits,
+        expected: Iterable[str] | None = None,
+        left: Iterable[str] = (),
     ) -> None:
-        """``expected`` are the URLs that the proxy has to list by the end: those of the engines that serve, or are waited for."""
+        """``expected`` are the URLs that the proxy has to list by the end: those of the engines that serve, or are waited for.
+
+        ``left`` are others that it may list: those of engines whose turn is still to come.
+        """
+        self._left = set(left)
         self._plan, self._host, self._stage, self._limits = plan, host, stage, limits
         self._engine = plan.engine_on(host)
         self._node = plan.node(host)
@@ -308,7 +318,7 @@ class HostWait:
                 "answers: a rank registers once, when it comes up, and could not.\n"
                 f"Remedy: check that its host reaches {url}; then run the playbook again: it adds the rank to the list."
             )
-        strangers = [rank for rank in listed if rank not in proxy.ranks]
+        strangers = [rank for rank in listed if rank not in proxy.ranks and rank not in self._left]
         return [
             *(
                 [f"the proxy lists {len(self._expected) - len(missing)} of {len(self._expected)} ranks"]

@@ -31,15 +31,17 @@ def new_record(
     members = {name: member for name, member in (old.get("engines") or {}).items() if name == engine.name}
     if engine.name in (*each.engines, *each.warm):
         before = seen.member(engine.name)
-        begins = engine.name in each.engines or before is None
+        # To wait for containers that were there before begins nothing.
+        mine = {s.name: started[s.name] for s in plan.services_on(host) if s.engine and s.name in started}
+        begins = before is None or before.started != mine
         formations = [s.formation for s in each.steps if s.engine == engine.name and s.formation]
         member = Member(
             formation=formations[0] if formations else _formation_of(plan, host, seen, engine.name),
             began=now if begins or before is None else before.began,
             seconds=round(seconds, 1) if begins or before is None else before.seconds,
-            started={s.name: started[s.name] for s in plan.services_on(host) if s.engine and s.name in started},
+            started=mine,
             secrets=_marks(plan, host, seen, tokens),
-            warmed=engine.name in each.warm,
+            warmed=engine.name in each.warm or (before is not None and not begins and before.warmed),
         )
         members[engine.name] = dataclasses.asdict(member)
     return {
@@ -70,5 +72,5 @@ def _marks(plan: Plan, host: str, seen: Host, tokens: Mapping[str, Mapping[str, 
     if path is None:
         return {}
     need = tokens.get(plan.engine_on(host).name, {})
-    mark = steps.mark_of(need["content"]) if host in need.get("hosts", ()) else seen.mark(path)
+    mark = need["mark"] if host in need.get("hosts", ()) else seen.mark(path)
     return {path: mark} if mark else {}

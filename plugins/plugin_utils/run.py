@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Run:
 
     def write(self, name: str, data: Any) -> None:
         """Put a word up, in one step, so that no reader sees half of it."""
-        draft = self.folder / f".{name}.draft"
+        draft = self.folder / f".{name}.{os.getpid()}"  # other hosts' tasks write at the same moment
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(data), encoding="utf-8")
         draft.replace(self.folder / name)

@@ -53,7 +53,7 @@ def mark_of(content: str) -> str:
 
 
 def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[str, Any]]:
-    """Engine -> ``{"from": given, kept or new, "content": ..., "holder": ..., "hosts": [...]}``, where a host lacks the one token.
+    """Engine -> ``{"from": given, kept or new, "content", "mark", "holder", "hosts"}``, where ``hosts`` lack the one token.
 
     The content of one that is kept on a host, the head's before others', is read there later.
     """
@@ -69,7 +69,13 @@ def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[
         if lacking:
             source = "given" if given else "kept" if holder else "new"
             content = given if source == "given" else new_token() if source == "new" else ""
-            found[engine.name] = {"from": source, "content": content, "holder": holder, "hosts": lacking}
+            found[engine.name] = {
+                "from": source,
+                "content": content,
+                "holder": holder,
+                "hosts": lacking,
+                "mark": wanted or mark_of(content),
+            }
     return found
 
 
@@ -80,10 +86,8 @@ def as_brought(plan: Plan, hosts: Mapping[str, Host], needed: Mapping[str, Mappi
     """
     found = dict(hosts)
     for need in needed.values():
-        holder = need["holder"]
-        mark = mark_of(need["content"]) if need["content"] else hosts[holder].mark(token_path(plan, holder) or "")
         for host in need["hosts"]:
-            files = {**(hosts[host].answer.get("files") or {}), token_path(plan, host): mark}
+            files = {**(hosts[host].answer.get("files") or {}), token_path(plan, host): need["mark"]}
             found[host] = Host(host, {**hosts[host].answer, "files": files})
     return found
 

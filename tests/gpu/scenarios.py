@@ -92,7 +92,9 @@ class Run:
             if not waited["failed"]:
                 self.results.put(f"{name}.up", waited)
                 return
-            self.results.put(f"{name}.{tried}", {**waited, "log": tail(at) if at.plan["engines"][0]["topology"] == "tp" else []})
+            self.results.put(
+                f"{name}.{tried}", {**waited, "log": tail(at) if at.plan["engines"][0]["topology"] == "tp" else []}
+            )
         raise RuntimeError(next(iter(waited["failed"].values())))
 
 

@@ -113,7 +113,13 @@ def test_a_host_that_has_none_or_another_gets_the_one_that_is_kept_the_heads_fir
     for content in (None, "another"):
         world.secret("node1", content)
         assert steps.tokens(TP, world.hosts, "") == {
-            "lmdeploy": {"from": "kept", "content": "", "holder": "node0", "hosts": ["node1"]}
+            "lmdeploy": {
+                "from": "kept",
+                "content": "",
+                "holder": "node0",
+                "hosts": ["node1"],
+                "mark": steps.mark_of(TOKEN),
+            }
         }
 
 
@@ -121,7 +127,7 @@ def test_a_head_that_lost_it_gets_it_from_another_host_and_nothing_is_started_fo
     world = running(TP)
     world.secret("node0", None)
     assert steps.tokens(TP, world.hosts, "") == {
-        "lmdeploy": {"from": "kept", "content": "", "holder": "node1", "hosts": ["node0"]}
+        "lmdeploy": {"from": "kept", "content": "", "holder": "node1", "hosts": ["node0"], "mark": steps.mark_of(TOKEN)}
     }
     assert world.decide().steps == []
 
@@ -130,7 +136,13 @@ def test_a_given_token_goes_where_it_is_not() -> None:
     world = running(TP)
     world.secret("node1", GIVEN)
     assert steps.tokens(TP, world.hosts, GIVEN) == {
-        "lmdeploy": {"from": "given", "content": GIVEN, "holder": "node0", "hosts": ["node0"]}
+        "lmdeploy": {
+            "from": "given",
+            "content": GIVEN,
+            "holder": "node0",
+            "hosts": ["node0"],
+            "mark": steps.mark_of(GIVEN),
+        }
     }
 
 
@@ -363,12 +375,12 @@ def test_a_round_without_a_host_s_engine_leaves_its_part_as_it_was() -> None:
     assert again(world, "node0", Round(["lmdeploy-right"], ["lmdeploy-right"], [])) == before
 
 
-def test_a_warm_up_alone_keeps_when_the_engine_began() -> None:
+def test_a_warm_up_or_a_wait_alone_keeps_when_the_engine_began() -> None:
     world = running(TP)
     member = again(world, "node0", Round([], ["lmdeploy"], []))["engines"]["lmdeploy"]
     assert member == world.answers["node0"]["record"]["engines"]["lmdeploy"]
     waited = again(world, "node0", Round(["lmdeploy"], ["lmdeploy"], []))["engines"]["lmdeploy"]
-    assert (waited["began"], waited["seconds"], waited["formation"]) == ("2026-11-25T00:00:00Z", 7.0, FIRST)
+    assert (waited["began"], waited["seconds"], waited["formation"]) == (member["began"], member["seconds"], FIRST)
 
 
 def test_the_plan_before_is_kept_until_there_is_another() -> None:
@@ -384,7 +396,7 @@ def test_the_plan_before_is_kept_until_there_is_another() -> None:
 
 def test_the_mark_of_a_token_that_was_brought_is_recorded() -> None:
     world = running(TP)
-    need = {"lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"], "mark": ""}}
+    need = {"lmdeploy": {"from": "given", "content": GIVEN, "hosts": ["node0"], "mark": steps.mark_of(GIVEN)}}
     each = Round(["lmdeploy"], ["lmdeploy"], [])
     assert again(world, "node0", each, **need)["engines"]["lmdeploy"]["secrets"] == {PATH: steps.mark_of(GIVEN)}
     assert again(world, "node1", each, **need)["engines"]["lmdeploy"]["secrets"] == {PATH: steps.mark_of(TOKEN)}
