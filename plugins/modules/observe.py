@@ -73,6 +73,11 @@ options:
     type: list
     elements: path
     default: []
+  paths:
+    description: Paths of which it is asked whether they are there.
+    type: list
+    elements: path
+    default: []
   model:
     description: A model whose files are checked, by their headers. Either O(model.path), or O(model.repo) and O(model.hf_home).
     type: dict
@@ -238,6 +243,10 @@ host:
       C(error), one line, or empty.
   returned: when O(host) is set
   type: dict
+paths:
+  description: By path, whether it is there.
+  returned: O(paths) is given
+  type: dict
 files:
   description: By path, the first 12 digits of its sha256; none where it is missing or cannot be read.
   returned: when O(files) is given
@@ -317,6 +326,7 @@ SPEC = {
     "image_ids": STRINGS,
     "host": {"type": "bool", "default": False},
     "files": {"type": "list", "elements": "path", "default": []},
+    "paths": {"type": "list", "elements": "path", "default": []},
     "model": {
         "type": "dict",
         "options": {

@@ -38,7 +38,7 @@ def _of_host(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> Iterator[str]
     else:
         for fault in (*_docker_faults(host), *_gpu_faults(node, host), *_network_faults(host)):
             yield f"{where}: {fault}"
-        for fault in (*foreign_faults(plan, host), *port_faults(plan, host)):
+        for fault in (*foreign_faults(plan, host), *port_faults(plan, host), *mount_faults(plan, host)):
             yield f"{where}: {fault}"
 
 
@@ -90,6 +90,17 @@ def foreign_faults(plan: Plan, host: Host) -> Iterator[str]:
                 f"a container {name} exists that the deployment {plan.name} did not make; it was left alone: "
                 "rename or remove it, or set plan_name to another name."
             )
+
+
+def mount_faults(plan: Plan, host: Host) -> Iterator[str]:
+    """Sources of mounts that are not there: Docker would refuse the container, and the one before it would be gone."""
+    there = host.answer.get("paths") or {}
+    home = plan.node(host.name).hf_home
+    # Of a model that is looked for below it, its absence is told already.
+    told = {home} if not plan.model.startswith("/") else set()
+    for path in (path for path, exists in there.items() if not exists and path not in told):
+        variable = "plan_hf_home" if path == home else "plan_extra_mounts"
+        yield f"{path} does not exist on this host, and containers mount it: make it, or correct {variable}."
 
 
 def port_faults(plan: Plan, host: Host) -> Iterator[str]:

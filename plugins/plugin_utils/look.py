@@ -30,6 +30,7 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
         "image": {"reference": engine.image.reference, "state_dir": node.state_dir},
         "host": True,
         "files": sorted({secret.source for service in services for secret in service.secrets}),
+        "paths": sorted({path for service in services for path in service.sources}),
         "model": {**repo, "revision": plan.model_revision},
         "tokens": {
             "model": plan.served_model_name,

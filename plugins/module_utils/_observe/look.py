@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, Callable
@@ -95,6 +96,7 @@ class _Look:
             "proxy": (bool(asked.get("proxy")), lambda: proxy.proxy_status(asked["proxy"])),
             "host": (bool(asked.get("host")), host.host_facts),
             "files": (bool(asked.get("files")), lambda: parallel.each(files.digest, asked["files"])),
+            "paths": (bool(asked.get("paths")), lambda: parallel.each(os.path.exists, asked["paths"])),
             "model": (bool(asked.get("model")), lambda: model.model_facts(asked["model"])),
             "record": (bool(asked.get("record")), lambda: files.kept_json(asked["record"])),
             "lock": (bool(asked.get("lock")), lambda: files.kept_json(asked["lock"])),
@@ -116,6 +118,7 @@ class _Look:
             "tcp": dict.fromkeys(self._asked.get("tcp") or [], "timed out"),
             "http": {url: {"error": said} for url in self._asked.get("http") or []},
             "files": dict.fromkeys(self._asked.get("files") or []),
+            "paths": dict.fromkeys(self._asked.get("paths") or [], False),
             "model": {**model.EMPTY, "faults": [f"the model's files gave {said}: does their file system hang (df)?"]},
             "public": unknown,
             "tokens": {url: {**unknown, "seconds": self._limit_s} for url in self._tokens.get("urls") or {}},

@@ -215,6 +215,12 @@ class Service:
     directories: list[str] = dataclasses.field(default_factory=list)
 
     @property
+    def sources(self) -> list[str]:
+        """The paths on the host that have to be there already: the user's, and the model's."""
+        made = {*self.directories, *(mount.source for mount in self.mounts if mount.target == RANK_PROGRAM_TARGET)}
+        return [mount.source for mount in self.mounts if mount.source not in made]
+
+    @property
     def asked(self) -> dict[str, Any]:
         """What Docker is asked for, in the shape in which M(observe) tells it of a container; see ``identity``."""
         binds = [*self.mounts, *(Mount(secret.source, secret.target, read_only=True) for secret in self.secrets)]

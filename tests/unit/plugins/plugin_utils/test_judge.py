@@ -15,6 +15,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import (
     image_faults,
     lacks,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import questions
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, service
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import IMAGE, OTHER_IMAGE, World, bound, running
@@ -159,6 +160,20 @@ def test_ports_of_the_plan_that_was_carried_out_are_its_containers_own() -> None
     assert found(world) == []
     world.answers["node0"]["record"] = None
     assert "port 23400 of lmdeploy-ray is in use" in found(world)[0]
+
+
+def test_a_mount_whose_source_is_missing_is_told_before_anything_is_taken_down() -> None:
+    mounts = [{"source": "/data/models", "target": "/models"}]
+    world = World(bound(nodes(plan_extra_mounts=mounts)))
+    asked = questions(world.plan, world.plan.node("node1"))["paths"]
+    assert asked == ["/data/models", "/root/.cache/huggingface"]
+    world.answers["node1"]["paths"] = {"/data/models": False, "/root/.cache/huggingface": False}
+    assert found(world) == [
+        (
+            "node1 (10.0.0.11): /data/models does not exist on this host, and containers mount it: make it, or correct "
+            "plan_extra_mounts."
+        )
+    ]
 
 
 def test_of_containers_that_nothing_is_known_of_no_port_is_told() -> None:

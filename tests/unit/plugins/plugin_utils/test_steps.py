@@ -255,6 +255,7 @@ def test_everything_is_asked_of_a_host_at_once() -> None:
         },
         "host": True,
         "files": [PATH],
+        "paths": ["/root/.cache/huggingface"],
         "model": {"repo": "deepseek-ai/DeepSeek-V3", "hf_home": "/root/.cache/huggingface", "revision": "main"},
         "tokens": {
             "model": "deepseek-ai/DeepSeek-V3",
