@@ -144,7 +144,7 @@ def _engine(
     lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, serving=serving) for each in services}
     base = [service for service in services if service.service != "api"]
     api = [service for service in services if service.service == "api"]
-    base_lost = [f"{each.name} on {each.node} {why}" for each in base for why in lost[each.node, each.name]]
+    base_lost = _together((each, why) for each in base for why in lost[each.node, each.name])
     if not base_lost and not serving:
         base_lost = _split_formation(base, hosts)
     if engine.topology == "dpep" or base_lost:
@@ -160,6 +160,14 @@ def _engine(
     warm = bool(anew) or waiting or not (busy or _is_warmed(engine, services, hosts))
     serves = serving or (not dead and _runs_changed(services, hosts, lost))
     return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm)
+
+
+def _together(reasons: Iterable[tuple[Service, str]]) -> list[str]:
+    """The reasons as sentences, one that holds on several nodes once."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for service, why in reasons:
+        nodes.setdefault((service.name, why), []).append(service.node)
+    return [f"{name} on {', '.join(found)} {why}" for (name, why), found in nodes.items()]
 
 
 def _runs_changed(

@@ -341,10 +341,7 @@ def test_an_option_of_the_api_server_starts_all_ranks_anew() -> None:
     world, decision = changed(dpep(), dpep(plan_api_server_options={"max_batch_size": 64}))
     assert {(h, a, n) for h, a, n in done(decision) if n != PROXY} == replaced(("node0", DP), ("node1", DP))
     [reason] = why(decision)
-    assert reason == "; ".join(
-        f"{DP} on {node} is to change: command --max-batch-size 512 -> --max-batch-size 64"
-        for node in ("node0", "node1")
-    )
+    assert reason == f"{DP} on node0, node1 is to change: command --max-batch-size 512 -> --max-batch-size 64"
     world.carry_out(decision)
     settled(world)
 

@@ -233,8 +233,8 @@ def test_a_start_and_a_removal_are_told_as_such() -> None:
     assert lines == [
         "node0, node1: remove lmdeploy-dp: it is not of this plan any more",
         "node0: remove lmdeploy-proxy: it is not of this plan any more",
-        "node0, node1: start lmdeploy-ray: lmdeploy-ray on node0 does not exist; lmdeploy-ray on node1 does not exist",
-        "node0: start lmdeploy-api: lmdeploy-ray on node0 does not exist; lmdeploy-ray on node1 does not exist",
+        "node0, node1: start lmdeploy-ray: lmdeploy-ray on node0, node1 does not exist",
+        "node0: start lmdeploy-api: lmdeploy-ray on node0, node1 does not exist",
         "lmdeploy is started anew; its last start took 60 s.",
         "What is not of this plan any more is removed, and what it serves ends.",
     ]
