@@ -302,9 +302,11 @@ def _proxy(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) 
 
 
 def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
-    """What is wrong with the list of a proxy that runs; nothing where it cannot be read."""
-    if plan.proxy is None or host.listed is None:
+    """What is wrong with the list of a proxy that runs. One that does not answer may be starting, with an empty list."""
+    if plan.proxy is None or not host.answer.get("proxy"):
         return ""
+    if host.listed is None:
+        return f"its list cannot be read yet ({host.answer['proxy'].get('error')})"
     strangers = [url for url in host.listed if url not in plan.proxy.ranks]
     missing = [
         url

@@ -492,10 +492,13 @@ def test_an_engine_whose_turn_is_to_come_stays_listed_at_the_url_where_it_serves
     assert len(old) == 2
 
 
-def test_a_proxy_that_cannot_be_read_is_left_alone() -> None:
+def test_a_proxy_that_cannot_be_read_yet_is_waited_for_and_told_its_ranks_and_not_replaced() -> None:
     world = running(dpep())
-    world.answers["node0"]["proxy"] = {"error": "timed out"}
-    assert world.decide().steps == []
+    world.answers["node0"]["proxy"] = {"error": "Connection refused"}
+    decision = world.decide()
+    assert [(step.act, step.reason) for step in decision.steps] == [
+        ("list", "its list cannot be read yet (Connection refused)")
+    ]
 
 
 # Cases that went wrong -----------------------------------------------------------------------------------------------
