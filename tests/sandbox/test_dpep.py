@@ -43,9 +43,12 @@ def listed() -> list[str]:
 def test_the_proxys_list_is_put_right_and_no_rank_is_touched(ranks: Sandbox) -> None:
     before = ranks.containers()
     assert listed() == sorted(RANKS)
-    ask_proxy("/nodes/add", {"url": STRANGER, "status": {"models": [MODEL]}})
-    ask_proxy(f"/nodes/remove?node_url={RANKS[3]}", {"url": RANKS[3]})
-    run = ranks.deploy().succeeded()
+    for __ in range(2):  # every 90 s the proxy itself drops what does not answer, and may be the first once
+        ask_proxy("/nodes/add", {"url": STRANGER, "status": {"models": [MODEL]}})
+        ask_proxy(f"/nodes/remove?node_url={RANKS[3]}", {"url": RANKS[3]})
+        run = ranks.deploy().succeeded()
+        if f"removed {STRANGER}" in run.output:
+            break
     assert f"removed {STRANGER}: it is not of the plan" in run.output
     assert f"added {RANKS[3]}: it answers, but was not listed" in run.output
     assert "node0: put right the list of lmdeploy-proxy: it lists what is not of the plan" in run.text
