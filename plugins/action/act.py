@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
         wanted = arguments["services"]
         todo = [step for step in mine if step.act == act and (not wanted or step.service in wanted)]
         if act == "list":
-            left = left_listed(plan, run.decision, arguments["round"], run.hosts()[host].listed or {})
+            left = left_listed(plan, run.decision, arguments["round"], run.host(host).listed or {})
             return self._put_list_right(plan, todo, left)
         return self._containers(run, plan, host, todo)
 
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
 
     def _containers(self, run: Run, plan: Plan, host: str, todo: list[Step]) -> dict[str, Any]:
         services = {service.name: service for service in plan.services_on(host)}
-        seen = run.hosts()[host]
+        seen = run.host(host)
         there = seen.containers
         done: list[str] = []
         for step in todo:

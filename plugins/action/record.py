@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         __, arguments = self.validate_argument_spec({"round": {"type": "int", "default": 0}})
         run, host = Run(), task_vars["inventory_hostname"]
-        plan, seen = run.plan, run.hosts()[host]
+        plan, seen = run.plan, run.host(host)
         each = run.decision.rounds[arguments["round"]]
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         started = {**{c.name: c.started_at for c in seen.containers.values()}, **run.read(f"started@{host}", {})}

@@ -83,8 +83,7 @@ class ActionModule(ActionBase):
         self._lock = run.read("lock") if host == plan.head else None
         self._kept = time.monotonic()
         decision, number = run.decision, arguments["round"]
-        seen = run.hosts().get(host)
-        left = left_listed(plan, decision, number, (seen.listed if seen else None) or {})
+        left = left_listed(plan, decision, number, run.host(host).listed or {})
         wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, decision, number), left)
         board = Board(self._task._uuid, host)
         began = time.monotonic()

@@ -103,6 +103,10 @@ class Run:
         """Add to what was seen of a host; later answers take the place of earlier ones, part by part."""
         self.write(f"seen@{host}", {**self.read(f"seen@{host}", {}), **answer})
 
+    def host(self, name: str) -> Host:
+        """One host, as it was seen; what a task of that host needs, for all of them would be read once for each."""
+        return Host(name, self.read(f"seen@{name}", {}))
+
     def hosts(self) -> dict[str, Host]:
         """Every host that was looked at."""
         return {name: Host(name, answer) for name, answer in self.every("seen").items()}
