@@ -111,11 +111,11 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     wanted = [_engine(plan, engine, hosts, states, formation) for engine in plan.engines]
     leftovers = _leftovers(plan, hosts)
     proxy = _proxy(plan, hosts, states)
-    first = [each for each in wanted if not (each.serves and each.services)]
-    rounds = [_round(plan, hosts, first, [*leftovers, *proxy])]
-    rounds += [_round(plan, hosts, [each], []) for each in wanted if each.serves and each.services]
+    later = _later(wanted, leftovers, hosts)
+    rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *proxy])]
+    rounds += [_round(plan, hosts, [each], []) for each in later]
     rounds = [each for each in rounds if each.steps or each.engines or each.warm]
-    notes = _notes(plan, wanted, hosts)
+    notes = _notes(wanted, later, hosts)
     if leftovers:
         notes.append("What is not of this plan any more is removed, and what it serves ends.")
     decision = Decision(rounds, [], notes, states)
@@ -331,6 +331,28 @@ def left_listed(plan: Plan, decision: Decision, number: int, listed: Iterable[st
 # ---- rounds
 
 
+def _later(wanted: Sequence[Wanted], leftovers: Sequence[Step], hosts: Mapping[str, Host]) -> list[Wanted]:
+    """The engines that serve until their own turn comes.
+
+    What the first round takes down may be a part of what serves: one engine that becomes two is gone as a whole with the first
+    of its containers.
+    """
+    later = [each for each in wanted if each.serves and each.services]
+    ended = {step.engine for step in leftovers}
+    while True:
+        ended |= {name for each in wanted if each not in later for name in _served_by(each.services, hosts)}
+        left = [each for each in later if not ended & _served_by(each.services, hosts)]
+        if len(left) == len(later):
+            return left
+        later = left
+
+
+def _served_by(services: Sequence[Service], hosts: Mapping[str, Host]) -> set[str | None]:
+    """The engines that the containers of these services belong to now; nothing is known of those made before there were labels."""
+    found = [hosts[each.node].containers.get(each.name) for each in services]
+    return {each.labels[ENGINE] for each in found if each and ENGINE in each.labels}
+
+
 def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], before: Sequence[Step]) -> Round:
     removed = [step for step in before if step.act == "remove"]
     started = [step for step in before if step.act == "start"]
@@ -363,13 +385,13 @@ def _replace(service: Service, host: Host, why: str, formation: str) -> list[Ste
     ]
 
 
-def _notes(plan: Plan, wanted: Sequence[Wanted], hosts: Mapping[str, Host]) -> list[str]:
+def _notes(wanted: Sequence[Wanted], later: Sequence[Wanted], hosts: Mapping[str, Host]) -> list[str]:
     notes = []
     for each in wanted:
         member = hosts[each.engine.head].member(each.engine.name)
         last = f"; its last start took {member.seconds:.0f} s" if member else ""
         if each.serves and each.services:
-            rest = "" if len(plan.engines) == 1 else ", and the other engines serve meanwhile"
+            rest = ", and the other engines serve meanwhile" if each in later and len(wanted) > 1 else ""
             notes.append(f"{each.engine.name} serves now, and does not while it is started anew{last}{rest}.")
         elif each.services and member:
             notes.append(f"{each.engine.name} is started anew{last}.")

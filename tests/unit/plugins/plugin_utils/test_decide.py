@@ -804,6 +804,15 @@ def test_engines_that_serve_at_the_url_that_they_are_to_leave_are_replaced_one_a
     settled(world)
 
 
+@pytest.mark.parametrize("state", ["alive", "busy"])
+def test_an_engine_that_becomes_two_is_gone_with_its_first_container_so_both_start_at_once(state: str) -> None:
+    world = running(bound(nodes(4)))
+    world.states(state)
+    decision = world.follow(replicas()).decide()
+    assert of_rounds(decision) == [([LEFT, RIGHT], [LEFT, RIGHT])]
+    assert not any("serve meanwhile" in note for note in decision.notes)
+
+
 def test_a_rank_is_not_dead_of_what_another_one_s_log_says() -> None:
     world = running(dpep())
     lines = ["[rank 0] loading", "[rank 1] ERROR: address already in use"]
