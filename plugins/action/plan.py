@@ -18,6 +18,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.steps import session_len
 
+PLANNED = "lmfleet_planned"  # the group of the plan's nodes, which the playbook make_plan fills
+
 
 class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.plan``; documented in plugins/modules/plan.py."""
@@ -36,6 +38,13 @@ class ActionModule(ActionBase):
             plan = build_plan(inputs, Observations(), faults)
         except PlanError as error:
             return {"failed": True, "changed": False, "msg": str(error)}
+        others = sorted({*(task_vars or {}).get("groups", {}).get(PLANNED, ())} - {node.name for node in plan.nodes})
+        if others:
+            msg = (
+                f"This run has planned a deployment on {', '.join(others)} already, and would now do to these hosts what is "
+                f"planned for {arguments['group']}: run ansible-playbook once for each deployment."
+            )
+            return {"failed": True, "changed": False, "msg": msg}
         Run().keep_inputs(inputs, plan)
         data = plan.to_json()
         shown = {"table": as_table(plan), "shell": as_shell(plan), "json": json.dumps(data, indent=2)}

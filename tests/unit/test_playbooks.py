@@ -1,0 +1,34 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Playbooks as they are typed, on the control node alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO_DEPLOYMENTS = """
+[gpu]
+a ansible_host=192.0.2.1 plan_cluster_address=10.0.0.1
+[others]
+b ansible_host=192.0.2.2 plan_cluster_address=10.0.0.2
+"""
+
+
+def test_one_run_plans_one_deployment(tmp_path: Path) -> None:
+    """The group of planned nodes cannot be emptied, so what follows would be done to the first one's hosts as well."""
+    (tmp_path / "inventory").write_text(TWO_DEPLOYMENTS, encoding="utf-8")
+    plays = [
+        f"- ansible.builtin.import_playbook: lmfleet.lmdeploy.make_plan\n  vars: {{plan_group: {group}, plan_gpus: 2}}\n"
+        for group in ("gpu", "others")
+    ]
+    (tmp_path / "twice.yml").write_text("".join(plays), encoding="utf-8")
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory", "twice.yml"]
+    environment = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "This run has planned a deployment on a already" in done.stdout + done.stderr
+    assert "run ansible-playbook once for each deployment" in done.stdout + done.stderr
