@@ -103,7 +103,7 @@ def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
 
 @pytest.mark.slow
 def test_a_worker_killed_under_load_ends_all_answers_until_the_engine_is_replaced(deployed: Sandbox) -> None:
-    """Its request hangs, as on GPUs, where the other rank waits in NCCL for ever (docs/gpu.md); or gets 503, where Ray was asking it."""
+    """Its request hangs, as on GPUs (docs/gpu.md), or gets 503 where Ray was asking just that worker."""
     before = deployed.containers()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(deployed.chat, 4000, 20)
