@@ -15,7 +15,8 @@ from ansible import context
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import PREFIX, Inputs, read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.hostvars import HostVariables, Sources
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import Inputs, read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import did_you_mean, with_changes
 
@@ -27,21 +28,27 @@ def inputs_of(
     task_vars: Mapping[str, Any],
     faults: Faults,
     *,
+    loader: Any,
     topology: str | None = None,
 ) -> Inputs:
     """The checked variables of the group's hosts; what is wrong goes to ``faults``. Raises PlanError where there is no host.
 
-    ``topology`` is the one that the playbook deploys.
+    ``loader`` is Ansible's, for templates; ``topology`` is the one that the playbook deploys.
     """
     groups, hostvars = task_vars["groups"], task_vars["hostvars"]
     if group not in groups:
         known = [name for name in groups if name not in ("all", "ungrouped")]
         missing = f"the inventory has no group {group}{did_you_mean(group, known)}"
-        raise PlanError([f"{missing}: put the GPU hosts under it, or name their group with -e plan_group=..."])
+        raise PlanError(
+            [f"{missing}: put the GPU hosts under it, or name their group{_where_to_name(groups, hostvars)}."]
+        )
     nodes = list(groups[group])
     spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
-    variables = {node: _variables(node, hostvars[node]) for node in nodes}
-    inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology)
+    sources = Sources()
+    read = {node: HostVariables(node, hostvars, loader, faults, sources).read() for node in nodes}
+    variables = {node: values for node, (values, __) in read.items()}
+    unread = {node: names for node, (__, names) in read.items()}
+    inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology, unread)
     faults.extend(_forks_faults(len(nodes)))
     return inputs
 
@@ -69,11 +76,11 @@ def observations(hosts: Mapping[str, Host]) -> Observations:
     )
 
 
-def _variables(node: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
-    values = {key: hostvars[key] for key in hostvars if key.startswith(PREFIX)}
-    if not values.get("plan_cluster_address"):
-        values["plan_cluster_address"] = str(hostvars.get("ansible_host") or node)
-    return values
+def _where_to_name(groups: Mapping[str, Any], hostvars: Any) -> str:
+    """Where plan_group is to be set: the plan is made on the control node, which is in no group but all."""
+    named = next((host for host in groups.get("all", []) if "plan_group" in hostvars.raw_get(host)), None)
+    here = f" (that of {named} does not reach the control node)" if named else ""
+    return f" with plan_group in group_vars/all or with -e plan_group=...{here}"
 
 
 def _forks_faults(nodes: int) -> list[str]:

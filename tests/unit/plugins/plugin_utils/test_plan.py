@@ -194,14 +194,16 @@ def test_shell_commands_and_table_show_every_service_and_no_secret() -> None:
     assert "--volume /root/.cache/huggingface:/root/.cache/huggingface" in shell
 
 
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
-paths = st.text(st.characters(codec="utf-8", exclude_characters="\0:")).map(lambda text: f"/{text}")
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]) | st.sampled_from("\n\t#'\"$()\\`;&|"))
+words = texts.filter(lambda text: text.isprintable() and not text.startswith("-"))
+paths = texts.filter(lambda text: text.isprintable() and ":" not in text).map(lambda text: f"/{text}")
+variables_of_programs = texts.filter(lambda text: all(each.isprintable() or each in "\n\t" for each in text))
 
 
 @given(
     topology=st.sampled_from(["tp", "dpep"]),
-    served=texts.filter(lambda text: text != "\n"),
-    environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), texts),
+    served=words,
+    environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), variables_of_programs),
     mounts=st.lists(st.fixed_dictionaries({"source": paths, "target": paths, "read_only": st.booleans()}), max_size=3),
     privileged=st.booleans(),
 )
