@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible import context
+from ansible import constants, context
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
@@ -39,9 +41,8 @@ def inputs_of(
     if group not in groups:
         known = [name for name in groups if name not in ("all", "ungrouped")]
         missing = f"the inventory has no group {group}{did_you_mean(group, known)}"
-        raise PlanError(
-            [f"{missing}: put the GPU hosts under it, or name their group{_where_to_name(groups, hostvars)}."]
-        )
+        where = _where_to_name(groups, hostvars)
+        raise PlanError([*_config_faults(), f"{missing}: put the GPU hosts under it, or name their group{where}."])
     nodes = list(groups[group])
     spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
     sources = Sources()
@@ -76,11 +77,22 @@ def observations(hosts: Mapping[str, Host]) -> Observations:
     )
 
 
+def _config_faults() -> list[str]:
+    """Where Ansible leaves the directory's ansible.cfg alone, so that neither inventory nor forks are the checkout's."""
+    config = Path.cwd() / "ansible.cfg"
+    if constants.CONFIG_FILE or not config.exists() or not config.parent.stat().st_mode & stat.S_IWOTH:
+        return []
+    return [
+        f"Ansible has not read {config}, because everyone may write to that directory: "
+        f"run chmod o-w {shlex.quote(str(config.parent))}, or export ANSIBLE_CONFIG={shlex.quote(str(config))}."
+    ]
+
+
 def _where_to_name(groups: Mapping[str, Any], hostvars: Any) -> str:
     """Where plan_group is to be set: the plan is made on the control node, which is in no group but all."""
     named = next((host for host in groups.get("all", []) if "plan_group" in hostvars.raw_get(host)), None)
     here = f" (that of {named} does not reach the control node)" if named else ""
-    return f" with plan_group in group_vars/all or with -e plan_group=...{here}"
+    return f" with plan_group in group_vars/all or with -e plan_group=GROUP{here}"
 
 
 def _forks_faults(nodes: int) -> list[str]:
@@ -88,4 +100,4 @@ def _forks_faults(nodes: int) -> list[str]:
     if not forks or forks >= nodes:
         return []
     few = f"forks is {forks} for {nodes} nodes, but they have to be watched at the same moment"
-    return [f"{few}: run with --forks {nodes} or more, or set forks in ansible.cfg."]
+    return [*_config_faults(), f"{few}: run with --forks {nodes} or more, or set forks in ansible.cfg."]
