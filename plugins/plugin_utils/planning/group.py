@@ -82,10 +82,9 @@ def _config_faults() -> list[str]:
     config = Path.cwd() / "ansible.cfg"
     if constants.CONFIG_FILE or not config.exists() or not config.parent.stat().st_mode & stat.S_IWOTH:
         return []
-    return [
-        f"Ansible has not read {config}, because everyone may write to that directory: "
-        f"run chmod o-w {shlex.quote(str(config.parent))}, or export ANSIBLE_CONFIG={shlex.quote(str(config))}."
-    ]
+    unread = f"Ansible has not read {config}, because everyone may write to that directory"
+    remedy = f"run chmod o-w {shlex.quote(str(config.parent))}, or export ANSIBLE_CONFIG={shlex.quote(str(config))}."
+    return [f"{unread}: {remedy}"]
 
 
 def _where_to_name(groups: Mapping[str, Any], hostvars: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from ansible.template import Templar
 
+from ..hidden import token_fault
 from .types import Faults
 
 PREFIX = "plan_"
@@ -53,10 +54,19 @@ class HostVariables:
                 continue
             except _Unreadable:
                 unreadable.add(key)
+        self._check_token()
         host = self._host(unreadable)
         if not values.get(ADDRESS) and ADDRESS not in unreadable:
             values[ADDRESS] = host
         return values, unreadable
+
+    def _check_token(self) -> None:
+        """The one secret that a plan needs: refused here if it will be later, before any host is touched. It enters no plan."""
+        with contextlib.suppress(_Omitted, _Unreadable):
+            token = self._value(self._raw.get("ray_token_value"), "ray_token_value")
+            fault = token_fault(str(token or ""))
+            if fault:
+                self._faults.add(fault)
 
     def _host(self, unreadable: set[str]) -> str:
         try:
