@@ -20,6 +20,7 @@ HIGHEST = 2**63 - 1  # Python itself refuses to print a number that is much long
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 YAML_WORDS = "YAML reads yes, no, on, off, true and false as truth values"
 LONGEST_SHOWN = 80
+LONG_NUMBER = "a number of more than 18 digits"
 
 
 class WrongValue(ValueError):
@@ -28,9 +29,12 @@ class WrongValue(ValueError):
 
 def shown(value: Any) -> str:
     """A value as messages have it: short, and on one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number that Python refuses to print
+        text = LONG_NUMBER
     if isinstance(value, int) and abs(value) > HIGHEST:
-        return "a number of more than 18 digits"
-    text = repr(value)
+        text = LONG_NUMBER
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
@@ -70,7 +74,11 @@ def as_text(value: Any, where: str) -> str:
     }
     named = (word for known, word in kind.items() if isinstance(value, known))
     what = next(named, f"a {type(value).__name__.rpartition('Tagged')[2].lower()}")
-    raise WrongValue(f"{where} is {what} and would become the text {shown(str(value))}: quote it.")
+    try:
+        text = shown(str(value))
+    except ValueError:
+        text = LONG_NUMBER
+    raise WrongValue(f"{where} is {what} and would become the text {text}: quote it.")
 
 
 def _text(__: Mapping[str, Any], value: Any, where: str) -> str:
