@@ -171,7 +171,8 @@ def _validated(
     """The variables of one node with types and defaults applied, and the names of those that are of no use."""
     for key in given:
         if key not in spec:
-            faults.add(f"{key} is not a variable of the plan{did_you_mean(key, sorted(spec))}: correct or remove it.")
+            name = key if key.isprintable() else shown(key)
+            faults.add(f"{name} is not a variable of the plan{did_you_mean(key, sorted(spec))}: correct or remove it.")
     validated, wrong = {}, set()
     for key, rule in spec.items():
         validated[key] = rule.get("default")

@@ -25,6 +25,9 @@ def read_options(variable: str, given: Mapping[str, Any], image: str, faults: Fa
     known = _known(COMMANDS[variable], image)
     accepted = {}
     for key, value in given.items():
+        if not key.isprintable():
+            faults.add(f"{variable} has {shown(key)}, which is not the name of an option: correct it.")
+            continue
         option = (known.options or {}).get(option_name(key))
         fault = _fault_of(option, value)
         if fault:

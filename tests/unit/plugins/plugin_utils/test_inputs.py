@@ -19,6 +19,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.render i
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, PlanError
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import (
     SPEC,
+    Variables,
     faults_of,
     nodes,
     plan_of,
@@ -40,8 +41,12 @@ NO_TEXT: list[tuple[Any, str]] = [
 ]
 
 
+def two(**variables: Any) -> Variables:
+    return nodes(2, **variables)
+
+
 def one_fault(**variables: Any) -> str:
-    faults = faults_of(nodes(**variables))
+    faults = faults_of(two(**variables))
     assert len(faults) == 1, faults
     return faults[0]
 
@@ -121,6 +126,7 @@ def test_a_commit_of_digits_alone_is_text() -> None:
         ("plan_api_server_options", {"cache_max_entry_count": float("nan")}, "neither text nor a number"),
         ("plan_api_server_options", {"enable_prefix_caching": "maybe"}, "takes true or false"),
         ("plan_api_server_options", {3: 1}, "the key 3"),
+        ("plan_api_server_options", {"tp\x1b[2J": 1}, "'tp\\x1b[2J'"),
     ],
 )
 def test_a_value_of_another_kind_is_one_fault(variable: str, value: Any, words: str) -> None:
@@ -150,7 +156,7 @@ def test_every_entry_that_is_wrong_is_a_fault_of_its_own() -> None:
 
 @pytest.mark.parametrize("variable", ["plan_environment", "plan_ports", "plan_interface", "plan_replicas", "plan_head"])
 def test_an_empty_line_is_the_default_where_that_is_empty(variable: str) -> None:
-    assert plan_of(nodes(**{variable: None})) == plan_of(nodes())
+    assert plan_of(two(**{variable: None})) == plan_of(nodes())
 
 
 TRUE = [True, "true", "True", "yes", "on", "1", "y", "t", 1]
@@ -166,7 +172,7 @@ def test_a_flag_may_be_text_as_everywhere_in_ansible(flag: Any) -> None:
 
 @pytest.mark.parametrize("flag", FALSE)
 def test_a_flag_that_is_off_may_be_text_too(flag: Any) -> None:
-    variables = {
+    variables: dict[str, Any] = {
         "plan_proxy_options": {"disable_cache_status": flag},
         "plan_api_server_options": {"enable_prefix_caching": flag},
     }
@@ -181,7 +187,7 @@ def test_a_flag_may_be_text_where_no_table_says_so() -> None:
         "plan_image": "registry.example.com/team/lmdeploy:ours",
         "plan_api_server_options": {"enable_prefix_caching": "true"},
     }
-    assert service(plan_of(nodes(**options)), "api").command[-1] == "--enable-prefix-caching"
+    assert service(plan_of(two(**options)), "api").command[-1] == "--enable-prefix-caching"
 
 
 def test_lists_and_mappings_may_be_text() -> None:
@@ -399,7 +405,7 @@ OPTIONS = ["adapters", "max_batch_size", "hf_overrides", "enable_prefix_caching"
     image=st.sampled_from(["cu12.8", "example.com/lmdeploy:ours"]),
 )
 def test_whatever_an_option_is_it_stays_one_option(value: Any, key: str, variable: str, image: str) -> None:
-    plan, faults = plan_or_faults(nodes(plan_proxy=True, plan_image=image, **{variable: {key: value}}))
+    plan, faults = plan_or_faults(two(plan_proxy=True, plan_image=image, **{variable: {key: value}}))
     if plan is None:
         assert len(faults) >= 1
         return
