@@ -4,9 +4,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check that each role's meta/argument_specs.yml says what its defaults/main.yml does.
 
-A template is no value of a dict, an integer and so on, and documentation tools refuse it as the default of one: it stands
-in defaults/main.yml alone, and the option's description says what it comes to. Prints every difference and exits with 1 if
-there is one.
+A template is no value of a dict, an integer and so on, and documentation tools refuse it as the default of one; a secret's
+would be printed with the spec, as what it comes to. It stands in defaults/main.yml alone, and the option's description says
+what it comes to. Prints every difference and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -71,8 +71,12 @@ def differences(role: Path) -> list[str]:
 
 
 def typed_template(option: dict[str, Any], default: Any) -> bool:
-    """Whether ``default`` is a template for what is not text."""
-    return option.get("type", "str") not in TEXT and isinstance(default, str) and "{{" in default
+    """Whether ``default`` is a template for what is not text, or for a secret."""
+    return (
+        (option.get("type", "str") not in TEXT or option.get("no_log", False))
+        and isinstance(default, str)
+        and "{{" in default
+    )
 
 
 def descriptions(option: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 
 MODULES = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
@@ -81,7 +82,7 @@ class ActionModule(ClientAction):
             files=files,
             argv=["-m", f"{PACKAGE}.benchmark.runner"],
             config=configuration(options),
-            api_key=options["api_key"],
+            api_key=secret(options["api_key"], "benchmark_api_key", task_vars, self),
             mounts=mounts,
             environment={"HF_HOME": HF_CACHE, "HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*"},
             cpus=options["cpus"],

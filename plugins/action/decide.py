@@ -17,6 +17,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round, decide
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret, token_fault
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
@@ -26,7 +27,6 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 STOPPED = "Nothing was started. To mend first:"
-SHORTEST_TOKEN = 32
 
 display = Display()
 
@@ -64,9 +64,10 @@ class ActionModule(ActionBase):
                 "break_lock": {"type": "str", "default": ""},
             }
         )
-        token = arguments["ray_token"]
-        if token and len(token) < SHORTEST_TOKEN:
-            raise AnsibleActionFail(f"ray_token_value has {len(token)} characters: give it {SHORTEST_TOKEN} or more.")
+        token = secret(arguments["ray_token"], "preflight_ray_token", task_vars, self) or ""
+        fault = token_fault(token)
+        if fault:
+            raise AnsibleActionFail(fault)
         run = Run()
         plan, hosts = run.plan, run.hosts()
         if not self._task.check_mode:

@@ -34,7 +34,9 @@ class ActionModule(ActionBase):
         )
         faults = Faults()
         try:
-            inputs = inputs_of(arguments["group"], task_vars or {}, faults, topology=arguments["topology"])
+            inputs = inputs_of(
+                arguments["group"], task_vars or {}, faults, loader=self._loader, topology=arguments["topology"]
+            )
             plan = build_plan(inputs, Observations(), faults)
         except PlanError as error:
             return {"failed": True, "changed": False, "msg": str(error)}

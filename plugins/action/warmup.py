@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import columns
@@ -122,7 +123,7 @@ class ActionModule(ClientAction):
             files=program("events", "warmup"),
             argv=["-m", f"{PACKAGE}.warmup"],
             config=config,
-            api_key=options["api_key"],
+            api_key=secret(options["api_key"], "warmup_api_key", task_vars, self),
             # One that runs already was left by an interrupted run of the same deployment.
             owner=f"warm-up of {(Run().read('plan') or {}).get('name', options['container_name'])}",
         )

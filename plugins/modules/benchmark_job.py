@@ -90,7 +90,9 @@ options:
     description: A ShareGPT file on the host to take prompts and answers' lengths from, in place of random ones.
     type: str
   api_key:
-    description: The engines' API key, where they have one.
+    description:
+      - The engines' API key, where they have one. A callback may print it (C(display_args_to_stdout)).
+      - The role leaves it out, and the variable C(benchmark_api_key) is taken.
     type: str
   request_timeout:
     description: Seconds that one request may take.

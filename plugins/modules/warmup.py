@@ -40,7 +40,9 @@ options:
     type: str
     required: true
   api_key:
-    description: The endpoints' API key, where they have one.
+    description:
+      - The endpoints' API key, where they have one. A callback may print it (C(display_args_to_stdout)).
+      - The role leaves it out, and the variable C(warmup_api_key) is taken.
     type: str
   image:
     description: The image to run the client in. It must be on the host and hold Python 3.10 and openai 1.40, or later.

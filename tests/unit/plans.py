@@ -82,7 +82,7 @@ def typed(shell: str, plan: Plan) -> list[tuple[list[str], argparse.Namespace]]:
     docker_run.add_argument("command", nargs=argparse.REMAINDER)
 
     found = []
-    titles = "|".join(re.escape(f"\n\n# {each.node}: {each.name}\n") for each in plan.services)
+    titles = "|".join(re.escape(f"\n\n# {shlex.quote(each.node)}: {each.name}\n") for each in plan.services)
     for block in re.split(titles, shell)[1:]:
         mkdir, __, run = f"\n{block}".partition("\ndocker run ")
         directories = shlex.split(mkdir)

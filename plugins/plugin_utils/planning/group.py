@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible import context
+from ansible import constants, context
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import PREFIX, Inputs, read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.hostvars import HostVariables, Sources
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import Inputs, read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import did_you_mean, with_changes
 
@@ -27,21 +30,26 @@ def inputs_of(
     task_vars: Mapping[str, Any],
     faults: Faults,
     *,
+    loader: Any,
     topology: str | None = None,
 ) -> Inputs:
     """The checked variables of the group's hosts; what is wrong goes to ``faults``. Raises PlanError where there is no host.
 
-    ``topology`` is the one that the playbook deploys.
+    ``loader`` is Ansible's, for templates; ``topology`` is the one that the playbook deploys.
     """
     groups, hostvars = task_vars["groups"], task_vars["hostvars"]
     if group not in groups:
         known = [name for name in groups if name not in ("all", "ungrouped")]
         missing = f"the inventory has no group {group}{did_you_mean(group, known)}"
-        raise PlanError([f"{missing}: put the GPU hosts under it, or name their group with -e plan_group=..."])
+        where = _where_to_name(groups, hostvars)
+        raise PlanError([*_config_faults(), f"{missing}: put the GPU hosts under it, or name their group{where}."])
     nodes = list(groups[group])
     spec = yaml.safe_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
-    variables = {node: _variables(node, hostvars[node]) for node in nodes}
-    inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology)
+    sources = Sources()
+    read = {node: HostVariables(node, hostvars, loader, faults, sources).read() for node in nodes}
+    variables = {node: values for node, (values, __) in read.items()}
+    unread = {node: names for node, (__, names) in read.items()}
+    inputs = read_inputs(spec, variables, faults, f"group {group}", groups, topology, unread)
     faults.extend(_forks_faults(len(nodes)))
     return inputs
 
@@ -69,11 +77,21 @@ def observations(hosts: Mapping[str, Host]) -> Observations:
     )
 
 
-def _variables(node: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
-    values = {key: hostvars[key] for key in hostvars if key.startswith(PREFIX)}
-    if not values.get("plan_cluster_address"):
-        values["plan_cluster_address"] = str(hostvars.get("ansible_host") or node)
-    return values
+def _config_faults() -> list[str]:
+    """Where Ansible leaves the directory's ansible.cfg alone, so that neither inventory nor forks are the checkout's."""
+    config = Path.cwd() / "ansible.cfg"
+    if constants.CONFIG_FILE or not config.exists() or not config.parent.stat().st_mode & stat.S_IWOTH:
+        return []
+    unread = f"Ansible has not read {config}, because everyone may write to that directory"
+    remedy = f"run chmod o-w {shlex.quote(str(config.parent))}, or export ANSIBLE_CONFIG={shlex.quote(str(config))}."
+    return [f"{unread}: {remedy}"]
+
+
+def _where_to_name(groups: Mapping[str, Any], hostvars: Any) -> str:
+    """Where plan_group is to be set: the plan is made on the control node, which is in no group but all."""
+    named = next((host for host in groups.get("all", []) if "plan_group" in hostvars.raw_get(host)), None)
+    here = f" (that of {named} does not reach the control node)" if named else ""
+    return f" with plan_group in group_vars/all or with -e plan_group=GROUP{here}"
 
 
 def _forks_faults(nodes: int) -> list[str]:
@@ -81,4 +99,4 @@ def _forks_faults(nodes: int) -> list[str]:
     if not forks or forks >= nodes:
         return []
     few = f"forks is {forks} for {nodes} nodes, but they have to be watched at the same moment"
-    return [f"{few}: run with --forks {nodes} or more, or set forks in ansible.cfg."]
+    return [*_config_faults(), f"{few}: run with --forks {nodes} or more, or set forks in ansible.cfg."]

@@ -9,15 +9,15 @@ import dataclasses
 import ipaddress
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-
 from ..releases import did_you_mean
+from .environment import environment_of
+from .options import read_options
 from .types import Faults, Mount, Node, PlanError, Ports
+from .values import WrongValue, read_value, shown, text_keys
 
-PREFIX = "plan_"
 # The variables that may differ from node to node; all others describe the deployment and must agree.
 NODE_VARIABLES = frozenset(
     {"plan_cluster_address", "plan_interface", "plan_gpus", "plan_hf_home", "plan_state_dir", "plan_environment"}
@@ -25,13 +25,25 @@ NODE_VARIABLES = frozenset(
 # What a container name, a directory and a label can all hold.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-SECRET_NAME = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_?key|access_?key|credentials?)$")
-ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HIGHEST_PORT = 65535
+MOST_GPUS = 64  # of one host: more is a slip of the keyboard
 DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
 # A DP rank's Ray is its own, on ports that it finds by itself.
 PORTS_OF = {"dpep": DP_PORTS, "tp": frozenset(Ports.__dataclass_fields__) - {"dp_master"}}
 PLAYBOOKS = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}
+# Variables without which nobody can say how large the engines are, or what is right for them.
+SIZES = frozenset({"plan_topology", "plan_replicas", "plan_tp", "plan_dp", "plan_ep", "plan_gpus", "plan_launcher"})
+UNKNOWN = (
+    "lmfleet/unknown"  # for a model or an image that could not be read: nothing is known of it, so nothing is wrong
+)
+OPTIONS = ("plan_api_server_options", "plan_proxy_options")
+# What may stand in these is one line that can be seen: they end up in commands, names and paths.
+LINES = (
+    *("plan_name", "plan_model", "plan_model_revision", "plan_served_model_name", "plan_image", "plan_head"),
+    *("plan_cluster_address", "plan_interface", "plan_hf_home", "plan_state_dir"),
+)
+# These are words of LMDeploy's command.
+WORDS = ("plan_model", "plan_model_revision", "plan_served_model_name")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,20 +78,34 @@ def read_inputs(
     group: str = "the group",
     groups: Mapping[str, Sequence[str]] | None = None,
     topology: str | None = None,
+    unread: Mapping[str, Collection[str]] | None = None,
 ) -> Inputs:
     """Check the variables of every node and bring them into one shape; what is wrong goes to ``faults``.
 
     ``spec`` is the argument spec of the role ``plan``, ``variables`` maps each node's name, in inventory order, to its
-    ``plan_*`` variables, ``groups`` are the inventory's, and ``topology`` is the one that the playbook deploys. A value
-    that is no use is replaced by the default, so that later checks find only real faults.
+    ``plan_*`` variables, ``groups`` are the inventory's, and ``topology`` is the one that the playbook deploys. ``unread``
+    names the variables of each node that stand in the inventory and could not be read, which is a fault already. A value that
+    is no use is replaced by one that nothing is wrong with, so that later checks find only real faults.
     Raises ``PlanError`` where there is no node at all.
     """
     if not variables:
         raise PlanError([f"{group} has no hosts: put the GPU hosts under it in the inventory."])
-    values = {node: _validated(spec, node, given, faults) for node, given in variables.items()}
-    faults.extend(_disagreements(values))
-    deployment = next(iter(values.values()))
+    values: dict[str, dict[str, Any]] = {}
+    lost: dict[str, set[str]] = {}
+    for name, given in variables.items():
+        values[name], wrong = _validated(spec, name, given, faults)
+        lost[name] = {*wrong, *(unread or {}).get(name, ())}
+        if "plan_cluster_address" in lost[name]:  # one that nobody has
+            values[name]["plan_cluster_address"] = str(ipaddress.IPv4Address("240.0.0.1") + len(lost))
+    missing: set[str] = set().union(*lost.values())
+    faults.extend(_disagreements(values, missing))
+    deployment = _without({**next(iter(values.values()))}, missing, topology)
+    if missing & SIZES:
+        for node in values.values():
+            node["plan_gpus"] = spec["plan_gpus"]["default"]
+        _without_sizes(deployment, len(values) * spec["plan_gpus"]["default"])
     faults.extend(_deployment_faults(deployment, list(values)))
+    options = {name: read_options(name, deployment[name], deployment["plan_image"], faults) for name in OPTIONS}
     if topology and topology != deployment["plan_topology"]:
         faults.add(
             f"plan_topology is {deployment['plan_topology']} for {group}, but this playbook deploys {topology}: "
@@ -87,7 +113,15 @@ def read_inputs(
         )
     owners: dict[str, str] = {}
     for name, node in values.items():
+        if not name.isprintable() or "/" in name:
+            faults.add(
+                f"the host {name!r} cannot be a node: give it a name in the inventory that can be seen, without '/'."
+            )
         faults.extend(_node_faults(name, node, owners), name)
+    environments = {}
+    for name, node in values.items():
+        environments[name], wrong_ones = environment_of(node["plan_environment"])
+        faults.extend(wrong_ones, name)
     ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
 
     head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
@@ -122,10 +156,10 @@ def read_inputs(
             for engine, members in engines.items()
             for rank, name in enumerate(members)
         ],
-        environments={name: _environment(values[name]["plan_environment"]) for name in order},
+        environments={name: environments[name] for name in order},
         ports=ports,
-        api_server_options=dict(deployment["plan_api_server_options"]),
-        proxy_options=dict(deployment["plan_proxy_options"]),
+        api_server_options=options["plan_api_server_options"],
+        proxy_options=options["plan_proxy_options"],
         privileged=deployment["plan_privileged"],
         extra_mounts=[Mount(**mount) for mount in deployment["plan_extra_mounts"]],
     )
@@ -133,26 +167,78 @@ def read_inputs(
 
 def _validated(
     spec: Mapping[str, Mapping[str, Any]], node: str, given: Mapping[str, Any], faults: Faults
-) -> dict[str, Any]:
-    """The variables of one node with types and defaults applied."""
+) -> tuple[dict[str, Any], set[str]]:
+    """The variables of one node with types and defaults applied, and the names of those that are of no use."""
     for key in given:
         if key not in spec:
-            faults.add(f"{key} is not a variable of the plan{did_you_mean(key, sorted(spec))}: correct or remove it.")
-    validated = {}
+            name = key if key.isprintable() else shown(key)
+            faults.add(f"{name} is not a variable of the plan{did_you_mean(key, sorted(spec))}: correct or remove it.")
+    validated, wrong = {}, set()
     for key, rule in spec.items():
-        result = ArgumentSpecValidator({key: rule}).validate({key: given[key]} if key in given else {})
-        faults.extend((f"{key}: {message}" for message in result.error_messages), node)
-        validated[key] = rule.get("default") if result.error_messages else result.validated_parameters[key]
-    return validated
+        validated[key] = rule.get("default")
+        if key not in given:
+            continue
+        try:
+            value = read_value(rule, given[key], key)
+            if rule["type"] == "dict" and "options" not in rule:
+                value, strange = text_keys(value, key)
+                faults.extend(strange, node)
+            _check_use(key, value)
+            validated[key] = value
+        except WrongValue as error:
+            faults.extend(error.args, node)
+            wrong.add(key)
+    return validated, wrong
 
 
-def _disagreements(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _check_use(key: str, value: Any) -> None:
+    """Raise ``WrongValue`` for what no variable of this name may be, whatever the others are."""
+    if key in LINES:
+        _check_line(key, value)
+    if key in WORDS and value.startswith("-"):
+        raise WrongValue(f"{key} is {shown(value)}: LMDeploy would take it for an option, for it starts with '-'.")
+    if key == "plan_gpus" and value > MOST_GPUS:
+        raise WrongValue(f"plan_gpus is {value}: give the number of GPUs of this host, at most {MOST_GPUS}.")
+    if key == "plan_extra_mounts":
+        for mount in value:
+            for side in ("source", "target"):
+                _check_line(f"{key}: {side}", mount[side])
+
+
+def _check_line(what: str, text: str) -> None:
+    if not text.isprintable():
+        raise WrongValue(
+            f"{what} is {shown(text)}, which has a line break or another character in it that nobody can see: write it anew."
+        )
+
+
+def _without(deployment: dict[str, Any], missing: set[str], topology: str | None) -> dict[str, Any]:
+    """The deployment's variables, with what is neutral for those that could not be read."""
+    neutral = {
+        "plan_model": UNKNOWN,
+        "plan_image": f"{UNKNOWN}:unknown",
+        "plan_topology": topology or deployment["plan_topology"],
+    }
+    deployment.update({key: value for key, value in neutral.items() if key in missing})
+    if deployment["plan_proxy_options"] and missing & {"plan_proxy", "plan_topology", "plan_replicas"}:
+        deployment["plan_proxy"] = True
+    return deployment
+
+
+def _without_sizes(deployment: dict[str, Any], gpus: int) -> None:
+    """Sizes that nothing is wrong with, for nobody knows how large the engines are meant to be."""
+    dpep = deployment["plan_topology"] == "dpep"
+    deployment.update(plan_tp=gpus if dpep else 1, plan_dp=gpus if dpep else 0, plan_ep=1 if dpep else 0)
+    deployment["plan_launcher"] = "torchrun"
+
+
+def _disagreements(values: Mapping[str, Mapping[str, Any]], missing: Collection[str]) -> list[str]:
     first, *others = values
     return [
-        f"{key} is {values[first][key]!r} on {first} and {values[other][key]!r} on {other}: "
+        f"{key} is {shown(values[first][key])} on {first} and {shown(values[other][key])} on {other}: "
         f"set it once, for the whole group."
         for key in sorted(values[first])
-        if key not in NODE_VARIABLES
+        if key not in NODE_VARIABLES and key not in missing
         for other in others
         if values[other][key] != values[first][key]
     ]
@@ -196,6 +282,11 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
             for side in ("source", "target")
             if not mount[side].startswith("/")
         )
+        faults.extend(
+            f"plan_extra_mounts: {side} {mount[side]!r} has a ':' in it, which ends the path in Docker's notation of mounts."
+            for side in ("source", "target")
+            if ":" in mount[side]
+        )
     return faults
 
 
@@ -208,14 +299,6 @@ def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str]) -> 
             faults.append(f"{key} {node[key]!r} is not an absolute path: it has to start with '/'.")
         elif ":" in node[key]:
             faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
-    for key in map(str, node["plan_environment"]):
-        if not ENVIRONMENT_NAME.fullmatch(key):
-            faults.append(f"plan_environment has {key!r}, which is no name of an environment variable.")
-        elif SECRET_NAME.search(key):
-            faults.append(
-                f"plan_environment has {key}, which looks like a secret and would be readable in plans, diffs and "
-                f"docker inspect: put it into a file on the host, mount that with plan_extra_mounts and set {key}_PATH."
-            )
     return faults
 
 
@@ -308,10 +391,6 @@ def _ports(given: Mapping[str, Any], topology: str, faults: Faults) -> Ports:
         if first < port < last
     )
     return ports
-
-
-def _environment(given: Mapping[str, Any]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in given.items()}
 
 
 def _is_under(path: str, directory: str) -> bool:

@@ -88,23 +88,29 @@ def _ports(numbers: Sequence[int]) -> str:
 
 def as_shell(plan: Plan) -> str:
     """The commands to type on each node, in order, to get the same containers without this collection."""
+    # Whatever stands in a comment is quoted too: it stays in its line, and some shells have no comments at their prompt.
     lines = ["# The same deployment by hand. Run each block on the node it names, from top to bottom."]
     mounts = [mount for service in plan.services for mount in service.mounts]
     secrets = dict.fromkeys(secret.source for service in plan.services for secret in service.secrets)
     programs = dict.fromkeys(mount.source for mount in mounts if mount.target == RANK_PROGRAM_TARGET)
     lines += [
         *(
-            f"# First, on every node: the same random token, at least 32 characters, in {it} (mode 0600)."
+            f"# First, on every node: the same random token, at least 32 characters, with mode 0600, in {_word(it)}"
             for it in secrets
         ),
-        *(f"# First, on every node: this collection's programs/rank.py as {it}." for it in programs),
+        *(f"# First, on every node: programs/rank.py of this collection as {_word(it)}" for it in programs),
     ]
     if plan.topology == "dpep":
         lines.append("# All ranks wait for each other: start the containers of all nodes within a few minutes.")
     for service in plan.services:
         make = [f"mkdir -p {shlex.join(service.directories)}"] if service.directories else []
-        lines += ["", f"# {service.node}: {service.name}", *make, _docker_run(service)]
+        lines += ["", f"# {_word(service.node)}: {_word(service.name)}", *make, _docker_run(service)]
     return "\n".join(lines)
+
+
+def _word(text: str) -> str:
+    """A word in a comment: quoted where a shell would take it for more, and on one line."""
+    return shlex.quote("".join(each if each.isprintable() else "?" for each in text))
 
 
 def _rights(service: Service) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -194,14 +195,16 @@ def test_shell_commands_and_table_show_every_service_and_no_secret() -> None:
     assert "--volume /root/.cache/huggingface:/root/.cache/huggingface" in shell
 
 
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
-paths = st.text(st.characters(codec="utf-8", exclude_characters="\0:")).map(lambda text: f"/{text}")
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]) | st.sampled_from("\n\t#'\"$()\\`;&|"))
+words = texts.filter(lambda text: text.isprintable() and not text.startswith("-"))
+paths = texts.filter(lambda text: text.isprintable() and ":" not in text).map(lambda text: f"/{text}")
+variables_of_programs = texts.filter(lambda text: all(each.isprintable() or each in "\n\t" for each in text))
 
 
 @given(
     topology=st.sampled_from(["tp", "dpep"]),
-    served=texts.filter(lambda text: text != "\n"),
-    environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), texts),
+    served=words,
+    environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), variables_of_programs),
     mounts=st.lists(st.fixed_dictionaries({"source": paths, "target": paths, "read_only": st.booleans()}), max_size=3),
     privileged=st.booleans(),
 )
@@ -233,6 +236,40 @@ def test_the_shell_commands_say_what_the_plan_says(
         wanted += [(secret.source, secret.target, True) for secret in each.secrets]
         volumes = [(*volume.split(":"), "") for volume in run.volume]
         assert [(source, target, mode == "ro") for source, target, mode, *__ in volumes] == wanted
+
+
+@given(
+    host=words.filter(lambda text: text and "/" not in text),
+    state=paths,
+    cache=paths,
+    model=paths,
+    template=variables_of_programs,
+    revision=words,
+    topology=st.sampled_from(["tp", "dpep"]),
+)
+def test_nothing_leaves_the_quotes_or_the_comments_of_the_shell_commands(
+    host: str, state: str, cache: str, model: str, template: str, revision: str, topology: str
+) -> None:
+    variables = nodes(
+        plan_topology=topology,
+        plan_state_dir=state,
+        plan_hf_home=cache,
+        plan_model=model,
+        plan_model_revision=revision,
+        plan_extra_mounts=[{"source": "/", "target": model}],
+        plan_api_server_options={"chat_template": template},
+    )
+    plan = plan_of({host: variables["node0"], "node1": variables["node1"]})
+    shell = as_shell(plan)
+    commands = typed(shell, plan)
+    assert [(run.name, run.command) for __, run in commands] == [(each.name, each.command) for each in plan.services]
+    assert [directories for directories, __ in commands] == [each.directories for each in plan.services]
+    # A shell that has no comments at its prompt reads their words; they hold nothing that it would carry out.
+    for line in shell.split("\n"):
+        if line.startswith("# "):
+            lexer = shlex.shlex(line, posix=False, punctuation_chars="$`;&|<>()\\")
+            lexer.commenters = ""
+            assert not [word for word in lexer if word[0] in "$`;&|<>()\\"], line
 
 
 @given(

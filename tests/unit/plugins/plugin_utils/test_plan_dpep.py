@@ -613,7 +613,7 @@ def test_shell_says_where_the_rank_program_goes_and_what_to_start_together() -> 
     plan = plan_of(dpep())
     shell = as_shell(plan)
     [source] = {m.source for s in plan.services for m in s.mounts if m.target == "/opt/lmfleet/rank.py"}
-    assert f"# First, on every node: this collection's programs/rank.py as {source}." in shell
+    assert f"# First, on every node: programs/rank.py of this collection as {source}\n" in shell
     assert f"--volume {source}:/opt/lmfleet/rank.py:ro" in shell
     assert "start the containers of all nodes" in shell
     assert shell.count("docker run --detach") == 3

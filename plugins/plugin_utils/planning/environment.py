@@ -1,0 +1,161 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``plan_environment`` may hold: no secrets, and nothing that says otherwise than the plan."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .values import WrongValue, as_text
+
+VARIABLE = "plan_environment"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+HF_HOME = "/root/.cache/huggingface"  # in the container
+HF_HUB = f"{HF_HOME}/hub"
+
+# The plan's own variables ----------------------------------------------------------------------------------------------
+
+GPUS = "the plan counts GPUs from 0, and gives its services the first plan_gpus of each node: take it out, and set plan_gpus"
+SIZES = "the plan counts ranks and gives each its place: take it out, and set plan_tp, plan_dp, plan_ep or plan_gpus"
+MEETING = "the ranks meet at the head: take it out, and set plan_head or its plan_cluster_address"
+CACHE = (
+    "the model is read from plan_hf_home, which containers have at /root/.cache/huggingface: take it out, and set "
+    "plan_hf_home to the cache on the host"
+)
+OFFLINE = "every host is proven to have the model, and nothing is downloaded while serving: take it out"
+OWN_AUTH = "Ray's token is planned: take it out, and give one with ray_token_value in a vault where you want your own"
+OWN_RAY = "every engine has a Ray of its own: take it out; the port is plan_ports.ray"
+LAUNCHER = "the launcher is given its arguments by the plan: take it out, and set plan_launcher, plan_dp or plan_ports"
+
+REASONS = {
+    **dict.fromkeys(
+        (
+            *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+            *("GPU_DEVICE_ORDINAL", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+        ),
+        GPUS,
+    ),
+    **dict.fromkeys(
+        (
+            *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK"),
+            *("ROLE_RANK", "ROLE_WORLD_SIZE", "NNODES", "NPROC_PER_NODE"),
+        ),
+        SIZES,
+    ),
+    **dict.fromkeys(
+        ("MASTER_ADDR", "LMDEPLOY_DIST_MASTER_ADDR", "LMDEPLOY_DIST_INIT_ADDR", "LMDEPLOY_DP_MASTER_ADDR"), MEETING
+    ),
+    **dict.fromkeys(
+        ("MASTER_PORT", "LMDEPLOY_DIST_MASTER_PORT", "LMDEPLOY_DIST_INIT_PORT"),
+        "the port is planned: take it out, and set plan_ports.torch",
+    ),
+    "LMDEPLOY_DP_MASTER_PORT": "the port is planned: take it out, and set plan_ports.dp_master",
+    "LMDEPLOY_EXECUTOR_BACKEND": "the topology says what runs the ranks: take it out, and set plan_topology",
+    **dict.fromkeys(
+        ("LMDEPLOY_USE_MODELSCOPE", "LMDEPLOY_USE_OPENMIND_HUB"),
+        "the model is read from the Hugging Face cache of the host: take it out",
+    ),
+    "RAY_ADDRESS": OWN_RAY,
+    "RAY_TMPDIR": "Ray's directory is planned, under plan_state_dir: take it out",
+    **dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"), OWN_AUTH),
+    "HOME": "the caches are mounted under /root: take it out",
+}
+# The launcher's: torchrun takes each of its arguments from PET_<argument> as well.
+PREFIXES = {"PET_": LAUNCHER, "TORCHELASTIC_": LAUNCHER}
+# What these may say: the same as the plan.
+SAME = {
+    "HF_HOME": ({HF_HOME}, CACHE),
+    **dict.fromkeys(
+        (
+            *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE"),
+            "PYTORCH_PRETRAINED_BERT_CACHE",
+        ),
+        ({HF_HUB}, CACHE),
+    ),
+    "XDG_CACHE_HOME": ({posixpath.dirname(HF_HOME)}, CACHE),
+    "HF_HUB_OFFLINE": ({"1", "ON", "YES", "TRUE"}, OFFLINE),
+    "NVIDIA_VISIBLE_DEVICES": ({"ALL"}, GPUS),
+}
+
+# Secrets ---------------------------------------------------------------------------------------------------------------
+
+SECRET = (
+    f"{VARIABLE} has {{name}}, which looks like a secret and would be readable in plans, diffs and docker inspect: "
+    "take it out, put it into a file on the host, mount that with plan_extra_mounts, and name the file in the "
+    "variable that the program has for it, such as {name}_PATH or {name}_FILE."
+)
+SECRET_NAME = re.compile(
+    r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIALS?|APIKEY)S?(_?\d+)?$"
+    r"|(^|_)(TOKEN|PASS|PAT|AUTH|(API|ACCESS|SECRET|PRIVATE|AUTH|ENCRYPTION|SIGNING|MASTER|ACCOUNT|STORAGE|ADMIN|LICENSE)_?KEYS?)"
+    r"(_?\d+)?$"
+    r"|_PWD$|^DOCKER_AUTH_CONFIG$",
+    re.IGNORECASE,
+)
+# A key of some kind, where its value looks like one.
+KEY_NAME = re.compile(r"(?<!GPG)_KEY$", re.IGNORECASE)
+KEY_VALUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[\w+/=-]{16,}")
+# What a secret looks like, whatever holds it: the prefixes that their issuers gave them, keys, and addresses with a password.
+SECRET_VALUE = re.compile(
+    r"\b(hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|nvapi-[\w-]{20,}"
+    r"|xox[abeprs]-[\w-]{10,}|A[KS]IA[A-Z0-9]{16}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.)"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\bBearer [\w.~+/-]{16,}"
+    r"|[a-z][a-z0-9+.-]*://[^\s:/@]*:[^\s/@]+@"
+    r"|\b(password|passwd|pwd|accountkey|sharedaccesskey)\s*=\s*[^\s;]+",
+    re.IGNORECASE,
+)
+# Settings of which the name alone looks like a secret's: switches, numbers, marks such as </s>, names of files.
+NO_SECRET = re.compile(
+    r"|true|false|yes|no|on|off|none|null|\d{1,6}|<.*>|\[.*\]|\.{0,2}(/[\w.@-]+){2,}/?", re.IGNORECASE
+)
+# Of these a number is one.
+PASSWORD_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET)\w{0,3}$", re.IGNORECASE)
+
+
+def environment_of(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """A node's variables as text, and the faults of those that are left out of it."""
+    accepted, faults = {}, []
+    for name, value in given.items():
+        fault = _fault_of(name, value)
+        if fault:
+            faults.append(fault)
+        else:
+            accepted[name] = as_text(value, name)
+    return accepted, faults
+
+
+def _fault_of(name: str, value: Any) -> str | None:
+    if not NAME.fullmatch(name):
+        return f"{VARIABLE} has {name!r}, which is no name of an environment variable."
+    try:
+        text = as_text(value, f"{VARIABLE}.{name}")
+    except WrongValue as wrong:
+        # The message shows the value.
+        return SECRET.format(name=name) if SECRET_NAME.search(name) and not isinstance(value, bool) else str(wrong)
+    if any(not character.isprintable() and character not in "\n\t" for character in text):
+        return f"{VARIABLE}.{name} has a character in it that nobody can see: write it anew."
+    if is_secret(name, text):
+        return SECRET.format(name=name)
+    same, reason = SAME.get(name, (None, None))
+    if same is not None:
+        value_of = text.rstrip("/") if text.startswith("/") else text.upper()
+        return None if value_of in same else f"{VARIABLE} sets {name} to {text!r}, but {reason}."
+    reason = REASONS.get(name) or next((why for prefix, why in PREFIXES.items() if name.startswith(prefix)), None)
+    return f"{VARIABLE} sets {name}, but {reason}." if reason else None
+
+
+def is_secret(name: str, text: str) -> bool:
+    """Whether a variable's name or value looks like a secret's."""
+    if SECRET_VALUE.search(text) or (KEY_NAME.search(name) and KEY_VALUE.fullmatch(text)):
+        return True
+    if name.upper().endswith("DSN") and "@" in text:
+        return True
+    if not SECRET_NAME.search(name):
+        return False
+    if PASSWORD_NAME.search(name) and text.isdigit():
+        return True
+    return not NO_SECRET.fullmatch(text)
