@@ -848,7 +848,7 @@ PLANS = [
     bound(nodes(3, plan_tp=16)),
     SHAPES["tp-proxy"](),
     dpep(),
-    bound(nodes(3, plan_topology="dpep", plan_gpus=1)),
+    bound(nodes(4, plan_topology="dpep", plan_gpus=1)),
     replicas(4),
     replicas(5),
 ]
