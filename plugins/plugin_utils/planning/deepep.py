@@ -131,7 +131,8 @@ def _tokens(inputs: Inputs, engine: Engine, rules: DeepEPRules, faults: Faults) 
     sends = f" with {drafts} draft tokens is {tokens} tokens a rank" if drafts else ""
     most, why = MOST_TOKENS, f"DeepEP's low-latency kernels count to {MOST_TOKENS}"
     if rules.fixed and rules.cap:
-        most, why = rules.cap, f"LMDeploy {engine.image.release} gives DeepEP room for {rules.cap} tokens a rank, in its code"
+        most = rules.cap
+        why = f"LMDeploy {engine.image.release} gives DeepEP room for {most} tokens a rank, in its code"
     if not 0 < tokens <= most:
         faults.add(
             f"plan_api_server_options: max_batch_size {batch}{what}{sends}, and {why}: set max_batch_size to "
