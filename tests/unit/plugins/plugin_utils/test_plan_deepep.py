@@ -28,7 +28,7 @@ OWN_MODEL: dict[str, Any] = {
 FLOAT16 = {"architectures": ["Mine"], "hidden_size": 2048, "num_attention_heads": 32}
 ALL = {"deep_ep": True, "deep_gemm": True, "dlblas": True}
 
-FIXED = (128, {})
+FIXED: tuple[int, dict[str, str]] = (128, {})
 BOTH = (512, {"DEEPEP_MAX_BATCH_SIZE": "512", "DEEPEP_MAX_TOKENS_PER_RANK": "512", "NVSHMEM_QP_DEPTH": "2048"})
 TOKENS = (512, {"DEEPEP_MAX_TOKENS_PER_RANK": "512", "NVSHMEM_QP_DEPTH": "2048"})
 FOLLOWS = (512, {"NVSHMEM_QP_DEPTH": "2048"})
@@ -436,7 +436,7 @@ def test_options_of_the_proxy_for_a_split_engine_are_refused(options: dict[str, 
 
 
 def test_options_that_depend_on_release_and_sizes() -> None:
-    old = {"plan_image": of_release("0.8.0"), "plan_api_server_options": {"model_format": "hf"}}
+    old: dict[str, Any] = {"plan_image": of_release("0.8.0"), "plan_api_server_options": {"model_format": "hf"}}
     assert "is an option of TurboMind" in faults_of(nodes(**old))[0]
     assert plan_of(nodes(plan_api_server_options={"model_format": "fp8"}))
     eplb: dict[str, Any] = {"plan_api_server_options": {"enable_eplb": True}}
