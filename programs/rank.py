@@ -33,6 +33,7 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ PROGRESS_S = 1.0  # of a progress bar, one line in so many seconds
 PIECE = select.PIPE_BUF  # all ranks share torchrun's stdout, and a pipe keeps only writes up to this size whole
 LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # the empty place after \n, \r\n or \r
 TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
+# What torchrun gives its workers where nobody has said it: one thread, and the end of a rank at the first failure of NCCL.
+TORCHRUN_DEFAULTS = ("OMP_NUM_THREADS", "NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 LAUNCHER = "lmdeploy.serve.openai.launch_server"
 
 
@@ -64,10 +67,24 @@ def engine_gpus(local_rank: int, gpus_per_rank: int, visible: str | None) -> str
     return ",".join(devices[first:end])
 
 
-def engine_environment(environ: Mapping[str, str], gpus: str) -> dict[str, str]:
-    """Return the engine's environment: none of torchrun's variables, which LMDeploy and torch would act upon."""
-    kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name)}
+def engine_environment(environ: Mapping[str, str], container: Mapping[str, str], gpus: str) -> dict[str, str]:
+    """Return the engine's environment, as it is with LMDeploy's own launcher: without what torchrun has put in.
+
+    LMDeploy and torch would act upon torchrun's variables. Of its defaults, those are kept that ``container``, the
+    environment in which torchrun was started, had already.
+    """
+    own = {name for name in TORCHRUN_DEFAULTS if name not in container}
+    kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name) and name not in own}
     return {**kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
+
+
+def started_with(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with; what it has put into its own since is not in it."""
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it is gone, and so will we be
+        return {}
+    return {name: value for name, _, value in (os.fsdecode(entry).partition("=") for entry in entries if entry)}
 
 
 class Output:
@@ -224,7 +241,8 @@ def main() -> int:
     port = ours.port + ours.port_step * rank
     Output(rank).say(f"starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}")
     engine = [sys.executable, __file__, "--engine", str(rank), *ours.arguments, "--server-port", str(port)]
-    return supervise(engine, engine_environment(os.environ, gpus), rank, gpus)
+    environment = engine_environment(os.environ, started_with(os.getppid()), gpus)
+    return supervise(engine, environment, rank, gpus)
 
 
 if __name__ == "__main__":  # the engine's own processes import this file again

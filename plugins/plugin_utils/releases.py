@@ -1,10 +1,10 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of LMDeploy before any host is asked: each release's options, and its images.
+"""What is known of LMDeploy before any host is asked: each release's options, what its DeepEP needs, and its images.
 
 Control node only: the data files beside this module do not travel to hosts.
-``tools/release_tables.py`` writes ``data/releases.json``; ``data/images.json`` is kept by hand.
+``tools/release_tables.py`` writes ``data/releases.json``; ``data/images.json`` and ``data/deepep.json`` are kept by hand.
 """
 
 from __future__ import annotations
@@ -209,6 +209,42 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``" (did you mean --tp?)"``, or nothing where no known word is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+# DeepEP --------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepEPRules:
+    """What a release's DeepEP takes, as it is built into the release's images.
+
+    ``cap`` is how many tokens a rank may send in one decoding step unless one of ``variables`` says more (without any, it
+    is in the code); None where the buffer follows max_batch_size. ``ranks`` are the sizes of ep that have kernels.
+    """
+
+    cap: int | None
+    variables: Sequence[str]
+    ranks: Sequence[int]
+    source: str
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing can raise the cap."""
+        return self.cap is not None and not self.variables
+
+
+def deepep_rules(release: str | None) -> DeepEPRules:
+    """The rules of ``release``.
+
+    One that is not known before the image is asked counts as the newest, with every variable that any release reads: those
+    that do not know it leave it alone.
+    """
+    spans = _data("deepep.json")["low_latency"]
+    span = next((span for span in reversed(spans) if at_least(release, span["since"])), spans[0])
+    rules = DeepEPRules(**{key: value for key, value in span.items() if key != "since"})
+    if release is None:
+        return dataclasses.replace(rules, variables=sorted({name for span in spans for name in span["variables"]}))
+    return rules
 
 
 # Images --------------------------------------------------------------------------------------------------------------

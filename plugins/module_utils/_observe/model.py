@@ -27,12 +27,18 @@ ENGINE_SUFFIXES = {".jinja", ".json", ".model", ".py", ".safetensors", ".txt"}
 # What a plan asks of the configuration.
 CONFIG_KEYS = (
     "architectures",
+    "hidden_size",
+    "intermediate_size",
     "max_position_embeddings",
     "model_type",
+    "moe_intermediate_size",
     "n_routed_experts",
+    "n_shared_experts",
     "num_attention_heads",
+    "num_experts",
     "num_hidden_layers",
     "num_key_value_heads",
+    "num_local_experts",
     "quantization_config",
 )
 LONGEST_HEADER = 100_000_000  # bytes; the safetensors format's own limit

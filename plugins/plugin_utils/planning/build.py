@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..releases import Command, at_least, option_name, release_table, resolve_image, unknown_to_image
-from . import dpep, tp
+from . import deepep, dpep, tp
 from .inputs import Inputs
+from .model import Model
+from .refused import reason
 from .services import proxy_service
 from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
 
@@ -57,13 +59,12 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
     table = release_table(image.release)
     arguments = _api_arguments(inputs, table.api_server, seen, faults)
     proxy_arguments = _proxy_arguments(inputs, table.proxy, seen, faults)
-    engines = (
-        tp.engines(inputs, image, arguments, seen.model_config, faults)
-        if inputs.topology == "tp"
-        else dpep.engines(inputs, image, arguments, faults)
-    )
-    if seen.image and inputs.topology == "dpep":
-        dpep.check_observed(inputs, engines[0], seen.image, seen.sources, faults)
+    model = Model(inputs.model, seen.model_config)
+    engines = TOPOLOGIES[inputs.topology].engines(inputs, image, arguments, model, faults)
+    if seen.image:
+        deepep.check_image(engines[0], seen.image, faults)
+        if inputs.topology == "dpep":
+            dpep.check_observed(inputs, seen.sources, faults)
     if faults.listed():
         what = "The plan does not fit what the hosts and the image are" if seen.interfaces else REFUSED
         raise PlanError(faults.listed(), what)
@@ -153,6 +154,10 @@ def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults:
     if inputs.proxy:
         owned["--server-name"] = "plan_cluster_address: the proxy is told this address"
     defaults: dict[str, Any] = dict(dpep.DEFAULT_OPTIONS) if inputs.topology == "dpep" else {}
+    if _has_ep(inputs):
+        defaults["max_batch_size"] = deepep.default_batch(command.release)
+    elif inputs.topology == "dpep":
+        defaults["max_batch_size"] = deepep.DEFAULT_BATCH
     known = (seen.image or {}).get("api_server_options") or command
     if "--enable-metrics" in known and "--disable-metrics" not in known:
         defaults["enable_metrics"] = True  # later the default; without counters, a hanging engine looks like a busy one
@@ -165,7 +170,12 @@ def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults:
         *(["--proxy-url", _proxy_url(inputs)] if inputs.proxy else []),
     ]
     options = _with_defaults(given, defaults)
-    return [*computed, *_options("plan_api_server_options", command, options, owned, seen, faults)]
+    return [*computed, *_options("plan_api_server_options", command, options, owned, seen, faults, ep=_has_ep(inputs))]
+
+
+def _has_ep(inputs: Inputs) -> bool:
+    """Whether there is expert parallelism; 0 takes the ranks in DP+EP, and none in TP."""
+    return inputs.ep > 1 or (inputs.topology == "dpep" and inputs.ep == 0)
 
 
 def _proxy_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
@@ -193,6 +203,8 @@ def _options(
     owned: Mapping[str, str],
     seen: Observations,
     faults: Faults,
+    *,
+    ep: bool = False,
 ) -> list[str]:
     """Options as arguments; a fault names each one that the plan computes, or that the release or the image does not take."""
     for key in given:
@@ -200,6 +212,12 @@ def _options(
         if name in owned:
             faults.add(f"{what}: {key} is computed by the plan; set {owned[name]}.")
     own = {key: value for key, value in given.items() if option_name(key) not in owned}
+    for key, value in list(own.items()):
+        # What the release does not know is told as that.
+        why = None if command.check_option(key, value) else reason(command.name, command.release, key, value, ep=ep)
+        if why:
+            faults.add(f"{what}: {key} {why}.")
+            del own[key]
     wrong = command.check(own)
     faults.extend(f"{what}: {fault}" for fault in wrong)
     if wrong:
@@ -234,6 +252,11 @@ def _unverified(inputs: Inputs, image: Image, engines: Sequence[Engine], seen: O
             notes.append(
                 "what expert parallelism needs (DeepEP, DeepGEMM or dlBLAS); the image is asked after the pull"
             )
+            if not image.release:
+                notes.append(
+                    "DeepEP's cap of tokens a rank: both variables are set that a release may read; once the image has said "
+                    "its release, only what that needs is set, or max_batch_size is refused"
+                )
     notes.extend(
         f"{node.name}: interface of {node.address}; the host is asked"
         for node in inputs.nodes
@@ -256,4 +279,11 @@ def _warnings(inputs: Inputs, image: Image, engines: Sequence[Engine]) -> list[s
         for engine in engines
         if inputs.topology == "tp" and engine.tp < engine.gpus
     )
+    if inputs.topology == "tp" and not at_least(image.release, tp.PORT_SINCE):
+        warnings.append(
+            f"LMDeploy {image.release} takes a free port for torch.distributed, whatever plan_ports.torch says: allow all TCP "
+            "between the nodes."
+        )
+    for engine in engines:
+        warnings.extend(deepep.warnings(inputs, engine))
     return warnings

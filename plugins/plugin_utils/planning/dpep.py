@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..releases import at_least
+from . import deepep
+from . import tp as tp_planning
 from .inputs import HIGHEST_PORT, Inputs
+from .model import Model
 from .services import engine_service, home_of
 from .types import RANK_PROGRAM_TARGET, Endpoint, Engine, Faults, Image, Mount, Node, Service
 
@@ -23,11 +25,9 @@ RANK_PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
 PORT_STEP = {"torchrun": 10, "native": 1}
 NATIVE_SINCE = "0.15.0"  # before, it drew random ports where there is a proxy
 WORLD_IS_EP_SINCE = "0.11.0"  # before, the world was dp, and one rank had one GPU
-DLBLAS = ("0.9.1", "0.15.0")  # from, before: ep needs dlblas beside DeepEP
-HAS_ALL = "cu12.8 (pinned), or cu12-hopper for the guide's LMDeploy"
-# The guide's. Its table's rows say "Default", which was 512 on H100 then; since 0.15 it is 1024, DeepEP's buffers grow with
-# it, and it is what runs out of memory.
-DEFAULT_OPTIONS = {"cache_max_entry_count": 0.7, "max_prefill_token_num": 1000, "max_batch_size": 512}
+# The guide's, with max_batch_size (deepep.default_batch). Its table's rows say "Default", which was 512 on H100 then; since
+# 0.15 it is 1024, DeepEP's buffers grow with it, and it is what runs out of memory.
+DEFAULT_OPTIONS = {"cache_max_entry_count": 0.7, "max_prefill_token_num": 1000}
 OWNED_OPTIONS = {
     "--backend": "nothing: DP needs the pytorch backend",
     "--tp": "plan_tp",
@@ -41,7 +41,7 @@ OWNED_OPTIONS = {
 }
 
 
-def engines(inputs: Inputs, image: Image, arguments: Sequence[str], faults: Faults) -> list[Engine]:
+def engines(inputs: Inputs, image: Image, arguments: Sequence[str], model: Model, faults: Faults) -> list[Engine]:
     """The one engine, and what is wrong with its sizes."""
     nodes = inputs.nodes
     gpus = sum(node.gpus for node in nodes)
@@ -60,8 +60,10 @@ def engines(inputs: Inputs, image: Image, arguments: Sequence[str], faults: Faul
         arguments=list(arguments),
     )
     if all(node.gpus > 0 for node in nodes):  # else refused already
-        _check_sizes(inputs, engine, faults)
+        fits = _check_sizes(inputs, engine, model, faults)
         _check_ports(inputs, engine, faults)
+        if fits:
+            engine = deepep.with_deepep(inputs, engine, model, faults)
     if inputs.launcher == "native":
         _check_native(inputs, image, faults)
     for name, environment in inputs.environments.items():
@@ -70,29 +72,35 @@ def engines(inputs: Inputs, image: Image, arguments: Sequence[str], faults: Faul
     return [engine]
 
 
-def _check_sizes(inputs: Inputs, engine: Engine, faults: Faults) -> None:
+def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults) -> bool:
+    """Whether LMDeploy takes these sizes over these GPUs; what it does not take goes to ``faults``."""
     tp, dp, ep, gpus = engine.tp, engine.dp, engine.ep, engine.gpus
     release = engine.image.release
     sizes = f"tp {tp}, dp {dp}, ep {ep}"
+    found = []
     if dp < 2:
         faults.add(f"plan_dp is {dp}: DP+EP has 2 ranks or more; for one engine set plan_topology: tp.")
-        return
+        return False
     if at_least(release, WORLD_IS_EP_SINCE):
         world, rule = (ep, "ep") if ep > 1 else (tp, "tp, as ep is 1")
         if world % dp:
-            faults.add(
+            found.append(
                 f"{sizes} is a world of {world} ({rule}), which its {dp} ranks do not divide: "
                 "make plan_ep (or plan_tp, without ep) a multiple of plan_dp."
             )
     else:
         world, rule = dp, f"dp, in LMDeploy {release}"
         if dp % ep:
-            faults.add(f"plan_ep {ep} does not divide plan_dp {dp}, as LMDeploy {release} needs it.")
-    if ep > 1 and tp > 1:
-        faults.add(f"plan_tp is {tp} and plan_ep is {ep}: with expert parallelism set plan_tp to 1, or leave it 0.")
+            found.append(f"plan_ep {ep} does not divide plan_dp {dp}, as LMDeploy {release} needs it.")
+    found += _with_ep(engine) if ep > 1 else []
+    if at_least(release, WORLD_IS_EP_SINCE) and not found:
+        # Attention is split over a rank's GPUs, and the dense layers over tp.
+        why = tp_planning.unfit(model, world // dp, tp, experts=ep == 1)
+        if why:
+            found.append(f"{sizes} does not divide {why} of {inputs.model}: change plan_tp, or plan_dp.")
     if world != gpus:
         shares = ", ".join(f"{node.name} {node.gpus}" for node in inputs.nodes)
-        faults.add(
+        found.append(
             f"{sizes} is a world of {world} GPUs ({rule}), but the plan has {gpus} ({shares}): set plan_dp and plan_ep "
             "to fit (0 takes all GPUs), or change plan_gpus or the nodes."
         )
@@ -105,6 +113,24 @@ def _check_sizes(inputs: Inputs, engine: Engine, faults: Faults) -> None:
                     f"make plan_gpus a multiple of {per_rank}.",
                     node.name,
                 )
+    faults.extend(found)
+    return not found
+
+
+def _with_ep(engine: Engine) -> list[str]:
+    """What is wrong with plan_tp where there is expert parallelism: dense layers may be split over a rank's own GPUs."""
+    tp, dp, ep, release = engine.tp, engine.dp, engine.ep, engine.image.release
+    if tp == 1:
+        return []
+    if not at_least(release, WORLD_IS_EP_SINCE):
+        return [f"plan_tp is {tp} and plan_ep is {ep}: in LMDeploy {release} set plan_tp to 1, or leave it 0."]
+    own = ep // dp if ep % dp == 0 else 1
+    if tp == own:
+        return []
+    others = f", or to {own}, the GPUs of a rank" if own > 1 else ""
+    nearest = f"with expert parallelism set plan_tp to 1{others}"
+    upstream = "LMDeploy itself can split dense layers over several ranks; this collection does not plan that yet"
+    return [f"plan_tp is {tp} and plan_ep is {ep}: {nearest}. {upstream}."]
 
 
 def _check_ports(inputs: Inputs, engine: Engine, faults: Faults) -> None:
@@ -138,18 +164,8 @@ def _check_native(inputs: Inputs, image: Image, faults: Faults) -> None:
         )
 
 
-def check_observed(
-    inputs: Inputs, engine: Engine, probe: Mapping[str, Any], sources: Mapping[str, str], faults: Faults
-) -> None:
-    """What image and hosts lack for this engine; ``sources`` is each node's own address on its default route."""
-    image, modules = engine.image, probe.get("modules") or {}
-    missing = [name for name in _needed(image.release) if not modules.get(name)] if engine.ep > 1 else []
-    if missing:
-        faults.add(
-            f"plan_ep is {engine.ep}, and expert parallelism in LMDeploy {image.release} needs {' and '.join(missing)}, "
-            f"which {image.reference} does not have: set plan_image to an image with it, such as {HAS_ALL}; or "
-            "plan_ep: 1 with plan_tp, without expert parallelism."
-        )
+def check_observed(inputs: Inputs, sources: Mapping[str, str], faults: Faults) -> None:
+    """What the hosts lack for this engine; ``sources`` is each node's own address on its default route."""
     if inputs.launcher != "native":
         return
     for node in inputs.nodes:
@@ -160,13 +176,6 @@ def check_observed(
                 f"plan_cluster_address {node.address}: set plan_launcher: torchrun, or give the host a route that "
                 f"starts there (ip route add 8.8.8.8/32 dev {node.interface or 'INTERFACE'} src {node.address})."
             )
-
-
-def _needed(release: str | None) -> list[str]:
-    since, before = DLBLAS
-    if at_least(release, since) and not at_least(release, before):
-        return ["deep_ep", "dlblas"]
-    return ["deep_ep", "deep_gemm"]
 
 
 def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service], list[Endpoint]]:
@@ -184,7 +193,7 @@ def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service]
         program = program_on(inputs, node)
         service = engine_service(
             inputs,
-            engine.image,
+            engine,
             node,
             "dp",
             [

@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Sequence
 
 from ..text import columns
-from .types import RANK_PROGRAM_TARGET, Image, Plan, Service
+from .deepep import gib
+from .types import RANK_PROGRAM_TARGET, DeepEP, Image, Plan, Service
 
 MANY = 12
 
@@ -25,6 +26,7 @@ def as_table(plan: Plan) -> str:
         *(f"image  {image.reference} ({_release(image)})" for image in images),
         f"model  {plan.model}, revision {plan.model_revision}",
         f"url    {plan.url}",
+        *dict.fromkeys(_deepep(engine.deepep) for engine in plan.engines if engine.deepep),
         "",
         *columns(
             [
@@ -72,8 +74,18 @@ def _sizes(plan: Plan) -> str:
     if plan.topology == "dpep":
         engine = plan.engines[0]
         return f"dp {engine.dp}, ep {engine.ep}, tp {engine.tp} ({engine.launcher})"
-    sizes = " and ".join(dict.fromkeys(f"tp {engine.tp}" for engine in plan.engines))
+    sizes = " and ".join(
+        dict.fromkeys(f"tp {engine.tp}" + (f", ep {engine.ep}" if engine.ep > 1 else "") for engine in plan.engines)
+    )
     return sizes if len(plan.engines) == 1 else f"{len(plan.engines)} replicas of {sizes}"
+
+
+def _deepep(needs: DeepEP) -> str:
+    """What DeepEP takes, and what is set for it."""
+    size = needs.buffer_bytes
+    takes = f"{gib(size)} of every GPU ({size} bytes)" if size else "a buffer of unknown size: the model is asked"
+    sets = "".join(f"; {name}={value}" for name, value in needs.environment.items())
+    return f"deepep {needs.tokens_per_rank} tokens a rank take {takes}{sets}"
 
 
 def _release(image: Image) -> str:

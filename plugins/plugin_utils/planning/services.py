@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from .inputs import Inputs
-from .types import Image, Mount, Node, Secret, Service
+from .types import Engine, Image, Mount, Node, Secret, Service
 
 HF_CACHE = "/root/.cache/huggingface"
 RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the token is, not what it is
@@ -23,6 +23,13 @@ KERNEL_CACHE_PLACES = {
 }
 
 
+# The interface of a node's cluster address, for every library that takes one by a variable of its own. NCCL and NVSHMEM take a
+# bare name for the beginning of one (bond0 is bond0.2973 too), and one after "=" whole; Gloo and TensorPipe compare whole names.
+INTERFACE_VARIABLES = {"GLOO_SOCKET_IFNAME": "", "TP_SOCKET_IFNAME": "", "NCCL_SOCKET_IFNAME": "="}
+# NVSHMEM, which DeepEP uses, does not read NCCL's, and would take the first interface that is not docker's or lo.
+DEEPEP_INTERFACE_VARIABLES = {"NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME": "="}
+
+
 def home_of(inputs: Inputs, node: Node) -> str:
     """The deployment's own directory on a node."""
     return f"{node.state_dir}/{inputs.name}"
@@ -30,7 +37,7 @@ def home_of(inputs: Inputs, node: Node) -> str:
 
 def engine_service(
     inputs: Inputs,
-    image: Image,
+    engine: Engine,
     node: Node,
     service: str,
     command: Sequence[str],
@@ -53,10 +60,11 @@ def engine_service(
         node=node.name,
         name=f"{inputs.name}-{service}",
         engine=node.engine,
-        image=image.run,
+        image=engine.image.run,
         command=list(command),
         environment={
-            **network_environment(inputs, node),
+            **network_environment(inputs, engine, node),
+            **(engine.deepep.environment if engine.deepep else {}),
             **KERNEL_CACHE_PLACES,
             **environment,
             **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": RAY_TOKEN_PATH} if token else {}),
@@ -102,13 +110,12 @@ def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[st
     )
 
 
-def network_environment(inputs: Inputs, node: Node) -> dict[str, str]:
+def network_environment(inputs: Inputs, engine: Engine, node: Node) -> dict[str, str]:
     """Set on every container of every node: Ray's workers inherit the raylet's environment, not the api_server's."""
     interface = node.interface or f"<interface of {node.address}>"
+    variables = {**INTERFACE_VARIABLES, **(DEEPEP_INTERFACE_VARIABLES if engine.deepep else {})}
     return {
-        "GLOO_SOCKET_IFNAME": interface,
-        "NCCL_SOCKET_IFNAME": interface,
-        "TP_SOCKET_IFNAME": interface,
+        **{name: f"{exactly}{interface}" for name, exactly in variables.items()},
         "HF_HUB_OFFLINE": "1",
         **_direct(inputs, node),
     }

@@ -9,10 +9,12 @@ which shares Ray's session directory and the host's PID namespace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from ..releases import at_least
+from . import deepep
 from .inputs import Inputs
+from .model import Model
 from .services import ANY_ADDRESS, engine_service, home_of
 from .types import Endpoint, Engine, Faults, Image, Mount, Node, Service
 
@@ -22,27 +24,21 @@ OWNED_OPTIONS = {
     "--backend": "nothing: TP over Ray needs the pytorch backend",
     "--tp": "plan_tp",
     "--dp": "nothing: in TP there is one engine over all GPUs",
-    "--ep": "nothing: in TP there is one engine over all GPUs",
+    "--ep": "plan_ep",
     "--nnodes": "nothing: Ray places the workers",
     "--node-rank": "nothing: Ray places the workers",
     "--server-port": "plan_ports.api",
 }
-# Enough to refuse a wrong tp before a host is touched; after the model check the hosts' own config.json decides.
-ATTENTION_HEADS = {
-    "deepseek-ai/DeepSeek-V3": 128,
-    "deepseek-ai/DeepSeek-V3-0324": 128,
-    "deepseek-ai/DeepSeek-V3.1": 128,
-    "deepseek-ai/DeepSeek-R1": 128,
-    "deepseek-ai/DeepSeek-R1-0528": 128,
-}
+EP_SINCE = "0.11.0"  # before, ep had to divide dp, which is 1 here
+PORT_SINCE = "0.9.0"  # before, LMDeploy took a free port where the workers of TP meet
 
 
-def engines(
-    inputs: Inputs, image: Image, arguments: Sequence[str], model_config: Mapping[str, Any] | None, faults: Faults
-) -> list[Engine]:
+def engines(inputs: Inputs, image: Image, arguments: Sequence[str], model: Model, faults: Faults) -> list[Engine]:
     """The engines, one for each group of nodes, and what is wrong with their size."""
-    if inputs.dp or inputs.ep:
-        faults.add("plan_dp and plan_ep are for plan_topology: dpep; in TP there is one engine over all GPUs.")
+    if inputs.dp > 1:
+        faults.add(
+            f"plan_dp is {inputs.dp}, and in TP there is one engine over all GPUs: leave it out, or set plan_topology: dpep."
+        )
     found = []
     for name in dict.fromkeys(node.engine for node in inputs.nodes):
         members = [node for node in inputs.nodes if node.engine == name]
@@ -56,19 +52,20 @@ def engines(
             gpus=gpus,
             tp=inputs.tp or gpus,
             dp=1,
-            ep=1,
+            ep=inputs.ep or 1,
             image=image,
             arguments=list(arguments),
         )
         if all(node.gpus > 0 for node in members):  # else refused already
-            _check(inputs, engine, members, model_config, faults)
+            fits = _check(inputs, engine, members, model, faults)
+            if _check_ep(engine, faults) and fits:
+                engine = deepep.with_deepep(inputs, engine, model, faults)
         found.append(engine)
     return found
 
 
-def _check(
-    inputs: Inputs, engine: Engine, members: Sequence[Node], config: Mapping[str, Any] | None, faults: Faults
-) -> None:
+def _check(inputs: Inputs, engine: Engine, members: Sequence[Node], model: Model, faults: Faults) -> bool:
+    """Whether the model can be split so; what it cannot goes to ``faults``."""
     tp, gpus = engine.tp, engine.gpus
     whose = "the plan" if engine.name == inputs.name else f"the replica {engine.name}"
     if tp > gpus:
@@ -76,13 +73,44 @@ def _check(
         faults.add(
             f"plan_tp is {tp}, but {whose} has {gpus} GPUs ({shares}): lower plan_tp, or raise plan_gpus or add nodes."
         )
-    heads = (config or {}).get("num_attention_heads") or ATTENTION_HEADS.get(inputs.model)
-    if isinstance(heads, int) and heads % tp:
-        fitting = [n for n in range(1, gpus + 1) if heads % n == 0]
+        return False
+    why = unfit(model, tp, tp, experts=engine.ep == 1)
+    if why:
+        fitting = [n for n in range(1, gpus + 1) if not unfit(model, n, n, experts=engine.ep == 1)]
         faults.add(
-            f"plan_tp is {tp}{'' if inputs.tp else ' (the sum of plan_gpus)'}, which does not divide the {heads} "
-            f"attention heads of {inputs.model}: set plan_tp to one of {', '.join(map(str, fitting))}."
+            f"plan_tp is {tp}{'' if inputs.tp else ' (the sum of plan_gpus)'}, which does not divide {why} of {inputs.model}: "
+            f"set plan_tp to one of {', '.join(map(str, fitting))}."
         )
+    return not why
+
+
+def unfit(model: Model, attention: int, tp: int, *, experts: bool) -> str | None:
+    """What of the model so many GPUs cannot share: its attention, or its dense layers (``tp``), and the ``experts`` with them."""
+    if model.heads and model.heads % attention:
+        return f"the {model.heads} attention heads"
+    for key, size, blocks in model.undivided_blocks(tp, experts=experts):
+        return f"the {blocks} FP8 blocks ({key} {size})"
+    return None
+
+
+def _check_ep(engine: Engine, faults: Faults) -> bool:
+    """Whether plan_ep is one that TP over Ray can have."""
+    tp, ep, release = engine.tp, engine.ep, engine.image.release
+    if ep == 1:
+        return True
+    if not at_least(release, EP_SINCE):
+        faults.add(
+            f"plan_ep is {ep}, and LMDeploy {release} has expert parallelism with data parallelism alone: set plan_topology: "
+            f"dpep, or plan_image to {EP_SINCE} or later."
+        )
+    elif not ep == tp == engine.gpus:
+        faults.add(
+            f"plan_ep is {ep} and plan_tp {tp} over {engine.gpus} GPUs: in TP all three are the same number. Set plan_ep to "
+            f"{engine.gpus} and leave plan_tp out, or leave plan_ep out."
+        )
+    else:
+        return True
+    return False
 
 
 def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service], list[Endpoint]]:
@@ -126,7 +154,7 @@ def _ray_service(inputs: Inputs, engine: Engine, head: Node, node: Node, token: 
         *(ports.ray_node_manager, ports.ray_object_manager, ports.ray_runtime_env_agent, ports.ray_metrics),
         *(ports.ray_dashboard_agent, ports.ray_dashboard_agent_grpc),
     ]
-    return _over_ray(inputs, engine.image, head, node, "ray", command, listens, "unless-stopped", token)
+    return _over_ray(inputs, engine, head, node, "ray", command, listens, "unless-stopped", token)
 
 
 def _api_service(inputs: Inputs, head: Node, engine: Engine, token: bool) -> Service:
@@ -135,18 +163,19 @@ def _api_service(inputs: Inputs, head: Node, engine: Engine, token: bool) -> Ser
     command = [
         *("lmdeploy", "serve", "api_server", inputs.model, "--backend", "pytorch"),
         *("--tp", str(engine.tp)),
+        *(["--ep", str(engine.ep)] if engine.ep > 1 else []),
         *([] if engine.option("server-name") else ["--server-name", name]),
         *("--server-port", str(inputs.ports.api)),
         *engine.arguments,
     ]
-    listens = [inputs.ports.api, inputs.ports.torch]
+    listens = [inputs.ports.api, *([inputs.ports.torch] if at_least(engine.image.release, PORT_SINCE) else [])]
     # No restart: one service alone can never rejoin its group, and a crash while loading would load for ever.
-    return _over_ray(inputs, engine.image, head, head, "api", command, listens, "no", token)
+    return _over_ray(inputs, engine, head, head, "api", command, listens, "no", token)
 
 
 def _over_ray(
     inputs: Inputs,
-    image: Image,
+    engine: Engine,
     head: Node,
     node: Node,
     service: str,
@@ -159,7 +188,7 @@ def _over_ray(
     home = home_of(inputs, node)
     return engine_service(
         inputs,
-        image,
+        engine,
         node,
         service,
         command,

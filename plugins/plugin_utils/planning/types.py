@@ -17,7 +17,7 @@ from typing import Any
 
 from .codec import decode
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"  # where containers of DP ranks have it
 REFUSED = "The plan was refused before any host was touched"
 
@@ -138,11 +138,25 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
+class DeepEP:
+    """What an engine with expert parallelism needs of DeepEP.
+
+    ``tokens_per_rank`` is how many tokens a rank may send in one decoding step, ``buffer_bytes`` what DeepEP's buffer takes of
+    every GPU for that (None where the model's sizes are not known yet), ``environment`` what the plan sets for it.
+    """
+
+    tokens_per_rank: int
+    buffer_bytes: int | None
+    environment: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Engine:
     """What lives and dies together: a TP engine over Ray (``topology`` tp), or a group of DP ranks (``dpep``).
 
     ``nodes`` are names, the head's first; ``tp``, ``dp`` and ``ep`` are the sizes that LMDeploy is given, ``launcher`` is what
-    starts DP ranks, and ``arguments`` are what every api_server of it gets beside sizes and addresses.
+    starts DP ranks, and ``arguments`` are what every api_server of it gets beside sizes and addresses. ``deepep`` is None
+    without expert parallelism.
     """
 
     name: str
@@ -156,6 +170,7 @@ class Engine:
     ep: int
     image: Image
     arguments: list[str]
+    deepep: DeepEP | None = None
 
     def option(self, name: str) -> str | None:
         """What it gives an option of the api_server, without the dashes; None where it is left out."""

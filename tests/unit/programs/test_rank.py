@@ -257,21 +257,30 @@ def test_environment() -> None:
         "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK ROLE_WORLD_SIZE ROLE_NAME"
     )
     torchrun += " MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_USE_AGENT_STORE TORCHELASTIC_ERROR_FILE"
-    kept = {
-        "LMDEPLOY_DP_MASTER_ADDR": "a",
-        "LMDEPLOY_DP_MASTER_PORT": "1",
-        "PATH": "/bin",
-        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+    kept = {"LMDEPLOY_DP_MASTER_ADDR": "a", "LMDEPLOY_DP_MASTER_PORT": "1", "PATH": "/bin"}
+    defaults = {"OMP_NUM_THREADS": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "NCCL_ASYNC_ERROR_HANDLING": "1"}
+    given_ = {**dict.fromkeys(torchrun.split(), "1"), **kept, **defaults, "CUDA_VISIBLE_DEVICES": "0,1"}
+    set_here = {"CUDA_VISIBLE_DEVICES": "1", "PYTHONUNBUFFERED": "1"}
+    assert rank.engine_environment(given_, kept, "1") == {**kept, **set_here}
+    assert rank.engine_environment(given_, {"OMP_NUM_THREADS": "1"}, "1") == {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        **set_here,
     }
-    given_ = {**dict.fromkeys(torchrun.split(), "1"), **kept, "CUDA_VISIBLE_DEVICES": "0,1"}
-    assert rank.engine_environment(given_, "1") == {**kept, "CUDA_VISIBLE_DEVICES": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def test_what_the_container_was_given_stays_and_what_torchrun_added_goes(tmp_path: Path) -> None:
+    launcher = "def launch_server(*args, **options): raise AssertionError"
+    given_ = {"OMP_NUM_THREADS": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
+    __, lines = torchrun_rank(tmp_path, "0.18.0", launcher, **given_)
+    assert json.loads(lines[1].removeprefix("[rank 5] "))["env"][-2:] == ["1", "3"]
 
 
 # The shape of LMDeploy's command line: which release has what is all that matters here.
 SERVER = """
 import json, multiprocessing, os, sys
 def serve(model_path, backend_config=None, **kwargs):
-    names = "RANK", "TORCHELASTIC_RUN_ID", "CUDA_VISIBLE_DEVICES"
+    names = "RANK", "TORCHELASTIC_RUN_ID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TORCH_NCCL_ASYNC_ERROR_HANDLING"
     print(json.dumps({"model": model_path, "dp_rank": backend_config.dp_rank, "argv": sys.argv, **kwargs,
                       "start": multiprocessing.get_start_method(), "env": [os.environ.get(name) for name in names]}))
     raise RuntimeError("no engine here")
@@ -291,6 +300,17 @@ def run():
 """
 
 
+# What torchrun does to the environment (torch/distributed/run.py and elastic/agent/server/local_elastic_agent.py).
+TORCHRUN = """
+import os, subprocess, sys
+if "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+name = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+worker = {**os.environ, name: os.getenv(name, "1"), "RANK": "5", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}
+sys.exit(subprocess.call([sys.executable, *sys.argv[1:]], env=worker))
+"""
+
+
 def torchrun_rank(tmp_path: Path, release: str, launcher: str | None, **environ: str) -> tuple[int, list[str]]:
     """Run the whole program as torchrun's rank 5, second of its host, over an LMDeploy of this shape."""
     files = {
@@ -307,14 +327,13 @@ def torchrun_rank(tmp_path: Path, release: str, launcher: str | None, **environ:
         (tmp_path / name).write_text(text)
     options = ["--port", "23333", "--port-step", "10", "--", "serve", "api_server", "M", "--server-name", "10.0.0.1"]
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    torchrun = {"RANK": "5", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x", "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), *options],
+        [sys.executable, "-c", TORCHRUN, str(PROGRAM), *options],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**kept, **torchrun, **environ},
+        env={**kept, "PYTHONPATH": str(tmp_path), **environ},
         timeout=DEADLINE_S,
     )
     return done.returncode, done.stdout.splitlines()
@@ -335,7 +354,7 @@ def test_one_rank_of_each_release(tmp_path: Path, release: str, launcher: str | 
         "server_port": 23383,
         "argv": ["lmdeploy", *arguments, *option],
         "start": "spawn",
-        "env": [None, None, "3"],
+        "env": [None, None, "3", None, None],
     }
     assert lines[-2:] == [
         "[rank 5] RuntimeError: no engine here",

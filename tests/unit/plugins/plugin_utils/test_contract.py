@@ -140,8 +140,9 @@ def test_services_that_are_no_list_of_mappings_are_refused(services: Any) -> Non
 # What readers may rely on --------------------------------------------------------------------------------------------
 
 KEYS = {
+    "DeepEP": "tokens_per_rank buffer_bytes environment",
     "Endpoint": "rank engine node url gpus container",
-    "Engine": "name topology launcher head nodes gpus tp dp ep image arguments",
+    "Engine": "name topology launcher head nodes gpus tp dp ep image arguments deepep",
     "Image": "reference id release moving",
     "Mount": "source target read_only",
     "Node": "name engine rank address gpus interface hf_home state_dir",
@@ -158,11 +159,12 @@ KEYS = {
 
 def test_the_keys_of_a_plan_are_those_of_its_format() -> None:
     """Where this fails, a reader of the JSON would notice: raise PLAN_FORMAT, and write the keys of the new format down."""
-    assert PLAN_FORMAT == 2
+    assert PLAN_FORMAT == 3
     data = SHAPES["bound"]().to_json()
     places = {"Plan": data, **{place: entry(data, place) for place in PLACES}}
     names = ["Plan", "Engine", "Image", "Node", "Ports", "Service", "Mount", "Secret", "Endpoint", "Proxy"]
     found = {name: " ".join(keys) for name, keys in zip(names, places.values())}
+    found["DeepEP"] = " ".join(SHAPES["dpep"]().to_json()["engines"][0]["deepep"])
     assert found == KEYS
     declared = {
         name
@@ -194,7 +196,7 @@ def test_a_field_more_changes_no_identity(shape: str) -> None:
 
 @pytest.mark.parametrize("topology", ["tp", "dpep"])
 def test_names_and_the_order_of_hosts_change_no_identity(topology: str) -> None:
-    variables = nodes(4, plan_topology=topology, plan_gpus=4)
+    variables = nodes(4, plan_topology=topology, plan_tp=16 if topology == "tp" else 1)
     plan = bound(variables)
     order = ["node0", "node2", "node3", "node1"]
     assert identities(bound({name: variables[name] for name in order})) == identities(plan)

@@ -338,10 +338,13 @@ def test_an_option_of_the_api_server_replaces_it_alone_in_tp(more: dict[str, Any
 
 
 def test_an_option_of_the_api_server_starts_all_ranks_anew() -> None:
-    world, decision = changed(dpep(), dpep(plan_api_server_options={"max_batch_size": 64}))
+    world, decision = changed(dpep(), dpep(plan_api_server_options={"max_prefill_token_num": 64}))
     assert {(h, a, n) for h, a, n in done(decision) if n != PROXY} == replaced(("node0", DP), ("node1", DP))
     [reason] = why(decision)
-    assert reason == f"{DP} on node0, node1 is to change: command --max-batch-size 512 -> --max-batch-size 64"
+    assert (
+        reason
+        == f"{DP} on node0, node1 is to change: command --max-prefill-token-num 1000 -> --max-prefill-token-num 64"
+    )
     world.carry_out(decision)
     settled(world)
 
@@ -573,7 +576,7 @@ def renamed(variables: Variables, names: dict[str, str]) -> Variables:
 
 @pytest.mark.parametrize("topology", ["tp", "dpep"])
 def test_53_renaming_a_host_changes_no_container(topology: str) -> None:
-    variables = nodes(3, plan_topology=topology, plan_gpus=4, plan_tp=8 if topology == "tp" else 0)
+    variables = nodes(4, plan_topology=topology, plan_gpus=2)
     world = running(bound(variables))
     after = bound(renamed(variables, {"node1": "gpu-b"}))
     moved = World(after)
@@ -583,7 +586,7 @@ def test_53_renaming_a_host_changes_no_container(topology: str) -> None:
 
 @pytest.mark.parametrize("topology", ["tp", "dpep"])
 def test_53_swapping_two_workers_in_the_inventory_changes_nothing(topology: str) -> None:
-    variables = nodes(4, plan_topology=topology, plan_gpus=4)
+    variables = nodes(4, plan_topology=topology, plan_gpus=2)
     order = ["node0", "node3", "node1", "node2"]
     before, after = bound(variables), bound({name: variables[name] for name in order})
     assert before == after
@@ -857,7 +860,7 @@ PLANS = [
     bound(nodes(3, plan_tp=16)),
     SHAPES["tp-proxy"](),
     dpep(),
-    bound(nodes(3, plan_topology="dpep", plan_gpus=1)),
+    bound(nodes(4, plan_topology="dpep", plan_gpus=1)),
     replicas(4),
     replicas(5),
 ]

@@ -60,7 +60,7 @@ def test_unverified_says_what_is_not_known_yet_and_observations_settle_it() -> N
     assert len(plan_of(nodes()).unverified) == 5
     plan = plan_of(nodes(), seen)
     assert plan.unverified == []
-    assert service(plan, "ray", "node1").environment["NCCL_SOCKET_IFNAME"] == "eth1"
+    assert service(plan, "ray", "node1").environment["NCCL_SOCKET_IFNAME"] == "=eth1"
     assert service(plan, "ray").environment["GLOO_SOCKET_IFNAME"] == "bond0"
     assert service(plan, "api").image == plan.engines[0].image.run == seen.image_id
     assert {each.image for each in plan_of(nodes()).services} == {plan.engines[0].image.reference}
@@ -279,7 +279,7 @@ def test_nothing_leaves_the_quotes_or_the_comments_of_the_shell_commands(
 )
 def test_any_plan_that_is_accepted_holds_together(gpus: list[int], base: int, head: int) -> None:
     total = sum(gpus)
-    tp = 1 << (total.bit_length() - 1)
+    tp = min(1 << (total.bit_length() - 1), 16)  # more than that, V3's FP8 blocks do not divide by
     variables = nodes(len(gpus), plan_tp=tp, plan_ports={"api": base + 10000}, plan_head=f"node{head % len(gpus)}")
     for given_node, count in zip(variables.values(), gpus):
         given_node["plan_gpus"] = count

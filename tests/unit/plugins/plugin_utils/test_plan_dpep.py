@@ -149,7 +149,8 @@ def test_every_rank_is_told_the_masters_and_no_ray() -> None:
         environment = service(plan, "dp", node).environment
         assert environment["LMDEPLOY_DP_MASTER_ADDR"] == "10.0.0.10"
         assert environment["LMDEPLOY_DP_MASTER_PORT"] == "29700"
-        assert {environment[f"{name}_SOCKET_IFNAME"] for name in ("GLOO", "NCCL", "TP")} == {"bond0"}
+        assert {environment[f"{name}_SOCKET_IFNAME"] for name in ("GLOO", "TP")} == {"bond0"}
+        assert {environment[name] for name in ("NCCL_SOCKET_IFNAME", "NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME")} == {"=bond0"}
         assert "10.0.0.11" in environment["NO_PROXY"].split(",")
         assert "RAY_ADDRESS" not in environment
         assert value(service(plan, "dp", node).command, "--master-port") == "29600"
@@ -170,10 +171,10 @@ def test_the_proxy_gets_no_gpu_and_reaches_the_ranks_without_a_web_proxy() -> No
 
 
 def test_the_head_can_be_chosen_and_has_rank_zero_the_masters_and_the_proxy() -> None:
-    plan = plan_of(dpep(3, plan_head="node2"))
-    assert [(n.name, n.rank) for n in plan.nodes] == [("node2", 0), ("node0", 1), ("node1", 2)]
+    plan = plan_of(dpep(4, plan_head="node2"))
+    assert [(n.name, n.rank) for n in plan.nodes] == [("node2", 0), ("node0", 1), ("node1", 2), ("node3", 3)]
     assert (plan.head, plan.url) == ("node2", "http://10.0.0.12:8000")
-    assert [e.node for e in plan.endpoints[::8]] == ["node2", "node0", "node1"]
+    assert [e.node for e in plan.endpoints[::8]] == ["node2", "node0", "node1", "node3"]
     assert service(plan, "dp", "node0").environment["LMDEPLOY_DP_MASTER_ADDR"] == "10.0.0.12"
     assert value(service(plan, "dp", "node1").command, "--master-addr") == "10.0.0.12"
     assert value(service(plan, "dp", "node1").command, "--node-rank") == "2"
@@ -245,7 +246,7 @@ def test_the_options_of_the_guide_give_way_in_either_spelling(key: str, option: 
     assert given_as({}) == default
     assert given_as({"log_level": "INFO"}) == default
     assert given_as({key: 1}) == given_as({key.replace("_", "-"): 1}) == given_as({option: 1}) == "1"
-    assert given_as({key: None}) is None  # LMDeploy's own
+    assert given_as({key: None}) is None  # LMDeploy's own, which is 1024 at most
 
 
 def test_the_options_of_the_guide_are_not_for_tp() -> None:
@@ -401,7 +402,7 @@ def test_ports_between_and_beside_those_of_the_ranks_are_free(ports: dict[str, i
 
 
 def test_native_wants_as_many_gpus_on_every_node() -> None:
-    variables = dpep(plan_launcher="native")
+    variables = dpep(plan_launcher="native", plan_ep=1, plan_tp=12, **OWN_MODEL)
     variables["node1"]["plan_gpus"] = 4
     [fault] = faults_of(variables)
     for word in ("plan_launcher is native", "node0 8, node1 4", "torchrun", "the same plan_gpus"):
@@ -653,7 +654,9 @@ def test_any_plan_has_every_rank_once(ranks: list[int], launcher: str, per_rank:
     variables = dpep(
         count,
         plan_dp=dp,
-        plan_ep=dp * per_rank,
+        plan_ep=1,  # DeepEP has kernels for few sizes
+        plan_tp=dp * per_rank,
+        **OWN_MODEL,
         plan_launcher=launcher,
         plan_ports={"api": first},
         plan_head=f"node{head % count}",
