@@ -87,8 +87,9 @@ def json_object(file: BinaryIO) -> dict[str, Any] | None:
     try:
         content = json.loads(data.decode("utf-8"))
     except json.JSONDecodeError as error:
-        where = "where it ends" if error.pos >= len(data.decode("utf-8").rstrip()) else f"at line {error.lineno}"
-        raise DamagedError(f"is not a JSON object: {_reason(error.msg)} {where}{_start_of(data)}.") from None
+        cut = error.pos >= len(data.decode("utf-8").rstrip()) or error.msg.startswith("Unterminated")
+        why = "it is cut off" if cut else f"{_reason(error.msg)} at line {error.lineno}"
+        raise DamagedError(f"is not a JSON object: {why}{_start_of(data)}.") from None
     except UnicodeDecodeError:
         raise DamagedError(f"is not a JSON object: it is not UTF-8{_start_of(data)}.") from None
     except (ValueError, RecursionError, MemoryError):

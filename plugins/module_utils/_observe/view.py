@@ -23,7 +23,6 @@ MOST_NAMES = 50_000  # of one directory
 # Hidden by a mount, the container's own programs would be gone; a file's mount hides nothing.
 _OWN = "bin boot dev etc home lib lib64 opt proc root run sbin sys tmp usr var"
 KEPT = frozenset(f"/{name}" for name in ("", *_OWN.split(" ")))
-)
 KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",

@@ -203,7 +203,7 @@ def test_a_model_at_a_path_is_to_be_copied() -> None:
     for name in world.answers:
         world.no_model(name)
     [fault] = found(world)
-    assert fault.startswith("/models/v3 is not whole on 2 of 2 hosts:\n  node0: config.json is missing.\n  node1: ")
+    assert fault.startswith("/models/v3 is not whole on 2 of 2 hosts:\n  node0, node1: config.json is missing.\n")
     assert fault.endswith("Copy the missing files there on each of these hosts, and run again.")
 
 
