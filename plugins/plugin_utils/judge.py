@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -17,6 +18,7 @@ from .look import engine_of, hub_of
 from .observed import DEPLOYMENT, IDENTITY, Container, Host
 from .planning.types import Node, Plan, Service
 
+PLAIN = re.compile(r"[\w./@+-]+")  # text that YAML takes without quotes
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 
 
@@ -184,7 +186,7 @@ def _together(said: Iterable[tuple[Host, str]]) -> list[str]:
 def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -> Iterator[str]:
     """What to do, for each host the cheapest: mount, set, and only what is on the host nowhere is fetched."""
     mounts = {
-        f"{{source: {json.dumps(each['source'])}, target: {json.dumps(each['target'])}}}"
+        f"{{source: {_yaml(each['source'])}, target: {_yaml(each['target'])}}}"
         for host in faulty
         for each in host.model.get("mounts") or ()
     }
@@ -193,13 +195,14 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
         yield from (f"  - {each}" for each in sorted(mounts))
     commit = _common_commit(asked, faulty)
     if commit:
-        yield f"Or serve what every host has: set plan_model_revision: {commit}"
+        yield f"Each of these hosts has another commit, whole: set plan_model_revision: {commit}, and run again."
         return
     placed = [host for host in faulty if host.model.get("settings")]
     if placed:
-        yield "Do not fetch it again: it is on these hosts already. Set this, and run again:"
-        settings = [(host, ", ".join(host.model["settings"][0].splitlines())) for host in placed]
-        yield from _together(settings)
+        settings = _together((host, ", ".join(host.model["settings"][0].splitlines())) for host in placed)
+        beside = " (beside the entries of plan_extra_mounts that are there)" if "_extra_" in "".join(settings) else ""
+        yield f"Do not fetch it again: it is on these hosts already. Set this{beside}, and run again:"
+        yield from settings
     left = [host for host in faulty if host not in placed and not _only_mounts(host)]
     if not left:
         return
@@ -215,6 +218,10 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
             f"  {host.name}: {remove}{_cache_of(plan, host)} hf download {shlex.quote(plan.model)} "
             f"--revision {shlex.quote(plan.model_revision)}"
         )
+
+
+def _yaml(text: str) -> str:
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _only_mounts(host: Host) -> bool:

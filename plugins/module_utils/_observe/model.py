@@ -53,6 +53,7 @@ CONFIG_KEYS = (
     "quantization_config",
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHORTEST_COMMIT = 4  # digits that people shorten one to
 LONGEST_CODE = 4 << 20  # bytes of a code file, or of a ref, that are read
 READERS = 16  # on network storage the time goes into round trips, not into reading
 NAMED = 3  # how many names of many a fault gives
@@ -248,6 +249,9 @@ class _Cache:
         """(the commit of a revision, what is wrong with it)."""
         never = f"revision {shown(revision)} of {self._repo} was never downloaded to this host"
         held = f"(it has {some(self._commits)})"
+        longer = [each for each in self._commits if len(revision) >= SHORTEST_COMMIT and each.startswith(revision)]
+        if longer and revision not in self._commits:
+            held += f". A commit is given in full: plan_model_revision: {longer[0]}"
         commit = revision
         if not COMMIT.fullmatch(revision):
             ref = f"{self._inside}/refs/{revision}"
@@ -273,11 +277,7 @@ class _Cache:
                 return "", f"{where} holds no commit ({shown(bare[:40])!r}): {never} {held}."
         if commit in self._commits:
             return commit, ""
-        longer = [each for each in self._commits if each.startswith(commit)] if len(commit) >= 4 else []
-        fault = f"{self._on_host()}/snapshots/{shown(commit)} does not exist: {never} {held}."
-        if longer:
-            fault += f" A commit is given in full: plan_model_revision: {longer[0]}."
-        return "", fault
+        return "", f"{self._on_host()}/snapshots/{shown(commit)} does not exist: {never} {held}."
 
     def _on_host(self) -> str:
         return shown(self._view.find(self._inside).host or self._inside)

@@ -17,7 +17,7 @@ import os
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Callable
 
 from . import parallel
@@ -30,6 +30,7 @@ MOST_FOUND = 4
 # What never holds a model, or holds a cache's inner parts.
 _OTHER = "proc sys dev run boot bin sbin lib lib64 usr etc lost+found blobs refs snapshots xet .locks .git .no_exist"
 SKIPPED = frozenset(_OTHER.split(" "))
+LAYOUT = ("hub", "huggingface", "models", "modelscope")
 PLAIN = re.compile(r"[\w./@+-]+")
 CACHED = "models--"
 
@@ -72,7 +73,7 @@ def of_repository(repo: str, hf_home: str, hub: str, view: View, revision: str =
     found: list[Elsewhere] = []
 
     def search() -> None:
-        for folder, names in _walk(starts):
+        for folder, names in _walk(starts, {*LAYOUT, owner}):
             for each in names:
                 if each.lower() == folder_of(repo).lower():
                     found.append(places.cached(folder, each))
@@ -188,8 +189,11 @@ def _within(seconds: float, search: Callable[[], None]) -> None:
         return
 
 
-def _walk(starts: Sequence[tuple[str, int]]) -> Iterator[tuple[str, list[str]]]:
-    """Directories and the names of directories in them, breadth first from each start, which has its own depth."""
+def _walk(starts: Sequence[tuple[str, int]], free: Collection[str] = ()) -> Iterator[tuple[str, list[str]]]:
+    """Directories and the names of directories in them, breadth first from each start, which has its own depth.
+
+    Those whose names are ``free`` cost no depth.
+    """
     seen: set[str] = set()
     for start, deepest in starts:
         queue = collections.deque([(start, deepest)])
@@ -201,8 +205,10 @@ def _walk(starts: Sequence[tuple[str, int]]) -> Iterator[tuple[str, list[str]]]:
             seen.add(real)
             names = _names(folder)
             yield folder, names
-            if depth > 1:
-                queue.extend((posixpath.join(folder, name), depth - 1) for name in names if _is_searched(name))
+            for name in names:
+                left = depth - (name not in free)
+                if left and _is_searched(name):
+                    queue.append((posixpath.join(folder, name), left))
 
 
 def _is_searched(name: str) -> bool:

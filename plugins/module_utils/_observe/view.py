@@ -205,7 +205,7 @@ class View:
         except FileNotFoundError:
             return DanglingError(link.host)
         real = os.path.realpath(link.host)
-        same = _clean(link.text) == inside
+        same = link.text.startswith("/") and _clean(link.text) == inside
         mount = Mount(inside if same else real, inside)
         folder = posixpath.dirname(inside)
         # All files that lie there, in one mount; unless that would hide something.

@@ -121,7 +121,7 @@ def bind(path: Path) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda path: os.mkfifo(path),
+        os.mkfifo,
         lambda path: path.mkdir(),
         lambda path: path.symlink_to("/dev/zero"),
         lambda path: path.symlink_to(path.name),
@@ -140,7 +140,7 @@ def test_what_is_no_file_neither_hangs_nor_crashes(
     Path(name).unlink(missing_ok=True)
     make(Path(name))
     [fault] = faults(tmp_path)
-    assert fault.startswith(f"{name} is a") or fault.startswith(f"{name} cannot be read: Too many levels of symbolic")
+    assert fault.startswith((f"{name} is a", f"{name} cannot be read: Too many levels of symbolic"))
 
 
 def test_a_directory_that_is_a_link_to_itself_is_a_fault(tmp_path: Path) -> None:
@@ -279,7 +279,9 @@ def test_code_that_the_configuration_names_is_there(model: Path) -> None:
 
 def test_code_is_no_pointer_and_brings_what_it_imports(model: Path) -> None:
     write_code(model)
-    (model / "modeling_deepseek.py").write_text("from .helpers import x\nimport .other\nfrom . import y\nfrom .kept import z\n")
+    (model / "modeling_deepseek.py").write_text(
+        "from .helpers import x\nimport .other\nfrom . import y\nfrom .kept import z\n"
+    )
     (model / "helpers.py").write_text("from .deeper import x\ntry:\n    import torch\nexcept ImportError: pass\n")
     (model / "kept").mkdir()
     (model / "configuration_deepseek.py").write_bytes(LFS)
@@ -321,7 +323,9 @@ def test_code_of_another_repository_is_looked_for_in_the_cache(tmp_path: Path) -
     assert model_facts(asked)["faults"] == []
 
 
-@pytest.mark.parametrize("auto_map", [None, [], "x", {"AutoConfig": 3}, {"AutoConfig": "nodot"}, {"a": [None, {}, "."]}])
+@pytest.mark.parametrize(
+    "auto_map", [None, [], "x", {"AutoConfig": 3}, {"AutoConfig": "nodot"}, {"a": [None, {}, "."]}]
+)
 def test_a_strange_auto_map_is_nobody_s_fault(model: Path, auto_map: Any) -> None:
     (model / "config.json").write_text(json.dumps({"auto_map": auto_map}))
     assert [fault for fault in faults(model) if fault != ".py is missing."] == []
@@ -368,7 +372,10 @@ def test_weights_that_torch_saved_are_read_too(model: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["consolidated.safetensors", "params.json"], "There is consolidated.safetensors, which LMDeploy does not read"),
+        (
+            ["consolidated.safetensors", "params.json"],
+            "There is consolidated.safetensors, which LMDeploy does not read",
+        ),
         (["x-Q4_K_M.gguf"], "There is x-Q4_K_M.gguf, which LMDeploy does not read"),
         (["adapter_model.safetensors"], "There is adapter_model.safetensors"),
         (SHARDS, "3 files of weights are there"),
@@ -389,7 +396,7 @@ def test_room_that_was_made_and_never_written_is_told(model: Path) -> None:
     kept = len(data) - (4 << 20) - (1 << 20)
     (model / LAST).write_bytes(data[:200] + b"\1" * (kept - 200))
     os.truncate(model / LAST, len(data))
-    if os.stat(model / LAST).st_blocks * 512 >= len(data):
+    if (model / LAST).stat().st_blocks * 512 >= len(data):
         pytest.skip("this file system has no holes")
     [fault] = faults(model)
     assert fault.startswith(f"{LAST} has 1 tensors that were never written")
@@ -470,7 +477,9 @@ def test_no_bytes_crash_the_check(folder: Path, data: bytes) -> None:
 
 
 @settings(derandomize=True, max_examples=150, deadline=None)
-@given(index=st.fixed_dictionaries({"weight_map": st.dictionaries(st.text(max_size=5), st.text(max_size=5) | JSON)}) | JSON)
+@given(
+    index=st.fixed_dictionaries({"weight_map": st.dictionaries(st.text(max_size=5), st.text(max_size=5) | JSON)}) | JSON
+)
 def test_no_index_crashes_the_check(folder: Path, index: Any) -> None:
     write_model(folder)
     (folder / INDEX).write_text(json.dumps(index))
