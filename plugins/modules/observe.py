@@ -283,7 +283,8 @@ model:
       not checked).
     - Where there are faults, C(mounts), what would have to be mounted for links to lead to their files, each C(source) and
       C(target); C(settings), variables as YAML with which the model would be found elsewhere on the host; C(damaged), paths of
-      files that a download leaves as they are until they are removed.
+      files that a download leaves as they are until they are removed; C(unread), whether nothing is wrong but that it cannot be
+      read.
   returned: when O(model) is given
   type: dict
 tokens:

@@ -19,6 +19,7 @@ from .observed import DEPLOYMENT, IDENTITY, Container, Host
 from .planning.types import Node, Plan, Service
 
 PLAIN = re.compile(r"[\w./@+-]+")  # text that YAML takes without quotes
+MOST_REMOVED = 8  # damaged files that are removed one by one
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 
 
@@ -195,7 +196,7 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
         yield from (f"  - {each}" for each in sorted(mounts))
     commit = _common_commit(asked, faulty)
     if commit:
-        yield f"Each of these hosts has another commit, whole: set plan_model_revision: {commit}, and run again."
+        yield f"Each of these hosts has a commit of it that is whole: set plan_model_revision: {commit}, and run again."
         return
     placed = [host for host in faulty if host.model.get("settings")]
     if placed:
@@ -203,7 +204,7 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
         beside = " (beside the entries of plan_extra_mounts that are there)" if "_extra_" in "".join(settings) else ""
         yield f"Do not fetch it again: it is on these hosts already. Set this{beside}, and run again:"
         yield from settings
-    left = [host for host in faulty if host not in placed and not _only_mounts(host)]
+    left = [host for host in faulty if host not in placed and not _only_mounts(host) and not host.model.get("unread")]
     if not left:
         return
     if plan.model.startswith("/"):
@@ -213,10 +214,12 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
     for host in left:
         damaged = host.model.get("damaged") or []
         # huggingface_hub takes a file for whole that bears the right name.
-        remove = f"rm {' '.join(map(shlex.quote, damaged))} && " if damaged else ""
+        few = 0 < len(damaged) <= MOST_REMOVED
+        remove = f"rm {' '.join(map(shlex.quote, damaged))} && " if few else ""
+        anew = " --force-download" if damaged and not few else ""
         yield (
             f"  {host.name}: {remove}{_cache_of(plan, host)} hf download {shlex.quote(plan.model)} "
-            f"--revision {shlex.quote(plan.model_revision)}"
+            f"--revision {shlex.quote(plan.model_revision)}{anew}"
         )
 
 
@@ -239,12 +242,20 @@ def _cache_of(plan: Plan, host: Host) -> str:
 
 def _common_commit(asked: Sequence[Host], faulty: Sequence[Host]) -> str | None:
     """A commit that is whole where the one that was asked for is not, and there on all other hosts."""
+    lacking = [host for host in faulty if not _only_mounts(host)]
     held = [host.model.get("snapshots") or {} for host in asked]
     whole = [
-        {commit for commit, is_whole in (host.model.get("snapshots") or {}).items() if is_whole} for host in faulty
+        commit for host in lacking[:1] for commit, is_whole in (host.model.get("snapshots") or {}).items() if is_whole
     ]
-    common = set.intersection(*whole).intersection(*held)
-    return min(common) if common else None
+    return next(
+        (
+            commit
+            for commit in whole
+            if all(commit in each for each in held)
+            and all((host.model.get("snapshots") or {}).get(commit) for host in lacking)
+        ),
+        None,
+    )
 
 
 def image_faults(plan: Plan, reference: str, hosts: Mapping[str, Host]) -> list[str]:

@@ -58,11 +58,11 @@ def _pointer(file: BinaryIO) -> str:
     text = file.read(START).lstrip().lower()
     file.seek(0)
     if text.startswith((b"version https://git-lfs", b"version https://hawser", b"version http://git-media")):
-        return f"is a Git LFS pointer of {size} bytes, not the file itself: fetch it (git lfs pull, in that directory)."
+        return f"is a Git LFS pointer of {size} bytes, not the file itself (in a clone: git lfs pull)."
     if text.startswith(b"# xet version"):
-        return f"is a Xet pointer of {size} bytes, not the file itself: fetch it (git xet checkout, or hf download)."
+        return f"is a Xet pointer of {size} bytes, not the file itself (in a clone: git xet checkout)."
     if size <= START and b"annex/objects/" in text:
-        return f"is a git-annex pointer of {size} bytes, not the file itself: fetch it (git annex get)."
+        return f"is a git-annex pointer of {size} bytes, not the file itself (in a clone: git annex get)."
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<error>")):
         return f"is a web page of {size} bytes, such as a login or an error, which was saved in the file's place."
     return ""

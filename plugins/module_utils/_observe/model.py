@@ -60,6 +60,7 @@ NAMED = 3  # how many names of many a fault gives
 MOST_FAULTS = 12  # of one model, after those that say the same were joined
 MOST_MOUNTS = 8  # links that leave the mounts, each to another place
 MOST_SNAPSHOTS = 4  # that are checked where the one that was asked for is not whole
+UNREAD = "cannot be read"
 UNFINISHED = (".aria2", ".part", ".crdownload")  # what downloaders keep beside a file until it is whole
 
 
@@ -71,7 +72,7 @@ class ModelReport:
     without a directory. Of a model in the cache, ``hub`` is the cache's directory on the host, and ``snapshots`` has every
     commit, and whether that is whole (None: not checked). ``mounts`` are what links lead to and no mount brings into the
     container, ``settings`` the variables that would find the model where it is, as YAML, ``damaged`` the host's paths of
-    files that are not fetched again until they are removed.
+    files that are not fetched again until they are removed. ``unread``: all that is wrong is that it cannot be read.
     """
 
     path: str | None = None
@@ -86,6 +87,7 @@ class ModelReport:
     mounts: list[dict[str, str]] = dataclasses.field(default_factory=list)
     settings: list[str] = dataclasses.field(default_factory=list)
     damaged: list[str] = dataclasses.field(default_factory=list)
+    unread: bool = False
 
 
 EMPTY: dict[str, Any] = dataclasses.asdict(ModelReport())  # what a look without an end answers
@@ -109,7 +111,7 @@ def model_facts(asked: Mapping[str, Any]) -> dict[str, Any]:
         else:
             report = ModelReport(faults=["nobody said which model to look for: give path, or repo and hf_home."])
     except OSError as error:
-        report = ModelReport(faults=[_refused(error, where)])
+        report = ModelReport(faults=[_refused(error, where)], unread=True)
     return dataclasses.asdict(report)
 
 
@@ -128,13 +130,19 @@ def check_cached(
     """
     view = view or View()
     cache = _Cache(view, hub or f"{hf_home}/hub", repo, code=code)
-    report = cache.check(revision)
+    try:
+        report = cache.check(revision)
+    except PermissionError as error:  # the default home is root's; that of the user who looks is another
+        report = ModelReport(faults=[_refused(error, hf_home)], unread=True)
     if not report.faults:
         return report
     if cache.present:
         cache.add_other_snapshots(report)
-    else:
-        _add_nearby(report, nearby.of_repository(repo, hf_home, cache.hub, view), code=code)
+        return report
+    places = nearby.of_repository(repo, hf_home, cache.hub, view, revision)
+    if any(not each.other_model for each in places):
+        report.faults = [fault.replace(_never(repo), ".") for fault in report.faults]
+    _add_nearby(report, places, code=code)
     return report
 
 
@@ -201,7 +209,7 @@ class _Cache:
             where = self._view.on_host(self._inside) or self._inside
             if isinstance(error, DanglingError):
                 report.faults.append(_dangling(shown(error.link), error))
-            report.faults.append(f"{shown(where)} does not exist: {self._repo} was never downloaded to this host.")
+            report.faults.append(f"{shown(where)} does not exist{_never(self._repo)}")
         else:
             if not self.present:
                 report.faults.append(f"{self._on_host()} is no directory.")
@@ -213,7 +221,10 @@ class _Cache:
         except FileNotFoundError:
             self._commits = []
         report.snapshots = dict.fromkeys(map(shown, self._commits))
-        commit, fault = self._commit_of(revision, links)
+        try:
+            commit, fault = self._commit_of(revision, links)
+        except OSError as error:
+            commit, fault, report.unread = "", _refused(error, self._inside), True
         if fault:
             report.faults.append(fault)
             return links.told(report)
@@ -228,7 +239,9 @@ class _Cache:
     def add_other_snapshots(self, report: ModelReport) -> None:
         """Look whether another commit is whole, the newest first."""
         others = [commit for commit in self._commits if commit != self._asked and COMMIT.fullmatch(commit)]
-        for commit in sorted(others, key=self._age)[:MOST_SNAPSHOTS]:
+        others = sorted(others, key=self._age)[:MOST_SNAPSHOTS]
+        report.snapshots = {**dict.fromkeys(others), **report.snapshots}
+        for commit in others:
             inside = f"{self._inside}/snapshots/{commit}"
             found = check_directory(inside, view=self._view, hub=self.hub, code=self._code)
             report.snapshots[commit] = not found.faults
@@ -262,17 +275,15 @@ class _Cache:
                 return "", f"{where} does not exist: {never} {held}."
             except NotAFileError as error:
                 return "", f"{where} is {error.kind}: {never} {held}."
-            except OSError as error:
-                return "", _refused(error, where)
             commit = content.decode("utf-8", "replace")
             bare = commit.strip()
             if bare != commit and bare in self._commits:
                 return "", (
                     f"{where} ends with a line break or blanks, which the engine takes for a part of the commit's name: "
-                    f"write the commit alone (printf %s {bare} > {where}), or set plan_model_revision: {bare}."
+                    f"write the commit alone (printf %s {bare} > {where})."
                 )
             if not bare:
-                return "", f"{where} is empty: {never} {held}."
+                return "", f"{where} is empty, so no commit is revision {shown(revision)} of {self._repo} {held}."
             if not re.fullmatch(r"[\w.-]+", bare):
                 return "", f"{where} holds no commit ({shown(bare[:40])!r}): {never} {held}."
         if commit in self._commits:
@@ -355,6 +366,7 @@ class _Directory:
         self._weights()
         report.total_bytes = sum(report.files.values())
         report.digest = _digest_of(report, self._bytes(CONFIG))
+        report.unread = not report.faults and all(text.startswith(UNREAD) for text in self._said) and bool(self._said)
         for text, names in self._said.items():
             if len(names) > NAMED:
                 report.faults.append(f"{some(names)}: each {text}")
@@ -383,7 +395,8 @@ class _Directory:
                 report.faults.append(f"{shown(self._path)} is not a directory on this host.")
             else:
                 report.faults.append(
-                    f"{shown(self._path)} of the containers is {shown(where)} on this host, and that is not a directory."
+                    f"{shown(self._path)} of the containers is {shown(where)} on this host, and that is not a directory "
+                    f"(beside it is {some(self._beside())}): correct plan_model, or its mount in plan_extra_mounts."
                 )
             return False
         report.path = place.host or place.inside
@@ -392,6 +405,12 @@ class _Directory:
             if PurePosixPath(name).suffix in ENGINE_SUFFIXES:
                 self._measure(name)
         return True
+
+    def _beside(self) -> list[str]:
+        try:
+            return self._view.names(posixpath.dirname(posixpath.normpath(self._path)))
+        except (OSError, LeavesMountsError):
+            return []
 
     def _measure(self, name: str) -> None:
         """Note the size of a file; one that is not needed may lead to nothing."""
@@ -608,6 +627,10 @@ class _Directory:
                     self._say(name, "is not downloaded to its end: its downloader's own file lies beside it still.")
 
 
+def _never(repo: str) -> str:
+    return f": {repo} was never downloaded to this host."
+
+
 def _pytorch(file: BinaryIO, __: set[str]) -> str:
     return formats.pytorch_fault(file)
 
@@ -639,8 +662,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, ValueError):
         return "is no name of a file."
     if isinstance(error, PermissionError):
-        return f"cannot be read: {error.strerror} for the user {_user()}."
-    return f"cannot be read: {getattr(error, 'strerror', None) or error}."
+        return f"{UNREAD}: {error.strerror} for the user {_user()}: run with become, or let that user read it (ls -l)."
+    return f"{UNREAD}: {getattr(error, 'strerror', None) or error}: see dmesg, and that its file system is mounted."
 
 
 def _refused(error: OSError, where: str) -> str:

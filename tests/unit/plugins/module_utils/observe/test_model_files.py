@@ -56,7 +56,7 @@ def faults(model: Path, *, code: bool = True) -> list[str]:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (LFS, f"is a Git LFS pointer of {len(LFS)} bytes, not the file itself: fetch it (git lfs pull"),
+        (LFS, f"is a Git LFS pointer of {len(LFS)} bytes, not the file itself (in a clone: git lfs pull)"),
         (XET, "is a Xet pointer"),
         (ANNEX, "is a git-annex pointer"),
         (LOGIN, f"is a web page of {len(LOGIN)} bytes"),

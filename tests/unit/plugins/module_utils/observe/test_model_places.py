@@ -8,6 +8,7 @@ Hosts are directories of this machine. The plan says what is mounted, and the ju
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import H
 from ansible_collections.lmfleet.lmdeploy.tests.unit.models import (
     COMMIT,
     FOLDER,
+    INDEX,
     LAST,
     OLDER,
     REPO,
@@ -269,7 +271,8 @@ def test_a_path_that_is_not_there_is_told_in_both_views(hosts: Hosts) -> None:
     (hosts.root / "ld").mkdir()
     mounts = [{"source": str(hosts.root / "ld"), "target": "/models"}]
     said = hosts.said(plan_model="/models/V3", plan_extra_mounts=mounts)
-    assert f"/models/V3 of the containers is {hosts.root}/ld/V3 on this host, and that is not a directory." in said
+    assert f"/models/V3 of the containers is {hosts.root}/ld/V3 on this host, and that is not a directory" in said
+    assert "correct plan_model, or its mount in plan_extra_mounts" in said
 
 
 @pytest.mark.parametrize(
@@ -488,6 +491,14 @@ def test_damaged_files_are_removed_before_they_are_fetched(hosts: Hosts) -> None
     blob = (snapshot / LAST).resolve()
     blob.write_bytes(blob.read_bytes()[:-1])
     assert f"node0: rm {blob} && HF_HOME={hosts.home()} hf download {REPO}" in hosts.said()
+    # Of very many each by name would be no line that a person can read.
+    weight_map = {f"t{n}": f"m{n}.safetensors" for n in range(20)}
+    (snapshot / INDEX).resolve().write_text(json.dumps({"weight_map": weight_map}))
+    for name in weight_map.values():
+        (snapshot / name).write_text("x")
+    said = hosts.said()
+    assert " rm " not in said
+    assert f"hf download {REPO} --revision main --force-download" in said
 
 
 def test_other_faults_beside_a_missing_mount_are_mended_too(hosts: Hosts) -> None:
@@ -521,11 +532,11 @@ print(json.dumps(model_facts(json.loads(sys.argv[1]))))
 """
 
 
-def looked_by_nobody(asked: dict[str, Any]) -> dict[str, Any]:
+def looked_by_nobody(asked: dict[str, Any], home: Path = Path("/nonexistent")) -> dict[str, Any]:
     path = os.pathsep.join(each for each in sys.path if each)
     done = subprocess.run(
         [sys.executable, "-c", READER, json.dumps(asked)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "HOME": str(home)},
         capture_output=True,
         text=True,
         check=False,
@@ -543,11 +554,47 @@ def test_what_the_user_may_not_read_is_a_fault_of_the_host(public: Path, closed:
     asked = {"repo": REPO, "hf_home": str(public / "hf"), "hub": f"{HF_CACHE}/hub", "mounts": mounts}
     try:
         for each in (asked, {"repo": REPO, "hf_home": str(public / "hf")}):
-            faults = looked_by_nobody(each)["faults"]
+            report = looked_by_nobody(each)
+            faults = report["faults"]
             assert faults
-            assert all("cannot be read: Permission denied" in fault for fault in faults), faults
+            assert report["unread"]
+            assert "cannot be read: Permission denied" in faults[0]
     finally:
         (public / closed).chmod(0o755)
+
+
+def test_the_cache_of_the_user_who_looks_is_found_where_root_s_is_closed(public: Path) -> None:
+    write_cache(public / "me" / ".cache" / "huggingface" / "hub")
+    (public / "root").mkdir(mode=0o700)
+    mounts = [{"source": f"{public}/root/hf", "target": HF_CACHE}]
+    asked = {"repo": REPO, "hf_home": f"{public}/root/hf", "hub": f"{HF_CACHE}/hub", "mounts": mounts}
+    if os.getuid():
+        (public / "root").chmod(0)
+    try:
+        report = looked_by_nobody(asked, public / "me")
+    finally:
+        (public / "root").chmod(0o755)
+    assert "cannot be read: Permission denied" in report["faults"][0]
+    assert report["settings"] == [f"plan_hf_home: {public}/me/.cache/huggingface"]
+
+
+@pytest.mark.parametrize("refused", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_what_cannot_be_read_is_not_fetched_but_made_readable(
+    hosts: Hosts, refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = write_cache(hosts.home() / "hub")
+    blob, really = str((snapshot / LAST).resolve()), os.open
+
+    def fails(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == blob:
+            raise OSError(refused, os.strerror(refused), path)
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fails)  # a file system that fails is not had for the asking
+    said = hosts.said()
+    assert f"node0: {LAST} cannot be read: {os.strerror(refused)}" in said
+    assert ("run with become" if refused == errno.EACCES else "see dmesg") in said
+    assert "hf download" not in said
 
 
 # The view itself -----------------------------------------------------------------------------------------------------
