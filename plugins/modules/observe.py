@@ -93,8 +93,30 @@ options:
         description: The Hugging Face home on the host, whose directory C(hub) is the cache.
         type: path
       path:
-        description: The directory that holds the files themselves.
+        description: The directory that holds the files themselves, on the host, or with O(model.mounts) in the container.
         type: path
+      mounts:
+        description: The bind mounts of the containers that read the model. With them the files are looked for where those
+          containers would find them, along links as they would follow them.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          source:
+            description: Path on the host.
+            type: str
+            required: true
+          target:
+            description: Path in the container.
+            type: str
+            required: true
+      hub:
+        description: The cache's directory in the container, with O(model.repo) and O(model.mounts).
+        type: str
+      code:
+        description: Whether the engine runs the model's own code. Where it does not, it is no fault that there is none.
+        type: bool
+        default: true
   tokens:
     description: Engines to be asked for one token each, all at once. LMDeploy's server outlives its engine, so only a token
       is proof.
@@ -256,7 +278,13 @@ model:
     - C(path) and C(commit) of the model; C(config), what a plan asks of its C(config.json); C(files), those that an engine
       may read, with
       their bytes; C(total_bytes); C(digest), equal on two hosts exactly if commit, names, sizes and C(config.json) are.
-    - C(faults), everything that is wrong, a sentence each; empty for a whole model.
+    - C(faults), everything that is wrong with what an engine reads, a sentence each; empty for a whole model.
+    - Of a model in the cache, C(hub), the cache's directory on the host, and C(snapshots), by commit whether it is whole (none,
+      not checked).
+    - Where there are faults, C(mounts), what would have to be mounted for links to lead to their files, each C(source) and
+      C(target); C(settings), variables as YAML with which the model would be found elsewhere on the host; C(damaged), paths of
+      files that a download leaves as they are until they are removed; C(unread), whether nothing is wrong but that it cannot be
+      read.
   returned: when O(model) is given
   type: dict
 tokens:
@@ -334,6 +362,14 @@ SPEC = {
             "revision": {"type": "str", "default": "main"},
             "hf_home": {"type": "path"},
             "path": {"type": "path"},
+            "mounts": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"source": {"type": "str", "required": True}, "target": {"type": "str", "required": True}},
+            },
+            "hub": {"type": "str"},
+            "code": {"type": "bool", "default": True},
         },
         "mutually_exclusive": [("repo", "path")],
         "required_one_of": [("repo", "path")],

@@ -8,12 +8,18 @@ Pure: a plan and what was seen in, sentences out. Each names host, cause and rem
 
 from __future__ import annotations
 
+import json
+import posixpath
+import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from .look import engine_of, hub_of
 from .observed import DEPLOYMENT, IDENTITY, Container, Host
 from .planning.types import Node, Plan, Service
 
+PLAIN = re.compile(r"[\w./@+-]+")  # text that YAML takes without quotes
+MOST_REMOVED = 8  # damaged files that are removed one by one
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 
 
@@ -96,11 +102,18 @@ def mount_faults(plan: Plan, host: Host) -> Iterator[str]:
     """Sources of mounts that are not there: Docker would refuse the container, and the one before it would be gone."""
     there = host.answer.get("paths") or {}
     home = plan.node(host.name).hf_home
-    # Of a model that is looked for below it, its absence is told already.
-    told = {home} if not plan.model.startswith("/") else set()
+    # Of what the model is looked for in, the absence is told already.
+    told = {_source_of_model(plan, plan.node(host.name))}
     for path in (path for path, exists in there.items() if not exists and path not in told):
         variable = "plan_hf_home" if path == home else "plan_extra_mounts"
         yield f"{path} does not exist on this host, and containers mount it: make it, or correct {variable}."
+
+
+def _source_of_model(plan: Plan, node: Node) -> str | None:
+    """The source of the mount by which containers see the directory that the model is looked for in."""
+    inside = posixpath.normpath(plan.model if plan.model.startswith("/") else hub_of(plan, node))
+    over = [each for each in engine_of(plan, node).mounts if f"{inside}/".startswith(f"{each.target.rstrip('/')}/")]
+    return max(over, key=lambda mount: len(mount.target.rstrip("/"))).source if over else None
 
 
 def port_faults(plan: Plan, host: Host) -> Iterator[str]:
@@ -144,16 +157,8 @@ def model_faults(plan: Plan, hosts: Iterable[Host]) -> list[str]:
     faulty = [host for host in asked if host.model["faults"]]
     if faulty:
         lines = [f"{plan.model} is not whole on {len(faulty)} of {len(asked)} hosts:"]
-        lines += [f"  {host.name}: {fault}" for host in faulty for fault in host.model["faults"]]
-        if plan.model.startswith("/"):
-            return ["\n".join([*lines, "Copy the missing files there on each of these hosts, and run again."])]
-        lines.append("Fetch them, and run again; files that are whole are not fetched twice:")
-        lines += [
-            f"  {host.name}: HF_HOME={shlex.quote(plan.node(host.name).hf_home)} hf download {shlex.quote(plan.model)} "
-            f"--revision {shlex.quote(plan.model_revision)}"
-            for host in faulty
-        ]
-        return ["\n".join(lines)]
+        lines += _together((host, fault) for host in faulty for fault in host.model["faults"])
+        return ["\n".join([*lines, *_model_remedies(plan, asked, faulty)])]
     groups: dict[str, list[Host]] = {}
     for host in asked:
         groups.setdefault(str(host.model["digest"]), []).append(host)
@@ -169,6 +174,88 @@ def model_faults(plan: Plan, hosts: Iterable[Host]) -> list[str]:
     return [
         "\n".join([*lines, "Set plan_model_revision to one commit, or copy the model from one host to the others."])
     ]
+
+
+def _together(said: Iterable[tuple[Host, str]]) -> list[str]:
+    """Lines, one for what holds on several hosts, with their names before it."""
+    names: dict[str, list[str]] = {}
+    for host, line in said:
+        names.setdefault(line, []).append(host.name)
+    return [f"  {', '.join(found)}: {line}" for line, found in names.items()]
+
+
+def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -> Iterator[str]:
+    """What to do, for each host the cheapest: mount, set, and only what is on the host nowhere is fetched."""
+    mounts = {
+        f"{{source: {_yaml(each['source'])}, target: {_yaml(each['target'])}}}"
+        for host in faulty
+        for each in host.model.get("mounts") or ()
+    }
+    if mounts:
+        yield "Have the containers see what the links lead to: add to plan_extra_mounts"
+        yield from (f"  - {each}" for each in sorted(mounts))
+    commit = _common_commit(asked, faulty)
+    if commit:
+        yield f"Each of these hosts has a commit of it that is whole: set plan_model_revision: {commit}, and run again."
+        return
+    placed = [host for host in faulty if host.model.get("settings")]
+    if placed:
+        settings = _together((host, ", ".join(host.model["settings"][0].splitlines())) for host in placed)
+        beside = " (beside the entries of plan_extra_mounts that are there)" if "_extra_" in "".join(settings) else ""
+        yield f"Do not fetch it again: it is on these hosts already. Set this{beside}, and run again:"
+        yield from settings
+    left = [host for host in faulty if host not in placed and not _only_mounts(host) and not host.model.get("unread")]
+    if not left:
+        return
+    if plan.model.startswith("/"):
+        yield "Copy the missing files there on each of these hosts, and run again."
+        return
+    yield "Fetch them, and run again; files that are whole are not fetched twice:"
+    for host in left:
+        damaged = host.model.get("damaged") or []
+        # huggingface_hub takes a file for whole that bears the right name.
+        few = 0 < len(damaged) <= MOST_REMOVED
+        remove = f"rm {' '.join(map(shlex.quote, damaged))} && " if few else ""
+        anew = " --force-download" if damaged and not few else ""
+        yield (
+            f"  {host.name}: {remove}{_cache_of(plan, host)} hf download {shlex.quote(plan.model)} "
+            f"--revision {shlex.quote(plan.model_revision)}{anew}"
+        )
+
+
+def _yaml(text: str) -> str:
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _only_mounts(host: Host) -> bool:
+    """Whether the host lacks nothing but mounts, each of which is one fault."""
+    return len(host.model["faults"]) == len(host.model.get("mounts") or ())
+
+
+def _cache_of(plan: Plan, host: Host) -> str:
+    """The variable that has a download go where the engine looks."""
+    home, hub = plan.node(host.name).hf_home, host.model.get("hub")
+    if hub and posixpath.basename(hub) != "hub":
+        return f"HF_HUB_CACHE={shlex.quote(hub)}"
+    return f"HF_HOME={shlex.quote(home)}"
+
+
+def _common_commit(asked: Sequence[Host], faulty: Sequence[Host]) -> str | None:
+    """A commit that is whole where the one that was asked for is not, and there on all other hosts."""
+    lacking = [host for host in faulty if not _only_mounts(host)]
+    held = [host.model.get("snapshots") or {} for host in asked]
+    whole = [
+        commit for host in lacking[:1] for commit, is_whole in (host.model.get("snapshots") or {}).items() if is_whole
+    ]
+    return next(
+        (
+            commit
+            for commit in whole
+            if all(commit in each for each in held)
+            and all((host.model.get("snapshots") or {}).get(commit) for host in lacking)
+        ),
+        None,
+    )
 
 
 def image_faults(plan: Plan, reference: str, hosts: Mapping[str, Host]) -> list[str]:

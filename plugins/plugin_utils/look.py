@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .planning.types import Node, Plan
+from .planning.types import Engine, Node, Plan, Service
+from .releases import at_least
+
+CODE_IF_TRUSTED_SINCE = "0.13.0"  # before, LMDeploy ran a model's own code without being told to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,6 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
     """Everything that judging and deciding need of one host, asked at once; see ``with_patience``."""
     engine = plan.engine(node.engine)
     services = plan.services_on(node.name)
-    repo = {"path": plan.model} if plan.model.startswith("/") else {"repo": plan.model, "hf_home": node.hf_home}
     asked: dict[str, Any] = {
         "deployment": plan.name,
         "names": [service.name for service in services],
@@ -31,7 +33,7 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
         "host": True,
         "files": sorted({secret.source for service in services for secret in service.secrets}),
         "paths": sorted({path for service in services for path in service.sources}),
-        "model": {**repo, "revision": plan.model_revision},
+        "model": _model(plan, node),
         "tokens": {
             "model": plan.served_model_name,
             "urls": {each.url: each.container for each in plan.endpoints if each.node == node.name},
@@ -43,6 +45,47 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
         asked["proxy"] = plan.proxy.url
         asked["tokens"]["public"] = plan.proxy.url
     return asked
+
+
+def _model(plan: Plan, node: Node) -> dict[str, Any]:
+    """The model as the node's engine would look for it: in its container, by its variables."""
+    service = engine_of(plan, node)
+    asked: dict[str, Any] = {
+        "revision": plan.model_revision,
+        "mounts": [{"source": each.source, "target": each.target} for each in service.mounts],
+        "code": runs_code(plan.engine(node.engine)),
+    }
+    if plan.model.startswith("/"):
+        return {**asked, "path": plan.model}
+    return {
+        **asked,
+        "repo": plan.model,
+        "hf_home": node.hf_home,
+        "hub": hub_of(plan, node),
+    }
+
+
+def engine_of(plan: Plan, node: Node) -> Service:
+    """A container of the node that reads the model; all of a node's that do have the same mounts and variables."""
+    return next(each for each in plan.services_on(node.name) if each.gpus)
+
+
+def runs_code(engine: Engine) -> bool:
+    """Whether an engine is known to run the code that comes with a model."""
+    if "--trust-remote-code" in engine.arguments:
+        return True
+    return engine.image.release is not None and not at_least(engine.image.release, CODE_IF_TRUSTED_SINCE)
+
+
+def hub_of(plan: Plan, node: Node) -> str:
+    """The directory of the Hugging Face cache in a node's containers, as LMDeploy and huggingface_hub choose it."""
+    service = engine_of(plan, node)
+    given, chosen = service.environment, plan.engine(node.engine).option("download-dir")
+    home = next(each.target for each in service.mounts if each.source == node.hf_home)
+    if given.get("XDG_CACHE_HOME"):
+        home = f"{given['XDG_CACHE_HOME']}/huggingface"
+    home = given.get("HF_HOME") or home
+    return chosen or given.get("HF_HUB_CACHE") or given.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
 
 
 def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bool) -> dict[str, Any]:

@@ -119,7 +119,11 @@ class _Look:
             "http": {url: {"error": said} for url in self._asked.get("http") or []},
             "files": dict.fromkeys(self._asked.get("files") or []),
             "paths": dict.fromkeys(self._asked.get("paths") or [], False),
-            "model": {**model.EMPTY, "faults": [f"the model's files gave {said}: does their file system hang (df)?"]},
+            "model": {
+                **model.EMPTY,
+                "unread": True,
+                "faults": [f"the model's files gave {said}: does their file system hang (df)?"],
+            },
             "public": unknown,
             "tokens": {url: {**unknown, "seconds": self._limit_s} for url in self._tokens.get("urls") or {}},
         }

@@ -9,6 +9,7 @@ daemon that does not answer or a network file system that is gone.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import threading
 import time
@@ -34,9 +35,27 @@ def start(call: Callable[..., Value], *arguments: Any) -> concurrent.futures.Fut
     return future
 
 
-def each(call: Callable[[Key], Value], keys: Iterable[Key]) -> dict[Key, Value]:
-    """Key -> ``call(key)``, all at once; raises what a call raises. The calls have to end by themselves."""
-    started = {key: start(call, key) for key in keys}
+def each(call: Callable[[Key], Value], keys: Iterable[Key], at_once: int = 0) -> dict[Key, Value]:
+    """Key -> ``call(key)``, all at once, or ``at_once`` of them; raises what a call raises.
+
+    The calls have to end by themselves.
+    """
+    started: dict[Key, concurrent.futures.Future[Value]] = {key: concurrent.futures.Future() for key in keys}
+    waiting = collections.deque(started.items())
+
+    def work() -> None:
+        while True:
+            try:
+                key, future = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                future.set_result(call(key))
+            except BaseException as error:  # noqa: BLE001  (whoever takes the result gets it)
+                future.set_exception(error)
+
+    for __ in range(min(at_once or len(started), len(started))):
+        threading.Thread(target=work, daemon=True).start()
     return {key: future.result() for key, future in started.items()}
 
 

@@ -258,9 +258,15 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
     if model.startswith("/"):
         targets = [mount["target"] for mount in deployment["plan_extra_mounts"]]
         if not any(_is_under(model, target) for target in [*targets, "/root/.cache/huggingface"]):
+            inside = _in_container(model, deployment["plan_extra_mounts"])
             faults.append(
-                f"plan_model {model!r} is a path that no container would see: mount its directory at the same path "
-                "with plan_extra_mounts, or give a repository id of the Hugging Face cache."
+                f"plan_model {model!r} is a path that no container would see: "
+                + (
+                    f"its mount has it at {inside} there, so set plan_model: {inside}."
+                    if inside
+                    else "mount its directory at the same path with plan_extra_mounts, or give a repository id of the "
+                    "Hugging Face cache."
+                )
             )
     elif not REPO_ID.fullmatch(model):
         faults.append(
@@ -391,6 +397,15 @@ def _ports(given: Mapping[str, Any], topology: str, faults: Faults) -> Ports:
         if first < port < last
     )
     return ports
+
+
+def _in_container(path: str, mounts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where containers have a path of the hosts; None where no mount brings it there."""
+    over = [mount for mount in mounts if path.startswith("/") and _is_under(path, mount["source"])]
+    if not over:
+        return None
+    mount = max(over, key=lambda each: len(posixpath.normpath(each["source"])))
+    return posixpath.normpath(posixpath.join(mount["target"], posixpath.relpath(path, mount["source"])))
 
 
 def _is_under(path: str, directory: str) -> bool:

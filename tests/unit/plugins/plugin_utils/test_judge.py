@@ -203,8 +203,48 @@ def test_a_model_at_a_path_is_to_be_copied() -> None:
     for name in world.answers:
         world.no_model(name)
     [fault] = found(world)
-    assert fault.startswith("/models/v3 is not whole on 2 of 2 hosts:\n  node0: config.json is missing.\n  node1: ")
+    assert fault.startswith("/models/v3 is not whole on 2 of 2 hosts:\n  node0, node1: config.json is missing.\n")
     assert fault.endswith("Copy the missing files there on each of these hosts, and run again.")
+
+
+def test_a_mount_whose_source_is_missing_is_told_once_be_it_the_model_s() -> None:
+    mounts = [{"source": "/data/ld", "target": "/models"}, {"source": "/data/more", "target": "/more"}]
+    world = World(bound(nodes(plan_model="/models/v3", plan_extra_mounts=mounts)))
+    world.answers["node1"]["paths"] = {"/data/ld": False, "/data/more": False}
+    world.answers["node1"]["model"]["faults"] = [
+        "/models/v3 of the containers is /data/ld/v3 on this host, and that is not."
+    ]
+    faults = found(world)
+    assert len(faults) == 2
+    assert "/data/more does not exist" in faults[0]
+    assert "node1: /models/v3 of the containers is /data/ld/v3" in faults[1]
+
+
+def test_a_model_that_is_there_under_another_name_is_not_fetched() -> None:
+    world = World(bound(nodes(3, plan_tp=16)))
+    for name, home in (("node0", "/data"), ("node1", "/data"), ("node2", "")):
+        world.no_model(name)
+        if home:
+            world.answers[name]["model"]["settings"] = [f"plan_hf_home: {home}", "plan_hf_home: /other"]
+    assert found(world) == [
+        (
+            "deepseek-ai/DeepSeek-V3 is not whole on 3 of 3 hosts:\n"
+            "  node0, node1, node2: config.json is missing.\n"
+            "Do not fetch it again: it is on these hosts already. Set this, and run again:\n"
+            "  node0, node1: plan_hf_home: /data\n"
+            "Fetch them, and run again; files that are whole are not fetched twice:\n"
+            "  node2: HF_HOME=/root/.cache/huggingface hf download deepseek-ai/DeepSeek-V3 --revision main"
+        )
+    ]
+
+
+def test_a_download_goes_where_the_engine_looks() -> None:
+    world = World(bound(nodes()))
+    world.no_model("node1")
+    world.answers["node1"]["model"].update(hub="/mnt/disk2/models", damaged=["/mnt/disk2/models/a b"])
+    assert found(world)[0].endswith(
+        "  node1: rm '/mnt/disk2/models/a b' && HF_HUB_CACHE=/mnt/disk2/models hf download deepseek-ai/DeepSeek-V3 --revision main"
+    )
 
 
 def test_two_models_are_told_apart() -> None:

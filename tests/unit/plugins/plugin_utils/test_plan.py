@@ -128,6 +128,10 @@ def test_one_option_changes_the_identity_of_the_api_alone() -> None:
         ({"plan_topology": "pp"}, ["plan_topology"]),
         ({"plan_model": "DeepSeek"}, ["plan_model 'DeepSeek'", "owner/name"]),
         ({"plan_model": "/models/v3"}, ["plan_model '/models/v3'", "plan_extra_mounts"]),
+        (
+            {"plan_model": "/data/ld/v3/", "plan_extra_mounts": [{"source": "/data/ld/", "target": "/models"}]},
+            ["plan_model '/data/ld/v3/'", "so set plan_model: /models/v3."],
+        ),
         ({"plan_api_server_options": {"cache_max_entry_counts": 1}}, ["did you mean cache-max-entry-count?"]),
         ({"plan_api_server_options": {"tp": 8}}, ["tp is computed by the plan", "plan_tp"]),
         ({"plan_api_server_options": {"max_batch_size": "big"}}, ["max_batch_size", "whole number"]),

@@ -256,7 +256,14 @@ def test_everything_is_asked_of_a_host_at_once() -> None:
         "host": True,
         "files": [PATH],
         "paths": ["/root/.cache/huggingface"],
-        "model": {"repo": "deepseek-ai/DeepSeek-V3", "hf_home": "/root/.cache/huggingface", "revision": "main"},
+        "model": {
+            "repo": "deepseek-ai/DeepSeek-V3",
+            "hf_home": "/root/.cache/huggingface",
+            "revision": "main",
+            "hub": "/root/.cache/huggingface/hub",
+            "mounts": mounts_on(DPEP, "node0"),
+            "code": False,
+        },
         "tokens": {
             "model": "deepseek-ai/DeepSeek-V3",
             "urls": {"http://10.0.0.10:23333": "lmdeploy-dp", "http://10.0.0.10:23343": "lmdeploy-dp"},
@@ -280,7 +287,51 @@ def test_only_the_proxy_s_host_is_asked_for_its_list_and_only_the_head_for_the_l
     mounts = [{"source": "/m", "target": "/m"}]
     local = bound(nodes(plan_model="/m/v3", plan_extra_mounts=mounts))
     asked = questions(local, local.node("node0"))
-    assert asked["model"] == {"path": "/m/v3", "revision": "main"}
+    seen = mounts_on(local, "node0")
+    assert {"source": "/m", "target": "/m"} in seen
+    assert asked["model"] == {"path": "/m/v3", "revision": "main", "mounts": seen, "code": False}
+
+
+def mounts_on(plan: Plan, node: str) -> list[dict[str, str]]:
+    """Where a node's engine has its files, as a list for the look."""
+    service = next(each for each in plan.services_on(node) if each.gpus)
+    return [{"source": each.source, "target": each.target} for each in service.mounts]
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "hub"),
+    [
+        ({}, {}, "/root/.cache/huggingface/hub"),
+        ({"HF_HOME": "/root/.cache/huggingface/team"}, {}, "/root/.cache/huggingface/team/hub"),
+        ({"XDG_CACHE_HOME": "/models"}, {}, "/models/huggingface/hub"),
+        ({"HF_HUB_CACHE": "/models/cache"}, {}, "/models/cache"),
+        ({"HUGGINGFACE_HUB_CACHE": "/models/cache", "HF_HOME": "/models/x"}, {}, "/models/cache"),
+        ({}, {"download_dir": "/models/cache"}, "/models/cache"),
+    ],
+)
+def test_the_model_is_looked_for_where_the_engine_does(
+    environment: dict[str, str], options: dict[str, str], hub: str
+) -> None:
+    mounts = [{"source": "/data", "target": "/models"}]
+    plan = plan_of(nodes(plan_environment=environment, plan_api_server_options=options, plan_extra_mounts=mounts))
+    assert questions(plan, plan.node("node1"))["model"]["hub"] == hub
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "runs"),
+    [
+        ("cu12.8", {}, False),
+        ("cu12.8", {"trust_remote_code": True}, True),
+        ("openmmlab/lmdeploy:v0.10.1-cu12", {}, True),
+        ("openmmlab/lmdeploy:v0.13.0-cu12", {}, False),
+        ("registry.example/mine:1", {}, False),
+    ],
+)
+def test_the_model_s_own_code_is_asked_for_where_the_engine_runs_it(
+    image: str, options: dict[str, Any], runs: bool
+) -> None:
+    plan = plan_of(nodes(plan_image=image, plan_api_server_options=options))
+    assert questions(plan, plan.node("node0"))["model"]["code"] is runs
 
 
 @every_plan

@@ -22,36 +22,15 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.model im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import model_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import questions
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
+from ansible_collections.lmfleet.lmdeploy.tests.unit.models import (
+    COMMIT,
+    LAST,
+    REPO,
+    SHARDS,
+    safetensors,
+    write_model,
+)
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import plan_of
-
-COMMIT = "e815299b0bcbac849fa540c768ef21845365c9eb"
-REPO = "deepseek-ai/DeepSeek-V3"
-SHARDS = [f"model-{number:05d}-of-000003.safetensors" for number in (1, 2, 3)]
-LAST = SHARDS[2]
-
-
-def safetensors(*tensors: str, size: int = 64) -> bytes:
-    header = json.dumps(
-        {"__metadata__": {"format": "pt"}}
-        | {
-            name: {"dtype": "U8", "shape": [size], "data_offsets": [size * number, size * (number + 1)]}
-            for number, name in enumerate(tensors)
-        }
-    ).encode()
-    return struct.pack("<Q", len(header)) + header + bytes(size * len(tensors))
-
-
-def write_model(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 128, "vocab_size": 129280}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "README.md").write_text("not read by an engine")
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(SHARDS):
-        (folder / shard).write_bytes(safetensors(f"a.{number}", f"b.{number}"))
-        weight_map |= {f"a.{number}": shard, f"b.{number}": shard}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 @pytest.fixture
