@@ -10,6 +10,7 @@ before what only says that another process has failed.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
@@ -26,10 +27,12 @@ RECORD = 20  # an error was logged, and no more is known
 REQUEST = 15  # a server's request failed; it goes on
 ECHO = 10  # only says that another process failed
 
+ALIKE = 200  # of failures that are alike, the last ones
 FRAMES = 40
 MESSAGE = 60
 INTERLEAVED = 30  # lines of others in a traceback of one process
 APART = 60  # lines between an exception and the next: what ended a process follows at once
+LOGGED, PLAIN = 2, 1  # what tells that a process went on: a logger's word, or any other line
 SERVED = 3  # requests in a row that prove that an engine serves
 
 _HEADING = re.compile(r"Traceback \(most recent call last\):(?: \[repeated \d+x across cluster\].*)?$")
@@ -53,25 +56,33 @@ _UNCAUGHT = re.compile(
 )
 _PROCESS = re.compile(r"^Process [\w-]+:$")
 _IGNORED = re.compile(r"^Exception ignored in|^Error in (?:atexit|sys\.)")
-_REQUEST = re.compile(r"Exception in ASGI application|\[(?:request_handle|safe_run|preprocess)\]|^\S*ERROR\S*.*session \d+ finished")
+_REQUEST = re.compile(
+    r"Exception in ASGI application|\[(?:request_handle|safe_run|preprocess)\]|^\S*ERROR\S*.*session \d+ finished"
+)
 
 _NOISE = re.compile(
     # Ray goes on without them, or tries again.
-    r"metrics (?:exporter )?agent|event_aggregator|opentelemetry|server_chttp2\.cc|chttp2_server\.cc|No address added out of"
+    r"metrics (?:exporter )?agent|event_aggregator|opentelemetry|server_chttp2\.cc|chttp2_server\.cc"
+    r"|No address added out of"
     r"|observability pubsub|usage stats|Free input ref failed"
     # What is logged at an end, or harmless.
-    r"|resource_tracker|leaked (?:semaphore|shared_memory)|destroy_process_group|hostname of the client socket cannot be retrieved"
+    r"|resource_tracker|leaked (?:semaphore|shared_memory)|destroy_process_group"
+    r"|hostname of the client socket cannot be retrieved"
 )
 _ECHO = re.compile(
-    r"RPCServerDeadError|engine process (?:is not alive|exited before)|\bEOFError\b|BrokenPipeError|CancelledError|SystemExit"
+    r"RPCServerDeadError|engine process (?:is not alive|exited before)|\bEOFError\b|BrokenPipeError|CancelledError"
+    r"|SystemExit"
     r"|KeyboardInterrupt|GeneratorExit|was never retrieved|Received custom termination signal|Ray worker exited"
     r"|(?:ChildFailedError|ProcessRaisedException|ProcessExitedException|ExceptionGroup)\b"
-    r"|(?:[Ll]oop|wait_tasks|Engine main loop)>? failed|closing signal SIG|\(exitcode: |rank \d+ .*\bended\b|exited with code"
-    r"|terminate called (?:without|recursively)|\bSIG(?:TERM|ABRT|INT)\b|Exception \(either an error or timeout\) detected by"
+    r"|(?:[Ll]oop|wait_tasks|Engine main loop)>? failed|closing signal SIG|\(exitcode: |rank \d+ .*\bended\b"
+    r"|exited with code"
+    r"|terminate called (?:without|recursively)|\bSIG(?:TERM|ABRT|INT)\b"
+    r"|Exception \(either an error or timeout\) detected by"
     r"|To avoid data inconsistency, we are taking the entire process down"
 )
 _LOST_PEER = re.compile(
-    r"[Cc]onnection (?:was )?(?:likely )?(?:closed|reset|aborted)(?: by)?|ConnectionResetError|[Bb]roken pipe|socketProgress"
+    r"[Cc]onnection (?:was )?(?:likely )?(?:closed|reset|aborted)(?: by)?|ConnectionResetError|[Bb]roken pipe"
+    r"|socketProgress"
     r"|(?:recv|send)(?:Vector|Bytes|Value)? failed|failed to recv, got 0 bytes|[Ss]ocket [Cc]losed|pair closure"
     r"|communicator was aborted|monitoredBarrier, but received errors|ActorUnavailableError|Read error \["
 )
@@ -81,34 +92,44 @@ _TIMED_OUT = re.compile(
 )
 _KILLED = re.compile(
     r"^(?:\S+: line \d+:\s+\d+ )?Killed\b|\bSIGKILL\b|\bsignal 9\b|exit(?:ed)?(?: with)?(?: exit)? code:? (?:-9|137)\b"
-    r"|exitcode *: -9\b|died unexpectedly before finishing|WorkerCrashedError|Raylet is terminated|LocalRayletDiedError|NodeDiedError"
+    r"|exitcode *: -9\b|died unexpectedly before finishing|WorkerCrashedError|Raylet is terminated"
+    r"|LocalRayletDiedError|NodeDiedError"
     r"|marked dead|OOMKilled"
 )
 # How a process ends itself; why, it has said before.
 _ABORTED = re.compile(r"^(?:Fatal Python error: )?Abort|\bSIGABRT\b")
 _NOTICE = re.compile(r"worker died or was killed while executing|Failed to connect to GCS within")
-_CRASH = re.compile(r"\bSIG(?:SEGV|BUS|ILL|FPE)\b|[Ss]egmentation fault|Segfault|Bus error|Illegal instruction|Fatal Python error")
+_CRASH = re.compile(
+    r"\bSIG(?:SEGV|BUS|ILL|FPE)\b|[Ss]egmentation fault|Segfault|Bus error|Illegal instruction|Fatal Python error"
+)
 # Lines that tell of a failure though no traceback is there.
 _DEATH = re.compile(
     r"^terminate called (?:after|without|recursively)|^Fatal Python error: |^(?:\S+: line \d+:\s+\d+ )?"
-    r"(?:Segmentation fault|Bus error|Illegal instruction|Aborted|Floating point exception|Killed)(?: +\(core dumped\))?(?:\s{2,}.*)?$"
+    r"(?:Segmentation fault|Bus error|Illegal instruction|Aborted|Floating point exception|Killed)"
+    r"(?: +\(core dumped\))?(?:\s{2,}.*)?$"
     r"|^\*\*\* SIG[A-Z]+ received|Segfault encountered|Caught signal \d+|^\s*Signal: [A-Z]"
-    r"|Assertion .{0,300}failed|^Assertion failed|Assertion error |Check failed: "
+    r"|^Assertion failed|Assertion error |Check failed: "
     r"|^(?:double free or corruption|malloc\(\)|free\(\)|corrupted |munmap_chunk|\*\*\* (?:stack smashing|buffer overflow))"
     r"|NVRM: Xid|\bXid \(PCI|Out of memory: Killed process|Memory cgroup out of memory|oom-kill:"
     r"|Error response from daemon: |OCI runtime .{0,40}failed|nvidia-container-cli: |exec format error"
-    r"|executable file not found|: command not found$|error while loading shared libraries: |: can't open file |: No module named \w"
-    r"|^[\w./-]+(?: [\w./-]+){0,4}: error: |^(?:Usage|Error): .*(?:No such option|Invalid value|Got unexpected)|^Error: (?:No such option|Invalid value)"
-    r"|^DeepEP .*(?:time-?out|assert)|^DeepEP timeout check failed|: non-zero status: \d+|: NULL value |init failed for (?:remote )?transport|nvshmem\w* initialization failed"
+    r"|executable file not found|: command not found$|error while loading shared libraries: |: can't open file "
+    r"|: No module named \w"
+    r"|^[\w./-]+(?: [\w./-]+){0,4}: error: |^(?:Usage|Error): .*(?:No such option|Invalid value|Got unexpected)"
+    r"|^Error: (?:No such option|Invalid value)"
+    r"|^DeepEP .*(?:time-?out|assert)|^DeepEP timeout check failed|: non-zero status: \d+|: NULL value "
+    r"|init failed for (?:remote )?transport|nvshmem\w* initialization failed"
     r"|<\w+> (?:check|test) failed|^(?:ERROR: +)?\[Errno \d+\]|^CUDA (?:error|failure)|^Failed: (?:CUDA|Assertion) error"
-    r"|^lmfleet: rank \d+ .*\bended\b|Raylet is terminated|worker died or was killed while executing|^NVSHMEM.*(?:ERROR|abort)"
+    r"|^lmfleet: rank \d+ .*\bended\b|Raylet is terminated|worker died or was killed while executing"
+    r"|^NVSHMEM.*(?:ERROR|abort)"
     r"|^Some Ray subprocesses exited|^Process exited with|Failed to connect to GCS within"
 )
 _WARNED = re.compile(
-    r"[Ff]ail|[Uu]nable|[Cc]annot|could not|[Tt]imed? ?out|refused|unreachable|[Ee]rror|[Ii]nvalid|[Mm]ismatch|NCCL WARN|not permitted"
+    r"[Ff]ail|[Uu]nable|[Cc]annot|could not|[Tt]imed? ?out|refused|unreachable|[Ee]rror|[Ii]nvalid|[Mm]ismatch"
+    r"|NCCL WARN|not permitted"
 )
 _QUIET = re.compile(
-    r"[Ss]hut|[Cc]los|[Ee]xit|[Tt]erminat|[Ss]top|[Cc]lean|[Dd]estroy|[Kk]ill|[Ll]eak|[Ff]inished server|[Aa]bort|[Dd]isconnect|[Gg]oodbye"
+    r"[Ss]hut|[Cc]los|[Ee]xit|[Tt]erminat|[Ss]top|[Cc]lean|[Dd]estroy|[Kk]ill|[Ll]eak|[Ff]inished server|[Aa]bort"
+    r"|[Dd]isconnect|[Gg]oodbye"
     r'|"(?:GET|POST|HEAD) /'
 )
 _SERVED = re.compile(r'"POST /\S* HTTP/[\d.]+" 200\b')
@@ -204,7 +225,7 @@ class _Reader:
     def __init__(self) -> None:
         self.failures: list[Failure] = []
         self._streams: dict[str, _Stream] = {}
-        self.went_on: list[tuple[int, str, int]] = []  # line, source, 2 for a logger's word, 1 for any other line
+        self.went_on: list[tuple[int, str, int]] = []  # line, source, LOGGED or PLAIN
         self.phases: list[tuple[int, str, int]] = []  # line, source, order
         self.served: list[int] = []
         self.lines = 0
@@ -326,7 +347,9 @@ class _Reader:
             return False
         stream.blank = False
         failure.end = at
-        if _NATIVE_FRAME.match(text) or (failure.head.startswith("Fatal Python error") and (text[0].isspace() or "most recent" in text)):
+        if _NATIVE_FRAME.match(text) or (
+            failure.head.startswith("Fatal Python error") and (text[0].isspace() or "most recent" in text)
+        ):
             return True
         failure.message.append(text)
         failure.address = failure.address or address_of(text)
@@ -349,19 +372,21 @@ class _Reader:
                 stream.request = True
             if self._named(stream, line, text, at):
                 return
-            stream.request = stream.request and not line.level in ("W", "")
+            stream.request = stream.request and line.level not in ("W", "")
         self._progress(stream, line, text, at)
 
     def _named(self, stream: _Stream, line: Line, text: str, at: int) -> bool:
         """Whether a line names a failure by itself."""
         if is_noise(line):
             return True
-        death = _DEATH.search(text)
+        death = _DEATH.search(text) or _asserts(text)
         if death and (line.level in ("", "E", "F") or "NVSHMEM" in text):
             kind = "death"
         elif not line.level and _BARE.match(text) and stream.frames is None:
             kind = "exception"
-        elif line.level in ("E", "F") or (line.level in ("W", "N") and _WARNED.search(text) and not text.startswith("20")):
+        elif line.level in ("E", "F") or (
+            line.level in ("W", "N") and _WARNED.search(text) and not text.startswith("20")
+        ):
             kind = "record"
         else:
             return False
@@ -384,9 +409,9 @@ class _Reader:
         if line.level == "N" or _QUIET.search(text) or _ECHO.search(text):
             return
         if line.level in ("I", "W", "D"):
-            self.went_on.append((at, stream.source, 2))
+            self.went_on.append((at, stream.source, LOGGED))
         elif not text[0].isspace() and not _RULE.match(text):
-            self.went_on.append((at, stream.source, 1))
+            self.went_on.append((at, stream.source, PLAIN))
 
 
 def _is_exception(name: str, text: str) -> bool:
@@ -400,12 +425,22 @@ def _unfinished(failure: Failure) -> bool:
     return last.endswith(":")
 
 
+def _asserts(text: str) -> bool:
+    """Whether a line is a native assertion's, as in ``x.cc:7: int f(): Assertion `n > 0' failed.``"""
+    start = text.find("Assertion ")
+    return start >= 0 and text.find("failed", start) > 0
+
+
 def _goes_on(failure: Failure, text: str) -> bool:
     """Whether a line belongs to what a native library has printed so far: what it says of the same end."""
     if _KILLED.search(text) or _CRASH.search(text) or _CRASH.search(failure.head):
         return False
     # LMDeploy's checks say in a line or two below what they found.
-    return bool(_DEATH.search(text)) or _unfinished(failure) or (failure.head.endswith("failed!") and len(failure.message) < 2)
+    return (
+        bool(_DEATH.search(text))
+        or _unfinished(failure)
+        or (failure.head.endswith("failed!") and len(failure.message) < 2)
+    )
 
 
 def _summarise(failure: Failure) -> None:
@@ -413,7 +448,9 @@ def _summarise(failure: Failure) -> None:
     starts = [number for number, line in enumerate(failure.message) if line.startswith("Root Cause")]
     if starts:
         rest = failure.message[starts[0] :]
-        failure.message = [line for line in rest if not _RULE.match(line) and not re.match(r"\s+(?:time|error_file) +:", line)]
+        failure.message = [
+            line for line in rest if not _RULE.match(line) and not re.match(r"\s+(?:time|error_file) +:", line)
+        ]
         failure.address = next((match["host"] for match in map(_HOST.match, failure.message) if match), failure.address)
 
 
@@ -459,49 +496,48 @@ def found(log: Iterable[Line]) -> list[Failure]:
 
 def _joined(failures: list[Failure]) -> list[Failure]:
     """``failures``, where what a process printed and then raised is one, and so is what it raised while it handled another."""
-    dropped = []
+    dropped = set()
     for failure in failures:
         prior, cause = failure.prior, failure.cause
         if prior and prior.weight <= failure.weight:
             failure.leads = [prior.head]
-            dropped.append(id(prior))
+            dropped.add(id(prior))
         if cause and cause.weight <= failure.weight:
-            dropped.append(id(cause))
+            dropped.add(id(cause))
     return [failure for failure in failures if id(failure) not in dropped]
 
 
 def _see_who_went_on(reader: _Reader) -> None:
-    """From the end on: what of a log's later lines tells that a process went on after its failure."""
-    logged: dict[str, int] = {}  # source -> last line of a logger
-    plain: dict[str, list[int]] = {}
-    later_logged = -1
+    """Mark the failures after which a log's later lines tell that their process went on."""
+    logged: dict[str, int] = {}  # source -> the last line of a logger
+    plain: dict[str, list[int]] = {}  # source -> the last three other lines
     for at, source, kind in reader.went_on:
-        if kind == 2:
+        if kind == LOGGED:
             logged[source] = at
-            later_logged = at
         else:
-            plain.setdefault(source, []).append(at)
+            plain[source] = [*plain.get(source, [])[-2:], at]
+    last_logged = max(logged.values(), default=-1)
     ups = [at for at, __, order in reader.phases if order == UP]
-    restarts = _restarts(reader.phases)
+    first_up, last_up = (ups[0], ups[-1]) if ups else (reader.lines, -1)
+    # Docker has started the container again: a server connects to Ray anew.
+    restarts = {source: at for at, source, order in reader.phases if order == 1}
     advances = _advances(reader.phases)
     serving = _serving(reader)
-    starts = sorted(failure.at for failure in reader.failures)
-    first_up = ups[0] if ups else reader.lines
+    starts = [failure.at for failure in reader.failures]
     for failure in reader.failures:
-        end = failure.end
-        if serving > end or any(at > end for at, source in restarts if source in (failure.source, "")):
+        end, sources = failure.end, (failure.source, "")
+        if serving > end or max(restarts.get(source, -1) for source in sources) > end:
             failure.survived = True
         elif failure.kind == "record" or "init failed for" in failure.head:
             # It is no end of its process; so it counts only where nothing of note came after it.
-            failure.survived = later_logged > end
+            failure.survived = last_logged > end
         elif not failure.uncaught and failure.kind == "exception":
-            went_on = logged.get(failure.source, -1) > end and end < first_up
-            others = sum(at > end for at in plain.get(failure.source, [])[-3:]) >= 3 and end < first_up
-            up = any(at > end for at in ups) or any(
-                at > end and source in (failure.source, "") for at, source in advances
-            )
-            following = next((at for at in starts if at > end), end)
-            failure.survived = went_on or others or up or following - end > APART
+            others = plain.get(failure.source, [])
+            went_on = logged.get(failure.source, -1) > end or (len(others) > 2 and others[0] > end)
+            advanced = any(at > end and source in sources for at, source in advances)
+            following = bisect.bisect_right(starts, end)
+            apart = following < len(starts) and starts[following] - end > APART
+            failure.survived = (went_on and end < first_up) or last_up > end or advanced or apart
 
 
 def _advances(phases: Sequence[tuple[int, str, int]]) -> list[tuple[int, str]]:
@@ -512,11 +548,6 @@ def _advances(phases: Sequence[tuple[int, str, int]]) -> list[tuple[int, str]]:
             furthest = order
             result.append((at, source))
     return result
-
-
-def _restarts(phases: Sequence[tuple[int, str, int]]) -> list[tuple[int, str]]:
-    """Where a container's log begins once more, for Docker has started it again: a server connects to Ray anew."""
-    return [(at, source) for at, source, order in phases if order == 1]
 
 
 def _serving(reader: _Reader) -> int:
@@ -550,6 +581,6 @@ def _chosen(among: Sequence[Failure]) -> list[Failure]:
         return []
     best = max(among, key=lambda failure: failure.weight)
     if best.kind == "record" or best.weight == ECHO:
-        alike = [failure for failure in among if failure.weight == best.weight]
+        alike = [failure for failure in among if failure.weight == best.weight][-ALIKE:]
         return [failure for failure in alike if failure.kind == "exception"] or alike
     return [best]

@@ -33,8 +33,12 @@ _SOURCES = (
     re.compile(r"^\[rank (?P<rank>\d+)\] ?"),  # the rank program
     re.compile(r"^\[rank(?P<rank>\d+)\]:? ?"),  # torch
     re.compile(r"^\[(?P<name>[a-z_]{1,40}\d{1,5})\]:"),  # torchrun
-    re.compile(rf"^\((?P<name>[^()=,]{{0,80}}(?:\([^()]{{0,40}}\))?\s?pid=\w{{1,20}})(?:, ip=(?P<ip>{_IP}))?\)\s?"),  # Ray
-    re.compile(rf"^\((?P<name>raylet|gcs_server|dashboard\w*|log_monitor|autoscaler[^()]{{0,20}})(?:, ip=(?P<ip>{_IP}))?\)\s?"),
+    re.compile(
+        rf"^\((?P<name>[^()=,]{{0,80}}(?:\([^()]{{0,40}}\))?\s?pid=\w{{1,20}})(?:, ip=(?P<ip>{_IP}))?\)\s?"
+    ),  # Ray
+    re.compile(
+        rf"^\((?P<name>raylet|gcs_server|dashboard\w*|log_monitor|autoscaler[^()]{{0,20}})(?:, ip=(?P<ip>{_IP}))?\)\s?"
+    ),
     re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]{1,62}) +\| ?"),  # Compose
     re.compile(r"^\[(?P<name>pod/[^\]\s]{1,200})\] ?"),  # kubectl
     re.compile(  # journald
@@ -42,9 +46,7 @@ _SOURCES = (
     ),
 )
 # Loggers that put their head before every line of a message.
-_HEADS = re.compile(
-    r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[\w./-]{1,60}:\d+\] ?"
-)
+_HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[\w./-]{1,60}:\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\s|Traceback|[\w.]+(?:Error|Exception)\b)")
 _DEDUPLICATED = re.compile(r"(\[repeated \d+x across cluster\]) \(Ray deduplicates logs.*$")
 _LEVELS = (

@@ -120,7 +120,12 @@ def _known(chosen: list[Failure]) -> Known | None:
         texts = ["\n".join(failure.own() for failure in chosen)]
     else:
         failure = chosen[0]
-        texts = [*failure.leads, failure.own(), *(each.own() for each in failure.causes()), "\n".join(failure.innermost)]
+        texts = [
+            *failure.leads,
+            failure.own(),
+            *(each.own() for each in failure.causes()),
+            "\n".join(failure.innermost),
+        ]
     return next((known for text in texts for known in catalogue() if re.search(known.pattern, text)), None)
 
 
