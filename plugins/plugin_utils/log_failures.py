@@ -130,7 +130,7 @@ _WARNED = re.compile(
 _QUIET = re.compile(
     r"[Ss]hut|[Cc]los|[Ee]xit|[Tt]erminat|[Ss]top|[Cc]lean|[Dd]estroy|[Kk]ill|[Ll]eak|[Ff]inished server|[Aa]bort"
     r"|[Dd]isconnect|[Gg]oodbye"
-    r'|"(?:GET|POST|HEAD) /'
+    r'|"(?:GET|POST|HEAD) /|\bsession(?:_id)?=|\b(?:prompt|response)='
 )
 _SERVED = re.compile(r'"POST /\S* HTTP/[\d.]+" 200\b')
 _HOST = re.compile(r"^\s+host +: (?P<host>[\w.-]{1,64})$")
@@ -334,6 +334,7 @@ class _Reader:
         summary = "ChildFailedError" in failure.head
         if (
             line.level
+            or phase_of(text)
             or _PROCESS.match(text)
             or _IGNORED.match(text)
             or (stream.headings > 0 and _EXCEPTION.match(text))

@@ -93,6 +93,7 @@ def rank_of(line: str) -> int | None:
 def read(raw: str) -> Line:
     """One line of a log."""
     text = harmless(_unpacked(raw[: 2 * LINE_LENGTH] if not raw.startswith("{") else raw))[:LINE_LENGTH].rstrip()
+    text = text.replace("\n", " ")
     text = _DEDUPLICATED.sub(r"\1", text)
     source, address, level = "", "", ""
     for __ in range(PREFIXES):
