@@ -257,6 +257,8 @@ class _Reader:
     def _of_traceback(self, stream: _Stream, line: Line, text: str, at: int) -> bool:
         heading = _HEADING.search(text)
         if (heading and line.level not in ("D", "I")) or _REMOTE.match(text):
+            if text.startswith("traceback: "):  # an exception's message has that of another
+                stream.chained = stream.last
             self._begin(stream, at, address_in(text) if not heading else "")
             stream.headings += 1
             return True
