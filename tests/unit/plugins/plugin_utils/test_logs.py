@@ -85,6 +85,12 @@ def test_a_log_without_a_failure_has_none(name: str) -> None:
     assert diagnose(log(name)) is None
 
 
+@pytest.mark.parametrize("name", ["bind_ray", "metrics_agent"])
+def test_what_ray_goes_on_without_is_no_failure_though_nothing_comes_after_it(name: str) -> None:
+    assert diagnose(log(name)[:1]) is None
+    assert fatal_line(log(name)[:1]) == ""
+
+
 @pytest.mark.parametrize("case", VARIATIONS, ids=[case["name"] for case in VARIATIONS])
 def test_others_of_the_same_kinds(case: dict[str, Any]) -> None:
     found = diagnose(case["log"])
