@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step, left_listed
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -29,6 +30,7 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do them in their order; the first one that fails ends it, and is named."""
         super().run(tmp, task_vars)

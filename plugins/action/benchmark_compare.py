@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.compare import as_text, compare
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "before": {"type": "path", "required": True},
@@ -26,6 +26,7 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compare; fails where something became worse beyond noise."""
         super().run(tmp, task_vars)
@@ -35,7 +36,7 @@ class ActionModule(ActionBase):
         except ValueError as error:
             return {"failed": True, "changed": False, "msg": f"benchmark: {error}"}
         comparison = compare(before, after, options["tolerance"])
-        Display().display(as_text(comparison))
+        tell(as_text(comparison))
         result = {"changed": False, "comparison": comparison.to_json()}
         if not comparison.changes:
             return {**result, "failed": True, "msg": "benchmark: the two reports have no row in common"}

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 
 MODULES = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
 FOLDER = "/lmfleet"
@@ -51,6 +52,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 class ActionModule(ClientAction):
     """The action behind M(lmfleet.lmdeploy.benchmark_job)."""
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run it; the task's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)

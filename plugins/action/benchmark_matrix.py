@@ -12,6 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark import matrix, plots
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, PlanError, digest_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -32,6 +33,7 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compute it, or refuse it with every fault."""
         super().run(tmp, task_vars)

@@ -23,6 +23,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark.verdict
     BadReference,
     read_reference,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -45,6 +46,7 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make it, and write it but in check mode; the task's result."""
         super().run(tmp, task_vars)

@@ -13,12 +13,12 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round, decide
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret, token_fault
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
@@ -27,8 +27,6 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 STOPPED = "Nothing was started. To mend first:"
-
-display = Display()
 
 
 def stop(faults: list[str]) -> None:
@@ -53,6 +51,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Judge and decide; fails with every fault at once."""
         super().run(tmp, task_vars)
@@ -80,7 +79,7 @@ class ActionModule(ActionBase):
         reference = plan.engines[0].image.reference
         if (pulls or ask) and not (arguments["image_brought"] or self._task.check_mode):
             for host, why in pulls.items():
-                display.display(f"  {host}: pull the image: {why}")
+                tell(f"  {host}: pull the image: {why}")
             return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
             stop([f"{reference} could not be asked what it holds (docker logs of its probe on {ask} tell): run again."])
@@ -117,7 +116,7 @@ class ActionModule(ActionBase):
         run.keep_decision(decision)
         lines = steps.told(decision, pulls, tokens)
         for line in lines:
-            display.display(f"  {line}")
+            tell(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
         return {
             "changed": False,

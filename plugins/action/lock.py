@@ -18,6 +18,7 @@ from ansible import context
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._lock import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell, warn
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import (
     Ended,
     holder_is_gone,
@@ -45,6 +46,7 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take, keep, release or see the lock."""
         super().run(tmp, task_vars)
@@ -69,16 +71,14 @@ class ActionModule(ActionBase):
         if answer["abandoned"].get("run") in gone:
             answer["why"] = "its process on this control node has ended"
         if answer["abandoned"]:
-            self._display.display(f"  the lock was {taken_over(answer['abandoned'], answer['why'])}")
+            tell(f"  the lock was {taken_over(answer['abandoned'], answer['why'])}")
         if answer["broken"]:
-            self._display.warning(
-                f"The lock file {options['path']} held no lock: it was put aside as {answer['broken']}"
-            )
+            warn(f"The lock file {options['path']} held no lock: it was put aside as {answer['broken']}")
         answer["msg"] = message(answer, options, this)
         # Whoever waits for long tells the lock meanwhile that this run is alive.
         Store().write("lock", {**options, "me": dataclasses.asdict(this)} if answer["held"] else None)
         if refused and self._task.check_mode:
-            self._display.display(f"  check mode; a run would be refused now: {answer['msg']}")
+            tell(f"  check mode; a run would be refused now: {answer['msg']}")
         elif refused:
             return {key: answer[key] for key in ("msg", "held", "refused", "serial", "lock", "changed")} | {
                 "failed": True

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, with_patience
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -29,6 +30,7 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Look, and keep what was seen for this run's decision."""
         super().run(tmp, task_vars)

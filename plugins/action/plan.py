@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import inputs_of
@@ -26,6 +27,7 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compute the plan, or refuse it with every fault."""
         super().run(tmp, task_vars)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import record_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import new_record
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -22,6 +23,7 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write it, where it differs."""
         super().run(tmp, task_vars)

@@ -17,8 +17,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import Ended, holder_is_gone, me
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, PlanError
@@ -26,8 +26,6 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import as_table, status_of
 
 ARGUMENT_SPEC = {"files": {"type": "list", "elements": "path", "default": []}}
-
-display = Display()
 
 
 def has_ended(lock: Mapping[str, Any]) -> bool:
@@ -55,6 +53,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Tell it; fails only where there is no plan, or a file cannot be written."""
         super().run(tmp, task_vars)
@@ -70,7 +69,7 @@ class ActionModule(ActionBase):
         status = status_of(plan, hosts, now, unbound, has_ended)
         table = as_table(status)
         for line in table:
-            display.display(line)
+            tell(line)
         told = {**dataclasses.asdict(status), "table": table}
         for path in arguments["files"]:
             write(Path(path), json.dumps(told, indent=2) + "\n")

@@ -15,9 +15,9 @@ from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, left_listed
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
@@ -27,7 +27,6 @@ ROUND_S = 2.0
 # A round may take a minute on a host under load; one that has given no sign for this long hangs.
 SILENT_S = 240.0
 KEEP_S = 60.0
-display = Display()
 
 
 class Board:
@@ -57,6 +56,7 @@ class ActionModule(ActionBase):
     _lock: dict[str, Any] | None = None  # where this run's lock is, on the host that has it
     _kept = 0.0
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Wait; the result has the seconds it took."""
         super().run(tmp, task_vars)
@@ -119,9 +119,9 @@ class ActionModule(ActionBase):
             wait.take(answer, now, elsewhere)
             board.post("progress", str(wait.last_progress))
             for line in wait.news():
-                display.display(f"  {now - began:4.0f} s  {host}: {line}")
+                tell(f"  {now - began:4.0f} s  {host}: {line}")
             if wait.failure and wait.lost_start and allow_lost_start:
-                display.display(f"{wait.failure}\nIt is started once more.")
+                tell(f"{wait.failure}\nIt is started once more.")
                 board.post("lost", "")
             elif wait.failure:
                 board.post("failed", wait.failure)

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ansible.utils.display import Display
-
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import columns
 from ansible_collections.lmfleet.lmdeploy.programs.warmup import GRACE_S, Config, measured_shapes
@@ -87,6 +86,7 @@ def progress_line(progress: Mapping[str, Any]) -> str:
 class ActionModule(ClientAction):
     """The action behind M(lmfleet.lmdeploy.warmup)."""
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run it; the task's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -110,7 +110,7 @@ class ActionModule(ClientAction):
                 for shape in config["shapes"]
             )
             would = f"warm-up: would send each of {len(config['endpoints'])} ranks: {shapes}"
-            Display().display(would)  # a skipped task's own message is not shown
+            tell(would)  # a skipped task's own message is not shown
             return {**result, "skipped": True, "msg": would}
 
         client = self.run_client(

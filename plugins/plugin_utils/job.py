@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+
+from .leaving import tell, warn
 
 PACKAGE = "lmfleet_client"
 
@@ -77,7 +78,7 @@ class ClientAction(ActionBase):
             repeated: dict[str, Any] = {key: last[key] for key in ("unreachable", "exception") if key in last}
             return {**repeated, "failed": True, "msg": f"{kind}: {last.get('msg')}"}
         if bad(removed):
-            Display().warning(f"{kind}: container {name} could not be removed: {removed.get('msg')}")
+            warn(f"{kind}: container {name} could not be removed: {removed.get('msg')}")
         event = last["events"].get("result")
         if event is None:
             why = last["stderr_tail"] or "it wrote nothing to stderr"
@@ -105,7 +106,7 @@ class ClientAction(ActionBase):
             progress = outcome["events"].get("progress")
             if progress is not None and line(progress) != shown:
                 shown = line(progress)
-                Display().display(f"{kind}: {shown}, {progress['seconds']:.0f} s")
+                tell(f"{kind}: {shown}, {progress['seconds']:.0f} s")
             if not outcome["running"]:
                 return outcome
             if time.monotonic() > deadline:

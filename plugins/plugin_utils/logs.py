@@ -3,39 +3,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a service's log says: the decisive lines of a failure, what it means, and how far a start has come.
 
-Pure functions over lines; the catalogue of failures is data (``data/failures.json``).
+Pure functions over lines; the catalogue of failures is data (``data/failures.json``). ``log_failures.py`` finds the
+failures that a log tells of, and which of them counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-DATA = Path(__file__).with_name("data")
-DECISIVE_LINES = 12
-LINE_LENGTH = 320
+from . import log_failures, log_lines
+from .log_failures import ECHO, Failure
+from .log_lines import UP, Phase, phase_of
 
-# Ray and LMDeploy colour their logs and put a source before each line that another process wrote.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_RANK = re.compile(r"^\[rank (?P<rank>\d+)\] ")
-_SOURCE = re.compile(r"^\([\w:.]+(?: pid=\d+)?(?:, ip=[\d.]+)?\)\s?")
-_ADDRESS = re.compile(r"\bip[=:] ?(?P<ip>\d+\.\d+\.\d+\.\d+)")
-_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?:[A-Z]\w*)?(?:Error|Exception|Exit)(?:\(\w+\))?(?:: |:?$)")
-_ERROR = re.compile(
-    r"\b(?:ERROR|ERR|FATAL|CRITICAL)\b|\berror: |^\[[\d :,-]+ [EF] |Termination is unexpected|^\[.*Failed to "
+__all__ = ["UP", "Phase", "phase_of"]
+
+DATA = Path(__file__).with_name("data")
+DECISIVE_LINES = 8
+LINE_LENGTH = 320
+# What CUDA and torch add to each of their messages.
+_BOILERPLATE = re.compile(
+    r"^(?:CUDA kernel errors might be|For debugging consider|Compile with `?TORCH_USE|Search for `|Device-side assertion tracking)"
 )
-# A line that begins a record of its own: a time stamp, a level, a traceback.
-_RECORD = re.compile(r"^(?:\d{4}-\d\d-\d\d|\[|Traceback|During handling|The above exception|(?:INFO|WARNING|ERROR)\b)")
-# What only says that another process has failed; the cause stands above it.
-ECHOES = re.compile(
-    r"RPCServerDeadError|engine process is not alive|EOFError|BrokenPipeError|ConnectionResetError|CancelledError"
-    r"|SystemExit|KeyboardInterrupt|was never retrieved|Connection closed by peer"
-)
+RECORDS = 4  # of a log that has no exception: that many of its error records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,31 +47,144 @@ class Known:
     lost_start: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """Why a service failed. ``lines`` are the decisive ones of its log, at most ``DECISIVE_LINES``, each at most ``LINE_LENGTH``.
+
+    ``known`` is the catalogue's entry, where it has one. ``node`` is the address, or the name, of the host whose process
+    wrote them, where the log has it.
+    """
+
+    lines: list[str]
+    known: Known | None
+    node: str
+
+
 @functools.cache
 def catalogue() -> tuple[Known, ...]:
     """Every known failure, the most specific first."""
     return tuple(Known(**entry) for entry in json.loads((DATA / "failures.json").read_text(encoding="utf-8")))
 
 
+def diagnose(log: Iterable[str]) -> Diagnosis | None:
+    """What ended the process that wrote ``log``, or came last before its end; None where the log tells of no failure.
+
+    A failure that its own process got over is none: it went on after it.
+    """
+    failures = log_failures.found(map(log_lines.read, log))
+    chosen = log_failures.decisive(failures)
+    return _diagnosis(chosen) if chosen else None
+
+
+def decisive(log: Sequence[str]) -> list[str]:
+    """The lines that say why a service failed, which is known to have: the end of its log where that names no failure."""
+    failures = log_failures.found(map(log_lines.read, log))
+    chosen = log_failures.decisive(failures) or log_failures.strongest(failures)
+    return _diagnosis(chosen).lines if chosen else _end_of(log)
+
+
+def explained(log: Sequence[str]) -> Diagnosis:
+    """The same with its meaning, for a service that is known to have failed."""
+    failures = log_failures.found(map(log_lines.read, log))
+    chosen = log_failures.decisive(failures) or log_failures.strongest(failures)
+    return _diagnosis(chosen) if chosen else Diagnosis(_end_of(log), None, "")
+
+
+def _end_of(log: Sequence[str]) -> list[str]:
+    lines = [line for line in (log_lines.read(raw).text.expandtabs(4) for raw in log[-200:]) if line.strip()]
+    return [_clip(line) for line in lines[-DECISIVE_LINES:]]
+
+
+def _diagnosis(chosen: list[Failure]) -> Diagnosis:
+    known = _known(chosen)
+    if chosen[0].weight == ECHO:
+        # A process that was killed says nothing: then its echoes are all there is, the first one the nearest to it.
+        first, last = chosen[0], chosen[-1]
+        lines = _lines_of(last, known) if last.message else list(dict.fromkeys([first.head, last.head]))
+    elif chosen[0].kind == "record":
+        shown = [failure for failure in chosen if known and re.search(known.pattern, failure.head)] or chosen
+        lines = list(dict.fromkeys(failure.head for failure in shown))[-RECORDS:]
+    else:
+        lines = _lines_of(chosen[0], known)
+    address = next((failure.address for failure in chosen if failure.address), "")
+    return Diagnosis([_clip(line.expandtabs(4), known) for line in lines], known, address)
+
+
+def _known(chosen: list[Failure]) -> Known | None:
+    """The catalogue's entry: by what was said right before, the failure itself, what it came from, where it was raised."""
+    if chosen[0].kind == "record" or chosen[0].weight == ECHO:
+        whole = "\n".join("\n".join([*failure.frames, failure.own()]) for failure in chosen)
+        lost = _find(whole, lambda known: known.lost_start)
+        if lost:
+            return lost
+        texts = ["\n".join(failure.own() for failure in chosen)]
+    else:
+        failure = chosen[0]
+        texts = [
+            *failure.leads,
+            failure.own(),
+            *(each.own() for each in failure.causes()),
+            "\n".join(failure.innermost),
+        ]
+    return next((known for text in texts for known in catalogue() if re.search(known.pattern, text)), None)
+
+
+def _lines_of(failure: Failure, known: Known | None) -> list[str]:
+    """The lines to show of one failure, in the order of the log."""
+    causes = failure.causes()
+    before = [*([causes[-1].head] if causes else []), *failure.leads, *([failure.wrapper] if failure.wrapper else [])]
+    room = DECISIVE_LINES - len(before) - 1
+    message = [line for line in failure.message if not _BOILERPLATE.match(line)]
+    if len(message) > room:
+        # What it is known by, NCCL's last error and where it was come before the beginning, and that before the rest.
+        ranked = sorted(range(len(message)), key=lambda number: (_telling(message, number, known), number))
+        message = [message[number] for number in sorted(ranked[:room])]
+    frame = failure.innermost if len(message) + 2 <= room else []
+    return [*before, *frame, failure.head, *message]
+
+
+def _telling(message: Sequence[str], number: int, known: Known | None) -> int:
+    line = message[number]
+    if (known and re.search(known.pattern, line)) or (number and message[number - 1].startswith("Last error")):
+        return 0
+    return 1 if log_failures.address_of(line) or number in (0, len(message) - 1) else 2
+
+
+def _clip(line: str, known: Known | None = None) -> str:
+    """``line``, cut to ``LINE_LENGTH`` so that what it is known by stays."""
+    if len(line) <= LINE_LENGTH:
+        return line
+    match = re.search(known.pattern, line) if known else None
+    if match is None or match.end() <= LINE_LENGTH - 4:
+        return f"{line[: LINE_LENGTH - 4]} ..."
+    start = max(0, min(match.start() - 80, len(line) - LINE_LENGTH + 8))
+    return f"... {line[start : start + LINE_LENGTH - 8]} ..."
+
+
+# ---- one line
+
+
+def _find(text: str, among: Callable[[Known], bool]) -> Known | None:
+    return next((known for known in catalogue() if among(known) and re.search(known.pattern, text)), None)
+
+
 def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
     """The first entry of the catalogue that one of ``lines`` shows."""
-    return _shown(lines, lambda known: known.fatal or not fatal_only)
+    return _find("\n".join(map(plain, lines)), lambda known: known.fatal or not fatal_only)
 
 
-def lost_start(lines: Sequence[str]) -> Known | None:
-    """The entry of a start that was lost by chance alone, where ``lines``, a whole log, has its traceback."""
-    return _shown(lines, lambda known: known.lost_start)
-
-
-def _shown(lines: Sequence[str], among: Callable[[Known], bool]) -> Known | None:
-    text = "\n".join(plain(line) for line in lines)
-    return next((known for known in catalogue() if among(known) and re.search(known.pattern, text)), None)
+def lost_start(log: Sequence[str]) -> Known | None:
+    """The entry of a start that was lost by chance alone, where ``log``, a whole one, has its traceback."""
+    return _find("\n".join(map(plain, log)), lambda known: known.lost_start)
 
 
 def is_fatal(line: str) -> bool:
     """Whether its service cannot come up or answer any more after this line."""
-    text = plain(line)
-    return any(known.fatal and re.search(known.pattern, text) for known in catalogue())
+    found = log_lines.read(line)
+    # What informs tells of others: of users' prompts, of what was tried and is tried again.
+    if found.level in ("D", "I", "W", "N") or log_failures.is_noise(found):
+        return False
+    return any(known.fatal and re.search(known.pattern, found.text) for known in catalogue())
 
 
 def fatal_line(lines: Sequence[str]) -> str:
@@ -87,93 +194,14 @@ def fatal_line(lines: Sequence[str]) -> str:
 
 def failed_rank(lines: Sequence[str]) -> int | None:
     """The DP rank that wrote the first fatal line, where lines say their ranks."""
-    match = _RANK.match(next(filter(is_fatal, lines), ""))
-    return int(match["rank"]) if match else None
+    return log_lines.rank_of(next(filter(is_fatal, lines), ""))
 
 
 def plain(line: str) -> str:
-    """``line`` without colour, and without the source that the rank program or Ray puts before it."""
-    return _SOURCE.sub("", _COLOUR.sub("", _RANK.sub("", line))).rstrip()
+    """``line`` without terminal escapes, and without what others have put before it."""
+    return log_lines.read(line).text
 
 
 def of_rank(lines: Sequence[str], rank: int) -> list[str]:
     """The lines that one DP rank wrote."""
     return [line for line in lines if line.startswith(f"[rank {rank}] ")]
-
-
-def decisive(lines: Sequence[str]) -> list[str]:
-    """The lines that say why a service failed: the worker's own exception with its innermost frame, not its echo.
-
-    At most ``DECISIVE_LINES``, each at most ``LINE_LENGTH`` long. The end of the log where it names no error.
-    """
-    clean = [plain(line) for line in lines]
-    exceptions = [n for n, line in enumerate(clean) if _EXCEPTION.match(line) and not ECHOES.search(line)]
-    from_workers = [n for n in exceptions if "RayTaskError" in clean[n]]
-    if from_workers:
-        start = from_workers[0]
-        end = next((n for n in exceptions if n > start), start)
-        kept = [clean[start], *_innermost_frame(clean, start, end), *([clean[end]] if end > start else [])]
-    elif exceptions:
-        start = exceptions[0]
-        message = itertools.takewhile(_continues, clean[start + 1 :])
-        kept = [*_innermost_frame(clean, 0, start), clean[start], *message]
-    else:
-        errors = [line for line in clean if _ERROR.search(line) and not ECHOES.search(line)]
-        # A process that was killed says nothing: then its echoes are all there is, the first one the nearest to it.
-        echoes = [line for line in clean if _EXCEPTION.match(line)]
-        kept = (errors or list(dict.fromkeys([*echoes[:1], *echoes[-1:]])) or [line for line in clean if line])[
-            -DECISIVE_LINES:
-        ]
-    return [line[:LINE_LENGTH] for line in kept[:DECISIVE_LINES]]
-
-
-def failed_address(lines: Sequence[str]) -> str | None:
-    """The address of the node whose worker failed, where Ray names it."""
-    found = (_ADDRESS.search(line) for line in lines)
-    return next((match["ip"] for match in found if match), None)
-
-
-def _innermost_frame(lines: Sequence[str], start: int, end: int) -> list[str]:
-    """The last ``File ...`` line in [start, end) with the line of code below it."""
-    frames = [n for n in range(start, end) if lines[n].lstrip().startswith('File "')]
-    return list(lines[frames[-1] : frames[-1] + 2]) if frames else []
-
-
-def _continues(line: str) -> bool:
-    return bool(line) and not _EXCEPTION.match(line) and not _RECORD.match(line)
-
-
-# ---- how far a start has come
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Phase:
-    """A stage of a service's start, in order; ``part`` is how much of it is done, in tenths."""
-
-    order: int
-    part: int
-    text: str
-
-
-UP = 5
-_PHASES = (
-    (1, re.compile(r"Connected to Ray cluster"), "connected to Ray"),
-    (2, re.compile(r"Waiting for creating a placement group"), "waits for Ray to give it all GPUs"),
-    (
-        3,
-        re.compile(r"Loading weights.*?(?P<percent>\d+)%.*?(?P<done>\d+)/(?P<all>\d+)"),
-        "loading weights, {done} of {all} shards",
-    ),
-    (4, re.compile(r"Warming up (?!.*%.*100%)"), "capturing CUDA graphs"),
-    (UP, re.compile(r"Application startup complete"), "the server is up"),
-)
-
-
-def phase_of(line: str) -> Phase | None:
-    """The phase that ``line`` (plain) shows, or None. Phases compare: a later one is greater."""
-    for order, pattern, text in _PHASES:
-        match = pattern.search(line)
-        if match:
-            found = match.groupdict()
-            return Phase(order, int(found.get("percent", 0)) // 10, text.format(**found))
-    return None

@@ -16,9 +16,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containe
 
 from .logs import (
     Phase,
-    decisive,
     explain,
-    failed_address,
+    explained,
     failed_rank,
     fatal_line,
     lost_start,
@@ -205,16 +204,15 @@ class HostWait:
             log = of_rank(log, rank)
             gpus: list[int] = next((each.gpus for each in self._ranks.values() if each.rank == rank), [])
             what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
-        lines = decisive(log) or ["(the log is empty)"]
+        found = explained(log)
         lost = lost_start(log)
         self.lost_start = lost is not None
-        known = lost or explain(lines) or explain(log, fatal_only=True)
-        address = failed_address(lines)
-        node = next((n.name for n in self._plan.nodes if n.address == address), None)
+        known = lost or found.known or explain(log, fatal_only=True)
+        node = next((n.name for n in self._plan.nodes if found.node and found.node in (n.address, n.name)), None)
         parts = [f"{self._where(name)} {what}."]
         if node and node != self._host:
-            parts.append(f"The failure is on {node} ({address}).")
-        parts += ["Decisive log lines:", *(f"  | {line}" for line in lines)]
+            parts.append(f"The failure is on {node} ({found.node}).")
+        parts += ["Decisive log lines:", *(f"  | {line}" for line in found.lines or ["(the log is empty)"])]
         if known:
             parts += [f"Meaning: {known.means}", f"Remedy: {known.remedy}"]
         parts.append(f"Whole log: docker logs {name}   (on {self._host})")

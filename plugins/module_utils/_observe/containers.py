@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from . import parallel
 
 DEPLOYMENT_LABEL = "lmfleet.lmdeploy.deployment"
 LOG_LINES = 4000
+JUMP_S = 1.0  # stdout and stderr are apart by less; a clock that was set back goes by more
 # A start has said what it has to say long before; the log of a year at log_level INFO has gigabytes.
 START_BYTES = 32 << 20
 UP = "Application startup complete"  # uvicorn's; plugin_utils/logs.py has all phases of a start
@@ -114,7 +116,7 @@ def asked_of(attrs: Mapping[str, Any], image_environment: Iterable[str] = ()) ->
 
 
 def log_facts(container: Any, cursor: str = "", *, measure: bool = False) -> dict[str, Any]:
-    """``lines`` of the current run after ``cursor`` (RFC 3339 with nanoseconds; empty for all), and the new ``cursor``.
+    """``lines`` of the current run after ``cursor`` (as it was returned before; empty for all), and the new ``cursor``.
 
     ``up_after_s``: seconds from its start until the last of its servers said that it is up; None where its log does not
     say. ``touched`` grows while the container reads or allocates; 0 where it was not measured. ``log_error`` is there
@@ -131,7 +133,7 @@ def log_facts(container: Any, cursor: str = "", *, measure: bool = False) -> dic
     except docker.errors.APIError as error:  # a logging driver that keeps nothing
         raw, answer["log_error"] = "", str(error.explanation or error)
     # The log of a container that was started again begins with its earlier runs, which are over.
-    lines, cursor = new_lines(raw, cursor or started)
+    lines, cursor = new_lines(raw, cursor, started)
     touched = _touched(container) if measure and is_running(container) else 0
     return {**answer, "lines": lines, "cursor": cursor, "touched": touched, "up_after_s": up_after(raw, started)}
 
@@ -143,14 +145,16 @@ def start_lines(container: Any) -> list[str]:
     """
     started = fixed(container.attrs["State"]["StartedAt"])
     pieces, size = [], 0
-    # From its beginning, not from its end, which is far from the start after a while.
-    stream = container.logs(timestamps=True, stream=True, follow=False, since=_time(started).timestamp())
+    # From its beginning, not from its end, which is far from the start after a while. Where the clock is before the start,
+    # it was set back, and Docker would leave out what was written since.
+    since = _time(started).timestamp()
+    stream = container.logs(timestamps=True, stream=True, follow=False, since=since if since < time.time() else None)
     for piece in stream:
         pieces.append(piece)
         size += len(piece)
         if size > START_BYTES:
             break
-    lines, __ = new_lines(b"".join(pieces).decode("utf-8", "replace"), started)
+    lines, __ = new_lines(b"".join(pieces).decode("utf-8", "replace"), "", started)
     return before_up(lines)[-LOG_LINES:]
 
 
@@ -176,26 +180,64 @@ def fixed(stamp: str) -> str:
     return f"{seconds}.{fraction:0<9}Z"
 
 
-def new_lines(raw: str, cursor: str) -> tuple[list[str], str]:
-    """Split Docker's time-stamped log into the lines after ``cursor`` and the new cursor."""
-    lines, last = [], cursor
-    for stamped in raw.split("\n"):
-        stamp, __, line = stamped.partition(" ")
-        if stamp > cursor:  # not > last: stdout and stderr come interleaved
-            # A progress bar redraws itself with carriage returns: its last state is the line.
-            lines.append(line.rstrip("\r").rpartition("\r")[2])
-            last = max(last, stamp)
-    return lines, last
+def new_lines(raw: str, cursor: str, started: str = "") -> tuple[list[str], str]:
+    """Split Docker's time-stamped log into the lines after ``cursor``, or where it is empty since ``started``, and the new cursor.
+
+    A cursor is the stamp of the last line that was seen, and where others have the same one, ``#`` and which of them it is.
+    What is after it is found by its place: stamps may go back, for stdout and stderr come interleaved, and clocks are set.
+    """
+    entries = _entries(raw)
+    stamps = [stamp for stamp, __ in entries]
+    if cursor:
+        seen, __, number = cursor.partition("#")
+        places = [place for place, stamp in enumerate(stamps) if stamp == seen]
+        # Without its line, more than a look's worth has come since.
+        start = places[min(int(number or 1), len(places)) - 1] + 1 if places else 0
+    else:
+        start = _start_of(stamps, started) if started else 0
+    # A progress bar redraws itself with carriage returns: its last state is the line.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for __, line in entries[start:]]
+    if not lines:
+        return [], cursor
+    count = stamps.count(stamps[-1])
+    return lines, stamps[-1] if count == 1 else f"{stamps[-1]}#{count}"
+
+
+def _entries(raw: str) -> list[tuple[str, str]]:
+    """The stamp and the text of each line."""
+    found = (stamped.partition(" ") for stamped in raw.split("\n") if stamped)
+    return [(stamp, line) for stamp, __, line in found]
+
+
+def _start_of(stamps: list[str], started: str) -> int:
+    """Where the lines of the run begin that was started then: at the first stamp after it, of several the nearest.
+
+    There are several where the clock was set back, between two runs or in this one.
+    """
+    nearest, start = None, len(stamps)
+    for place, stamp in enumerate(stamps):
+        before = stamps[place - 1] if place else ""
+        if stamp >= started and (before < started or _seconds(stamp, before) > JUMP_S):
+            distance = _seconds(started, stamp)
+            if nearest is None or distance < nearest:
+                nearest, start = distance, place
+    return start
+
+
+def _seconds(first: str, last: str) -> float:
+    """From one stamp to another; 0 where one of them is none."""
+    try:
+        return (_time(last) - _time(first)).total_seconds()
+    except ValueError:
+        return 0.0
 
 
 def up_after(raw: str, started: str) -> float | None:
     """Seconds from ``started`` to the last line of Docker's time-stamped log that says that a server is up."""
-    found = None
-    for stamped in raw.split("\n"):
-        stamp, __, line = stamped.partition(" ")
-        if stamp > started and UP in line:
-            found = stamp
-    return None if found is None else round((_time(found) - _time(started)).total_seconds(), 1)
+    entries = _entries(raw)
+    start = _start_of([stamp for stamp, __ in entries], started)
+    found = next((stamp for stamp, line in reversed(entries[start:]) if UP in line), None)
+    return None if found is None else max(0.0, round(_seconds(started, found), 1))
 
 
 def _time(stamp: str) -> datetime.datetime:

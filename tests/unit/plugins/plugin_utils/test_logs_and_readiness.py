@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the logs of real failures say, and how the wait acts on them. The fixtures are logs of real runs."""
+"""What the logs of real failures say, and how the wait acts on them. The fixtures are logs of real runs. More: test_logs.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import (
     catalogue,
     decisive,
+    diagnose,
     explain,
-    failed_address,
     fatal_line,
     phase_of,
     plain,
@@ -41,6 +41,12 @@ RUNNING = {
 
 def log(name: str) -> list[str]:
     return (LOGS / f"{name}.log").read_text(encoding="utf-8").splitlines()
+
+
+def node_of(name: str) -> str:
+    diagnosis = diagnose(log(name))
+    assert diagnosis is not None
+    return diagnosis.node
 
 
 @pytest.mark.parametrize(
@@ -99,10 +105,10 @@ def test_a_bare_exception_is_a_cause_too() -> None:
 
 
 def test_ray_names_the_node_of_the_failed_worker() -> None:
-    assert failed_address(decisive(log("crash_at_load"))) == "10.77.0.11"
-    assert failed_address(decisive(log("killed_at_load"))) == "10.77.0.11"
+    assert node_of("crash_at_load") == "10.77.0.11"
+    assert node_of("killed_at_load") == "10.77.0.11"
     for name in ("crash_at_load_on_worker", "killed_at_load_on_worker"):
-        assert failed_address(decisive(log(name))) == "10.77.0.12"
+        assert node_of(name) == "10.77.0.12"
 
 
 def test_a_good_start_has_no_known_failure_and_goes_through_its_phases() -> None:
@@ -227,6 +233,34 @@ def test_the_failure_names_the_node_of_the_worker_when_it_is_another() -> None:
     wait.take(api_round(elsewhere, status="exited", exit_code=1), 1)
     assert wait.failure
     assert "The failure is on node1 (10.77.0.12)" in wait.failure
+
+
+def test_the_node_is_that_of_the_record_that_is_shown_and_not_the_first_one_that_is_named() -> None:
+    lines = [line.replace("10.0.0.1", "10.77.0.1") for line in log("gloo_echo")]
+    wait = waiting("node0", "api")
+    wait.take(api_round([line.replace("ip=10.77.0.11", "ip=10.77.0.12") for line in lines], status="exited"), 1)
+    assert wait.failure
+    assert "The failure is on node1 (10.77.0.12)" in wait.failure
+    assert "libnvrtc.so.12" in wait.failure
+
+
+@pytest.mark.parametrize("stage", ["exited", "running"])
+def test_terminal_escapes_of_a_log_are_not_in_a_failure(stage: str) -> None:
+    """Row 66."""
+    evil = "\x1b]0;owned\x07\x1b]52;c;aGk=\x1b\\\x9b31m\u202e"
+    wait = waiting("node0", "api")
+    wait.take(api_round([f"{evil}hello", f"RuntimeError: {evil}bad"], status=stage, exit_code=1), 0)
+    wait.take(api_round([], status=stage, exit_code=1), 130)
+    assert wait.failure
+    assert "bad" in wait.failure
+    assert all(character == "\n" or character.isprintable() for character in wait.failure)
+
+
+def test_ray_that_tries_again_is_not_fatal() -> None:
+    wait = waiting("node0", "api")
+    for now in range(3):
+        wait.take(api_round(log("bind_ray") if not now else []), now)
+    assert not wait.failure
 
 
 def test_a_restart_loop_fails_but_one_restart_does_not() -> None:

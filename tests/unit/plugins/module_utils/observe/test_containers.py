@@ -112,6 +112,39 @@ def test_a_container_is_up_when_the_last_of_its_servers_is() -> None:
     assert up_after(earlier_run + loading + first + last, stamp(second // 2)) == 2.5
 
 
+def run_of(*moments: int, started: int) -> list[str]:
+    raw = "".join(f"{stamp(moment * 10**9)} {place}\n" for place, moment in enumerate(moments))
+    return new_lines(raw, "", stamp(started * 10**9))[0]
+
+
+def test_a_clock_that_is_set_back_loses_no_lines() -> None:
+    """Row 70: what is new is told by its place, for stamps go back with the clock."""
+    assert run_of(10, 11, 30, 31, started=30) == ["2", "3"]
+    assert run_of(10, 11, 30, 31, 5, 6, started=30) == ["2", "3", "4", "5"], "in this run, to before its start"
+    assert run_of(10, 11, 30, 40, 33, 34, started=30) == ["2", "3", "4", "5"], "in this run"
+    assert run_of(50, 51, 20, 21, started=20) == ["2", "3"], "between two runs"
+    assert run_of(10, 11, started=30) == [], "nothing was written yet"
+    raw = "".join(f"{stamp(moment)} line {moment}\n" for moment in (5, 9, 2, 3))
+    lines, cursor = new_lines(raw, stamp(9))
+    assert (lines, cursor) == (["line 2", "line 3"], stamp(3))
+    assert new_lines(raw + f"{stamp(1)} line 1\n", cursor)[0] == ["line 1"]
+    assert up_after(f"{stamp(30 * 10**9)} x\n{stamp(5 * 10**9)} INFO:     {containers.UP}.\n", stamp(29 * 10**9)) == 0.0
+
+
+def test_lines_of_one_moment_are_each_seen_once_and_streams_come_interleaved() -> None:
+    raw = "".join(f"{stamp(7)} {text}\n" for text in "abcd")
+    lines, cursor = new_lines(raw[: len(raw) // 2], "")
+    assert lines == ["a", "b"]
+    assert new_lines(raw, cursor)[0] == ["c", "d"]
+    interleaved = f"{stamp(3_000_000)} out\n{stamp(2_000_000)} err\n"
+    assert new_lines(interleaved, "", stamp(1_000_000))[0] == ["out", "err"]
+
+
+def test_a_log_that_has_grown_by_more_than_is_read_at_once_is_all_new() -> None:
+    raw = "".join(f"{stamp(moment)} {moment}\n" for moment in (8, 9))
+    assert new_lines(raw, stamp(1))[0] == ["8", "9"]
+
+
 def test_a_progress_bar_is_its_last_state_and_a_line_may_be_empty() -> None:
     raw = f"{stamp(1)} 10%\r 50%\r 90%\r\n{stamp(2)} \n{stamp(3)} a b  c\n"
     assert new_lines(raw, "")[0] == [" 90%", "", "a b  c"]
