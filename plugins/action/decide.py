@@ -17,7 +17,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round, decide
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, host_warnings, image_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
@@ -118,8 +118,10 @@ class ActionModule(ActionBase):
         for line in lines:
             display.display(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
+        warnings = host_warnings(plan, hosts) if decision.rounds else []
         return {
             "changed": False,
+            **({"warnings": warnings} if warnings else {}),
             "prepare": False,
             "pull": pulls,
             "ask": "",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..network import route_fault
 from ..releases import at_least
 from .inputs import HIGHEST_PORT, Inputs
 from .services import engine_service, home_of
@@ -153,13 +154,9 @@ def check_observed(
     if inputs.launcher != "native":
         return
     for node in inputs.nodes:
-        source = sources.get(node.name, node.address)
-        if source != node.address:
-            faults.add(
-                f"{node.name}: LMDeploy's own launcher takes the address of the default route, {source or 'none'}, and not "
-                f"plan_cluster_address {node.address}: set plan_launcher: torchrun, or give the host a route that "
-                f"starts there (ip route add 8.8.8.8/32 dev {node.interface or 'INTERFACE'} src {node.address})."
-            )
+        fault = route_fault(node, sources.get(node.name, node.address))
+        if fault:
+            faults.add(f"{node.name}: {fault}")
 
 
 def _needed(release: str | None) -> list[str]:
