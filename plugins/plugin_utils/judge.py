@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from . import connection
 from .docker_errors import GPU_RUNTIME
 from .gpus import device_faults, device_warnings, rdma_warnings
-from .network import address_faults, address_warnings, route_fault
+from .network import address_faults, address_warnings, binding_faults, route_fault
 from .observed import DEPLOYMENT, IDENTITY, Container, Host
 from .planning.types import Node, Plan, Service
 
@@ -78,10 +78,14 @@ def _docker_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
     docker = host.answer.get("docker") or {}
     if "error" in docker:
         yield docker["error"]  # with its remedy, which is another for each kind
-    elif "api" in docker and tuple(map(int, docker["api"].split("."))) < OLDEST_API:
+    elif "api" in docker and _api(host) < OLDEST_API:
         yield f"Docker is too old (API {docker['api']}): install 19.03 or newer."
     else:
         yield from settings_faults(plan, node, host)
+
+
+def _api(host: Host) -> tuple[int, ...]:
+    return tuple(map(int, host.answer["docker"]["api"].split(".")))
 
 
 def settings_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
@@ -99,7 +103,7 @@ def settings_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
             "Docker runs rootless, and its containers get neither the host's network nor its GPUs: install Docker Engine for the "
             "whole host, and unset DOCKER_HOST for Ansible's user."
         )
-    driver, cached = seen["log_driver"], tuple(map(int, host.answer["docker"]["api"].split("."))) >= FIRST_CACHE_API
+    driver, cached = seen["log_driver"], _api(host) >= FIRST_CACHE_API
     if driver == "none" or (driver not in READABLE and not (cached and seen["log_cache"])):
         off = " and cache-disabled" if cached and driver != "none" else ""
         yield (
@@ -132,6 +136,12 @@ def _network_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
     fault = route_fault(node, host.network["source"]) if native and "source" in host.network else None
     if fault:
         yield fault
+
+
+def lacks_addresses(plan: Plan, hosts: Mapping[str, Host]) -> bool:
+    """Whether a host has not the address or the interface that is planned, so that the plan cannot be bound to it."""
+    seen = ((node, hosts[node.name].network.get("interfaces")) for node in plan.nodes if node.name in hosts)
+    return any(binding_faults(node, interfaces) for node, interfaces in seen if interfaces)
 
 
 def _alone(plan: Plan, node: Node) -> bool:

@@ -113,7 +113,8 @@ def explained(error: BaseException) -> DockerError:
     text = " ".join(map(str, chain))
     lower = text.lower()
     where = _address()
-    if "http+docker" in lower:
+    # Every error of Docker's API names a URL of this scheme; these two do not know it.
+    if "url scheme http+docker" in lower or "no connection adapters" in lower:
         return DockerError(
             f"the Docker SDK for Python of {sys.executable}{_versions()} do not go together ({error}): "
             f"{sys.executable} -m pip install 'docker>=7.1' (or 'requests<2.32').",
@@ -193,7 +194,7 @@ def _instead() -> str:
 
 def _process() -> Path | None:
     """/proc/PID of the dockerd behind the default socket, or None where that cannot be known."""
-    if os.environ.get("DOCKER_HOST") not in (None, "", SOCKET, "unix:///run/docker.sock"):
+    if os.environ.get("DOCKER_HOST") not in (None, "", SOCKET, SOCKET.replace("/var/run/", "/run/")):
         return None
     with contextlib.suppress(OSError, ValueError):
         process = PROC / str(int(PIDFILE.read_text(encoding="ascii")))
