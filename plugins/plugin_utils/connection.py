@@ -212,6 +212,11 @@ _FAILED = (
 )
 
 
+# What Ansible puts before SSH's own words; the second where it was sending a module (pipelining).
+ANSIBLES = (
+    r'failed to connect to the host via \w+:\s*|data could not be sent to remote host "[^"]*"\. '
+    r"make sure this host can be reached over ssh:\s*"
+)
 # The connection itself works: what fails is on the host.
 REACHED = frozenset(each.kind for each in _SUDO)
 # A host that is switched off looks like this.
@@ -220,7 +225,7 @@ GONE = frozenset(("no route", "time-out"))
 
 def unreachable(text: str) -> Trouble:
     """Why a host cannot be reached, from the message of the connection; ``kind`` is empty where it is none of those known."""
-    return _first(_UNREACHABLE, text, r"failed to connect to the host via \w+:\s*")
+    return _first(_UNREACHABLE, text, ANSIBLES)
 
 
 def failed(text: str) -> Trouble:

@@ -24,6 +24,7 @@ Offending ED25519 key in /root/.ssh/known_hosts:1\r
 Host key for [10.0.0.11]:2222 has changed and you have requested strict checking.\r
 Host key verification failed."""
 KEX = "kex_exchange_identification: Connection closed by remote host\r\n"
+OPEN = "WARNING: UNPROTECTED PRIVATE KEY FILE!\r\nPermissions 0644 for '/k/id' are too open.\r\nPermission denied (publickey)."
 UNREACHABLE = [
     (
         f"{SSH}root@10.0.0.11: Permission denied (publickey,keyboard-interactive).",
@@ -42,8 +43,7 @@ UNREACHABLE = [
         "/k/id",
     ),
     (
-        f"{SSH}@@@@\r\n@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\r\nPermissions 0644 for '/k/id' are too open.\r\n"
-        "root@h: Permission denied (publickey).",
+        f"{SSH}{OPEN}",
         "key file",
         "chmod 600",
     ),
@@ -135,6 +135,11 @@ def test_each_way_of_not_being_reached_has_its_own_remedy(text: str, kind: str, 
 def test_what_is_not_known_is_told_as_it_is() -> None:
     assert unreachable(f"{SSH}something\r\n  odd.").told() == "something odd."
     assert unreachable("").kind == ""
+    sent = 'Data could not be sent to remote host "h". Make sure this host can be reached over ssh: '
+    assert (
+        unreachable(f"{sent}ssh: connect to host h port 22: No route to host").said
+        == "ssh: connect to host h port 22: No route to host"
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_what_is_not_known_is_told_as_it_is() -> None:
             "ansible_python_interpreter",
         ),
         (
-            "Module result deserialization failed: No start of json char found: SyntaxError: future feature annotations is not defined",
+            "MODULE FAILURE: SyntaxError: future feature annotations is not defined",
             "interpreter",
             "3.9 or newer",
         ),
