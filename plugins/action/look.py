@@ -12,12 +12,14 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.connection import unreachable
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, with_patience
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 MODULE = "lmfleet.lmdeploy.observe"
 
 
+SENDING = "Data could not be sent"
 # Lines that say nothing about a failure: of SSH, of shells without the control node's locale, of profiles that print.
 NOISE = re.compile(
     r"shared connection to|^connection to \S+ closed|permanently added|warning:|setlocale|cannot (?:change|set) locale"
@@ -81,7 +83,7 @@ class ActionModule(ActionBase):
         try:
             answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
-            return {"unreachable": _short(error), "failed": ""}
+            return {"unreachable": self._why(_short(error)), "failed": ""}
         except AnsibleError as error:  # no Python there, no temporary directory, no right to become root
             return {"unreachable": "", "failed": _short(error)}
         if answer.get("unreachable"):
@@ -89,6 +91,16 @@ class ActionModule(ActionBase):
         if answer.get("failed") or not answer.keys() & asked.keys():
             return {"unreachable": "", "failed": failure(answer)}
         return {"unreachable": "", "failed": "", **answer}
+
+    def _why(self, text: str) -> str:
+        """Why there is no connection. Where SSH ends while a module is sent to it, its own words may be lost."""
+        if SENDING not in text or unreachable(text).kind:
+            return text
+        try:
+            self._low_level_execute_command("true", sudoable=False)  # has nothing to send
+        except AnsibleError as error:
+            return _short(error)
+        return text
 
 
 def _short(error: Exception) -> str:

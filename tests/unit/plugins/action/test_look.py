@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleConnectionFailure
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action.look import failure
+from ansible_collections.lmfleet.lmdeploy.plugins.action.look import ActionModule, failure
 
 ROOT = Path(__file__).parents[4]
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
@@ -58,6 +59,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "old_ip": {
             "ansible_python_interpreter": script(folder / "python", f'PATH={bare}:$PATH exec {sys.executable} "$@"')
         },
+        "elsewhere": {},
         "no_sshd": closed,
         "no_jump": {**closed, "ansible_ssh_common_args": "-F none -o ControlPath=none -o ProxyCommand=false"},
         "no_name": {**ssh, "ansible_host": "no-such-host.invalid"},
@@ -123,6 +125,11 @@ def test_a_host_whose_ip_knows_no_json_is_told_what_to_install(told: dict[str, l
     assert 'Option "-json" is unknown' in fault
 
 
+def test_an_address_that_the_host_does_not_have_is_told_at_the_first_look(told: dict[str, list[str]]) -> None:
+    [fault] = [line for line in told["elsewhere"] if "no interface of this host has 192.0.2.106" in line]
+    assert "set plan_cluster_address" in fault
+
+
 @pytest.mark.parametrize(
     ("result", "text"),
     [
@@ -156,3 +163,20 @@ def test_a_host_whose_ip_knows_no_json_is_told_what_to_install(told: dict[str, l
 )
 def test_what_a_module_wrote_beside_its_answer_is_told_without_the_noise(result: dict[str, Any], text: str) -> None:
     assert failure(result) == text
+
+
+def test_where_sshs_words_were_lost_while_a_module_was_sent_they_are_asked_for() -> None:
+    action = ActionModule.__new__(ActionModule)
+    refused = "Failed to connect to the host via ssh: ssh: connect to host h port 22: Connection refused"
+    lost = "Data could not be sent to remote host 'h'. Make sure this host can be reached over SSH."
+
+    def execute(command: str, sudoable: bool) -> None:
+        assert (command, sudoable) == ("true", False)
+        raise AnsibleConnectionFailure(refused)
+
+    action._low_level_execute_command = execute
+    assert action._why(lost) == refused
+    action._low_level_execute_command = lambda *_, **__: {}
+    assert action._why(lost) == lost
+    del action._low_level_execute_command  # nothing is asked where SSH has said it
+    assert action._why(f"{lost[:-1]}: Connection refused") == f"{lost[:-1]}: Connection refused"
