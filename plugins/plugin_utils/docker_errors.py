@@ -14,7 +14,7 @@ GPU_RUNTIME = (
 _DRIVER = "mend the driver first: nvidia-smi on this host shows what is wrong with it"
 # In the order in which they are tried.
 _REMEDIES = (
-    (r"could not select device driver", GPU_RUNTIME),
+    (r"could not select device driver|nvidia-container-runtime-hook\"?: .*not found", GPU_RUNTIME),
     (
         r"unsatisfied condition: (?:cuda|brand|driver)",
         "the driver is too old for the CUDA in the image: update the driver, or set plan_image to an image with an older CUDA",

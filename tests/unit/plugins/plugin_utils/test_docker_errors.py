@@ -18,6 +18,10 @@ HOOK = f"{RUNC}error running prestart hook #0: stderr: Auto-detected mode as 'le
     ("text", "word"),
     [
         (f'{START}could not select device driver "" with capabilities: [[gpu]]")', "nvidia-container-toolkit"),
+        (
+            f'{START}exec: "nvidia-container-runtime-hook": executable file not found in $PATH")',
+            "nvidia-container-toolkit",
+        ),
         (f"{HOOK}requirement error: unsatisfied condition: cuda>=12.8, please update your driver", "update the driver"),
         (f"{HOOK}initialization error: nvml error: driver/library version mismatch", "reboot the host"),
         (f"{HOOK}initialization error: nvml error: driver not loaded", "nvidia-smi on this host"),

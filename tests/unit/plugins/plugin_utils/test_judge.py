@@ -206,7 +206,10 @@ def test_gpus_that_will_not_do_are_told_once_in_nvidia_smis_words(gpus: Any, wor
 
 def test_what_may_be_meant_is_a_warning() -> None:
     world = World(PLANS["tp"])
-    warned = lambda: host_warnings(world.plan, world.hosts)  # noqa: E731
+
+    def warned() -> list[str]:
+        return host_warnings(world.plan, world.hosts)
+
     assert warned() == []
     world.answers["node1"]["host"]["gpus"] = {
         "listing": LISTING,
