@@ -58,7 +58,7 @@ def device_faults(seen: Mapping[str, Any], planned: int) -> Iterator[str]:
         yield f"{missing}: lower it, or find the missing ones (lspci | grep -i nvidia; dmesg | grep -i -e nvrm -e xid)."
     broken = [each for each in devices if any(_known(str(value)) for value in each.values())]
     if broken:
-        shown = next(str(value) for value in broken[0].values() if _known(str(value)))
+        [shown, *__] = [str(value) for value in broken[0].values() if _known(str(value))]
         yield f"nvidia-smi shows {shown} for {_gpus(broken)}: {_remedy(shown)}."
     yield from _mig_faults(listing, devices)
     closed = [each for each in devices if each["compute_mode"] == "Prohibited"]
