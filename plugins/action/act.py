@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step, left_listed
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -23,6 +24,14 @@ CONTAINER = "community.docker.docker_container"
 # A Ray worker or an engine that does not end in time is killed with its container.
 STOP_S = 30
 ACTS = ["read", "bring", "remove", "start", "list"]
+
+
+def refused(where: str, step: Step, said: str) -> str:
+    """That Docker did not do a step, in its own words, and what to do."""
+    return (
+        f"{where}: {step.act} {step.name} failed: {said.strip().rstrip('.')}.\nRemedy: {remedy(said)}, and run again.\n"
+        f"It was done because {step.reason}."
+    )
 
 
 class ActionModule(ActionBase):
@@ -108,7 +117,7 @@ class ActionModule(ActionBase):
                 return {
                     "failed": True,
                     "changed": bool(done),
-                    "msg": f"{host}: {step.act} {step.name} failed: {result.get('msg')}\nIt was done because {step.reason}.",
+                    "msg": refused(f"{host} ({plan.node(host).address})", step, str(result.get("msg") or "no reason")),
                 }
             if result.get("changed"):
                 done.append(f"{step.act} {step.name}: {step.reason}")

@@ -17,7 +17,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round, decide
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret, token_fault
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, image_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, host_warnings, image_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import holder_is_gone, is_held, me, refusal
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_path
@@ -118,8 +118,10 @@ class ActionModule(ActionBase):
         for line in lines:
             tell(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
+        warnings = host_warnings(plan, hosts) if decision.rounds else []
         return {
             "changed": False,
+            **({"warnings": warnings} if warnings else {}),
             "prepare": False,
             "pull": pulls,
             "ask": "",

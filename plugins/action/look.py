@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.connection import unreachable
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import Patience, with_patience
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -18,11 +20,28 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 MODULE = "lmfleet.lmdeploy.observe"
 
 
+SENDING = "Data could not be sent"
+# Lines that say nothing about a failure: of SSH, of shells without the control node's locale, of profiles that print.
+NOISE = re.compile(
+    r"shared connection to|^connection to \S+ closed|permanently added|warning:|setlocale|cannot (?:change|set) locale"
+    r"|^killed by signal",
+    re.IGNORECASE,
+)
+
+
 def failure(result: dict[str, Any]) -> str:
-    """Why a module gave no answer: its message, and the last line that it wrote to stderr."""
-    told = str(result.get("msg", "no answer")).strip()
-    stderr = str(result.get("module_stderr") or "").strip().rpartition("\n")[2]
-    return f"{told}: {stderr}" if stderr and stderr not in told else told
+    """Why a module gave no answer: its message, and the last line that says something of what it wrote beside it."""
+    raised = result.get("exception")  # a traceback, or from ansible-core 2.19 on a summary of one
+    raised = getattr(getattr(raised, "event", None), "msg", raised)
+    told = str(result.get("msg") or _last(raised) or "no answer").strip()
+    beside = _last(result.get("module_stderr")) or _last(result.get("module_stdout"))
+    return f"{told.rstrip('.')}: {beside}" if beside and beside not in told else told
+
+
+def _last(text: object) -> str:
+    lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
+    said = [line for line in lines if not NOISE.search(line)]
+    return (said or [""])[-1]
 
 
 class ActionModule(ActionBase):
@@ -66,7 +85,7 @@ class ActionModule(ActionBase):
         try:
             answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
-            return {"unreachable": _short(error), "failed": ""}
+            return {"unreachable": self._why(_short(error)), "failed": ""}
         except AnsibleError as error:  # no Python there, no temporary directory, no right to become root
             return {"unreachable": "", "failed": _short(error)}
         if answer.get("unreachable"):
@@ -74,6 +93,16 @@ class ActionModule(ActionBase):
         if answer.get("failed") or not answer.keys() & asked.keys():
             return {"unreachable": "", "failed": failure(answer)}
         return {"unreachable": "", "failed": "", **answer}
+
+    def _why(self, text: str) -> str:
+        """Why there is no connection. Where SSH ends while a module is sent to it, its own words may be lost."""
+        if SENDING not in text or unreachable(text).kind:
+            return text
+        try:
+            self._low_level_execute_command("true", sudoable=False)  # has nothing to send
+        except AnsibleError as error:
+            return _short(error)
+        return text
 
 
 def _short(error: Exception) -> str:

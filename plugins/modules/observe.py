@@ -42,6 +42,10 @@ options:
     description: Measure how much each container of O(logs) has read and holds; takes seconds.
     type: bool
     default: false
+  docker_settings:
+    description: Ask Docker for those of its settings that decide whether it can run the containers of a deployment.
+    type: bool
+    default: false
   image:
     description: An image to look for.
     type: dict
@@ -223,10 +227,18 @@ docker:
     - C(version) and C(api) of the Docker engine.
     - Or C(error), what is wrong and what to do, and its C(kind), V(sdk), V(permission), V(socket), V(daemon), V(podman) or
       V(timeout).
-      RV(containers), RV(image), RV(image_ids) and RV(ray) are missing then.
+      RV(containers), RV(docker_settings), RV(image), RV(image_ids) and RV(ray) are missing then.
   returned: when something of Docker is asked
   type: dict
   sample: {version: 28.5.1, api: "1.51"}
+docker_settings:
+  description:
+    - C(log_driver), what containers log with unless they say otherwise; C(log_cache), whether Docker keeps a copy of logs that
+      it sends away; C(userns), whether C(userns-remap) is on; C(rootless); C(gpus), whether Docker has what gives containers
+      GPUs, none where that cannot be known.
+  returned: when O(docker_settings) is set
+  type: dict
+  sample: {log_driver: json-file, log_cache: true, userns: false, rootless: false, gpus: true}
 containers:
   description:
     - By name, C(present), and of one that is there C(id), C(labels), C(image) (its id), C(created), C(status), C(exit_code),
@@ -255,14 +267,16 @@ image_ids:
   type: dict
 host:
   description:
-    - C(interfaces), by name their IPv4 addresses; C(source), the host's own address on its default route, or empty;
-      C(listening), the
-      TCP ports in use; C(links) with their speeds; C(boot_id); C(time), in seconds since 1970; C(uid) of who looks;
-      C(error), what
-      could not be found out, or empty.
-    - C(gpus), none where C(nvidia-smi) is not installed, has C(listing) (the text of C(nvidia-smi -L)), C(names), C(driver),
-      and
-      C(error), one line, or empty.
+    - C(interfaces), by name their IPv4 addresses in the kernel's order; C(networks), by address its network, as in
+      V(10.0.0.0/24); C(down), the interfaces without a carrier; C(bridges), those that no other host is behind; C(source), the
+      host's own address on its default route, or empty; C(listening), the TCP ports in use; C(listeners), by port its
+      process, as C(pid), C(command) and C(container) (an id, or empty); C(links) with their speeds; C(boot_id); C(time), in
+      seconds since 1970; C(uid) of who looks; C(error), what could not be found out, or empty.
+    - C(gpus), none where C(nvidia-smi) is not installed, has C(listing) (the text of C(nvidia-smi -L)), C(devices), a list of
+      C(index), C(name), C(mig), C(compute_mode), C(used) and C(total) (memory in MiB) as C(nvidia-smi) says them;
+      C(names), C(driver), and C(error), one line, or empty.
+    - C(rdma), none without a driver of NVIDIA, has what GPUs need to speak RDMA themselves; C(modules), those of the kernel;
+      C(parameters) of the driver; C(open), whether it is the open kernel module; C(devices), of InfiniBand or RoCE.
   returned: when O(host) is set
   type: dict
 paths:
@@ -343,6 +357,7 @@ SPEC = {
     "names": STRINGS,
     "logs": {"type": "dict", "default": {}},
     "measure": {"type": "bool", "default": False},
+    "docker_settings": {"type": "bool", "default": False},
     "image": {
         "type": "dict",
         "options": {

@@ -14,13 +14,20 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from . import connection
+from .docker_errors import GPU_RUNTIME
+from .gpus import device_faults, device_warnings, rdma_warnings
 from .look import engine_of, hub_of
+from .network import address_faults, address_warnings, binding_faults, route_fault
 from .observed import DEPLOYMENT, IDENTITY, Container, Host
 from .planning.types import Node, Plan, Service
 
 PLAIN = re.compile(r"[\w./@+-]+")  # text that YAML takes without quotes
 MOST_REMOVED = 8  # damaged files that are removed one by one
 OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
+# Docker 20.10 keeps a copy of logs that a driver sends away. With the driver none it keeps nothing.
+FIRST_CACHE_API = (1, 41)
+READABLE = ("json-file", "local", "journald")
 
 
 def host_faults(plan: Plan, hosts: Mapping[str, Host]) -> list[str]:
@@ -34,18 +41,31 @@ def _of_host(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> Iterator[str]
     host = hosts.get(node.name)
     if host is None:
         yield f"{where} was not looked at: a deployment is one unit of all its nodes, so run it without --limit."
-    elif host.unreachable:
-        yield (
-            f"{where} cannot be reached: {host.unreachable.rstrip('.')}. {_without(plan, node, hosts)} "
-            "Bring the host up, or take it out of the inventory group."
-        )
-    elif host.failed:
-        yield f"{where}: {host.failed}"
+    elif host.unreachable or host.failed:
+        yield _no_answer(where, plan, node, hosts)
     else:
-        for fault in (*_docker_faults(host), *_gpu_faults(node, host), *_network_faults(host)):
+        for fault in (
+            *_docker_faults(plan, node, host),
+            *_gpu_faults(node, host),
+            *_network_faults(plan, node, host),
+        ):
             yield f"{where}: {fault}"
         for fault in (*foreign_faults(plan, host), *port_faults(plan, host), *mount_faults(plan, host)):
             yield f"{where}: {fault}"
+
+
+def _no_answer(where: str, plan: Plan, node: Node, hosts: Mapping[str, Host]) -> str:
+    """Why a host gave no answer, what it would be missed for, and what to do."""
+    host = hosts[node.name]
+    if host.failed:
+        return f"{where} gave no answer: {connection.failed(host.failed).told()}"
+    trouble = connection.unreachable(host.unreachable)
+    if trouble.kind in connection.REACHED:
+        return f"{where} gave no answer: {trouble.told()}"
+    remedy = trouble.remedy or "Bring the host up, or take it out of the inventory group."
+    if trouble.kind in connection.GONE:
+        remedy = f"{remedy} A host that is gone for good is to be taken out of the inventory group."
+    return f"{where} cannot be reached: {trouble.said.rstrip('.')}. {_without(plan, node, hosts)} {remedy}"
 
 
 def _without(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> str:
@@ -60,31 +80,104 @@ def _without(plan: Plan, node: Node, hosts: Mapping[str, Host]) -> str:
     return f"Without it Ray would count {len(left)} of {len(engine.nodes)} nodes and {gpus} of {engine.gpus} GPUs."
 
 
-def _docker_faults(host: Host) -> Iterator[str]:
+def _docker_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
     docker = host.answer.get("docker") or {}
     if "error" in docker:
         yield docker["error"]  # with its remedy, which is another for each kind
-    elif "api" in docker and tuple(map(int, docker["api"].split("."))) < OLDEST_API:
+    elif "api" in docker and _api(host) < OLDEST_API:
         yield f"Docker is too old (API {docker['api']}): install 19.03 or newer."
+    else:
+        yield from settings_faults(plan, node, host)
+
+
+def _api(host: Host) -> tuple[int, ...]:
+    return tuple(map(int, host.answer["docker"]["api"].split(".")))
+
+
+def settings_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
+    """Settings of Docker with which containers of this kind cannot run, or cannot be watched."""
+    seen = host.answer.get("docker_settings") or {}
+    if not seen:
+        return
+    if seen["userns"]:
+        yield (
+            "Docker maps users (userns-remap), and refuses containers with the host's network then: take userns-remap out of "
+            "/etc/docker/daemon.json and restart Docker (systemctl restart docker; containers and images of before are seen again)."
+        )
+    if seen["rootless"]:
+        yield (
+            "Docker runs rootless, and its containers get neither the host's network nor its GPUs: install Docker Engine for the "
+            "whole host, and unset DOCKER_HOST for Ansible's user."
+        )
+    driver, cached = seen["log_driver"], _api(host) >= FIRST_CACHE_API
+    if driver == "none" or (driver not in READABLE and not (cached and seen["log_cache"])):
+        off = " and cache-disabled" if cached and driver != "none" else ""
+        yield (
+            f"Docker logs with the driver {driver}{off}, and cannot read such logs back, so a start could be neither followed nor "
+            'explained: set "log-driver": "json-file" (or local, or journald) in /etc/docker/daemon.json'
+            f"{', or take cache-disabled out of log-opts,' if off else ''} and restart Docker (systemctl restart docker)."
+        )
+    if seen["gpus"] is False and any(service.gpus for service in plan.services_on(node.name)):
+        yield (
+            "Docker has no GPU runtime, and would refuse the containers "
+            '(could not select device driver "" with capabilities: [[gpu]]): '
+            f"{GPU_RUNTIME}."
+        )
 
 
 def _gpu_faults(node: Node, host: Host) -> Iterator[str]:
     gpus = host.network.get("gpus")
-    if not gpus:  # no nvidia-smi: the sandbox, or a host whose driver is in a container
-        return
-    if gpus.get("error"):
-        yield f"nvidia-smi: {gpus['error']}: mend the driver first (a reboot after its update, nvidia-fabricmanager)."
-        return
-    # The parts of a MIG device are indented.
-    has = sum(line.startswith("GPU ") for line in gpus["listing"].splitlines())
-    if has < node.gpus:
-        missing = f"nvidia-smi -L lists {has} of the {node.gpus} GPUs that plan_gpus says"
-        yield f"{missing}: lower it, or find the missing ones (dmesg | grep -i nvrm)."
+    if gpus:  # no nvidia-smi: the sandbox, or a host whose driver is in a container
+        yield from device_faults(gpus, node.gpus)
 
 
-def _network_faults(host: Host) -> Iterator[str]:
-    if host.network and not host.network.get("interfaces"):
+def _network_faults(plan: Plan, node: Node, host: Host) -> Iterator[str]:
+    if not host.network:
+        return
+    if not host.network.get("interfaces"):
         yield host.network.get("error") or "ip -json -4 address shows no interface with an IPv4 address."
+        return
+    yield from address_faults(node, host.network, alone=_alone(plan, node))
+    native = plan.engine(node.engine).launcher == "native"
+    fault = route_fault(node, host.network["source"]) if native and "source" in host.network else None
+    if fault:
+        yield fault
+
+
+def lacks_addresses(plan: Plan, hosts: Mapping[str, Host]) -> bool:
+    """Whether a host has not the address or the interface that is planned, so that the plan cannot be bound to it."""
+    seen = ((node, hosts[node.name].network.get("interfaces")) for node in plan.nodes if node.name in hosts)
+    return any(binding_faults(node, interfaces) for node, interfaces in seen if interfaces)
+
+
+def _alone(plan: Plan, node: Node) -> bool:
+    return len(plan.engine(node.engine).nodes) == 1
+
+
+def host_warnings(plan: Plan, hosts: Mapping[str, Host]) -> list[str]:
+    """What should be known before something is started, and does not stop it."""
+    found = []
+    for node in plan.nodes:
+        host = hosts.get(node.name)
+        if host is None or host.unreachable or host.failed:
+            continue
+        idle = not any(container.running for container in host.own(plan.name).values())
+        engine = plan.engine(node.engine)
+        several = engine.ep > 1 and len(engine.nodes) > 1
+        told = [
+            *device_warnings(host.network.get("gpus") or {}, idle),
+            *(rdma_warnings(host.network.get("rdma")) if several else ()),
+            *address_warnings(node, host.network, alone=_alone(plan, node)),
+        ]
+        found += [f"{node.name} ({node.address}): {each}" for each in told]
+    kinds: dict[str, list[str]] = {}
+    for name, host in hosts.items():
+        for kind in dict.fromkeys((host.network.get("gpus") or {}).get("names") or ()):
+            kinds.setdefault(kind, []).append(name)
+    if len({tuple(names) for names in kinds.values()}) > 1:
+        each = "; ".join(f"{kind} on {', '.join(names)}" for kind, names in kinds.items())
+        found.append(f"The hosts have GPUs of different kinds ({each}); an engine is as fast as its slowest.")
+    return found
 
 
 def foreign_faults(plan: Plan, host: Host) -> Iterator[str]:
@@ -123,14 +216,25 @@ def port_faults(plan: Plan, host: Host) -> Iterator[str]:
     if held is None:
         return  # containers of an earlier plan hold ports that are no longer known, and go before theirs are needed
     taken = set(host.network.get("listening", ())) - held
-    named = {name for name, each in host.containers.items() if each.labels.get(DEPLOYMENT) != plan.name}
+    listeners = host.network.get("listeners") or {}
+    foreign = {name: each for name, each in host.containers.items() if each.labels.get(DEPLOYMENT) != plan.name}
+    # Theirs are freed, or told, with the containers themselves.
+    known = {each.id for each in (*own, *foreign.values())}
     for service in plan.services_on(host.name):
-        for port in service.listens if service.name not in named else ():  # told already
-            if port in taken:
-                yield (
-                    f"port {port} of {service.name} is in use on this host: stop what listens there "
-                    f"(ss -ltnp 'sport = :{port}'), or choose another with plan_ports."
-                )
+        found: dict[tuple[str, int], list[int]] = {}
+        for port in service.listens if service.name not in foreign else ():
+            holder = listeners.get(str(port)) or {}
+            if port in taken and not (holder.get("container") and holder["container"] in known):
+                found.setdefault((holder.get("command", ""), holder.get("pid", 0)), []).append(port)
+        for (command, pid), ports in found.items():
+            one = len(ports) == 1
+            numbers = ", ".join(map(str, ports))
+            by = f" by {command} (pid {pid})" if command else ""
+            filters = " or ".join(f"sport = :{port}" for port in ports)
+            yield (
+                f"port{'' if one else 's'} {numbers} of {service.name} {'is' if one else 'are'} in use on this host{by}: stop what "
+                f"listens there (ss -ltnp '{filters}'), or choose {'another' if one else 'others'} with plan_ports."
+            )
 
 
 def _ports_of(plan: Plan, host: Host, own: Iterable[Container]) -> set[int] | None:

@@ -31,6 +31,7 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
         "names": [service.name for service in services],
         "image": {"reference": engine.image.reference, "state_dir": node.state_dir},
         "host": True,
+        "docker_settings": True,
         "files": sorted({secret.source for service in services for secret in service.secrets}),
         "paths": sorted({path for service in services for path in service.sources}),
         "model": _model(plan, node),

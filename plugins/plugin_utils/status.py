@@ -22,7 +22,7 @@ from typing import Any
 
 from . import steps
 from .decide import Decision, decide, differences, is_as_planned, list_faults
-from .judge import host_faults, image_faults
+from .judge import host_faults, image_faults, lacks_addresses
 from .lock import duration, is_held
 from .observed import ENGINE, FORMATION, SERVICE, SERVING, Container, Host, Tokens
 from .planning.types import Endpoint, Engine, Node, Plan
@@ -154,7 +154,8 @@ def status_of(
     seen = {node.name: hosts.get(node.name) or Host(node.name, {"unreachable": "nobody looked"}) for node in plan.nodes}
     why_not = {name: _why_not(host) for name, host in seen.items()}
     comparable = plan.bound and not unbound
-    faults = [*host_faults(plan, hosts), *unbound]
+    # Of a host without its planned address the plan cannot be bound: that is told once.
+    faults = [*host_faults(plan, hosts), *(() if lacks_addresses(plan, hosts) else unbound)]
     decision, pulls = (
         _decided(plan, seen, [name for name, why in why_not.items() if not why]) if comparable else (None, {})
     )

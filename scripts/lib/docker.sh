@@ -6,12 +6,14 @@
 #   ensure_debootstrap     # what the base image is made with; not needed where one is pulled (sandbox_base_image)
 #   stop_docker [--purge]  # stops our own engine, and only that; --purge also removes its images and containers
 #
-# All state is in one directory, LMFLEET_SANDBOX_STATE.
+# All state is in one directory, LMFLEET_SANDBOX_STATE, in directories that carry the sandbox's mark (molecule/sandbox/tools/state).
 
 LMFLEET_SANDBOX_STATE=${LMFLEET_SANDBOX_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/lmfleet-sandbox}
 export LMFLEET_SANDBOX_STATE
 
+_state_tool=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../molecule/sandbox/tools" && pwd)/state
 _docker_root=$LMFLEET_SANDBOX_STATE/docker
+_sandbox_subnet=10.77.0.0/24
 _docker_socket=$_docker_root/docker.sock
 _docker_pidfile=$_docker_root/docker.pid
 _runc_wrapper=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../molecule/sandbox/host" && pwd)/runc-wrapper
@@ -63,8 +65,8 @@ _install_missing() {
   {
     apt-get update -q &&
       DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${packages[@]}"
-  } >"$LMFLEET_SANDBOX_STATE/apt.log" 2>&1 ||
-    { _say "apt-get failed; the end of $LMFLEET_SANDBOX_STATE/apt.log:"; tail -n 5 "$LMFLEET_SANDBOX_STATE/apt.log" >&2; return 1; }
+  } >"$LMFLEET_SANDBOX_STATE/sandbox-log/apt.log" 2>&1 ||
+    { _say "apt-get failed; the end of $LMFLEET_SANDBOX_STATE/sandbox-log/apt.log:"; tail -n 5 "$LMFLEET_SANDBOX_STATE/sandbox-log/apt.log" >&2; return 1; }
 }
 
 _lacks_sys_resource() {
@@ -74,9 +76,10 @@ _lacks_sys_resource() {
 }
 
 # Starts a dockerd that shares nothing with any other engine of this machine. It has no default bridge: the sandbox makes
-# its own network, and images are built with the host's.
+# its own network, and images are built with the host's. It leaves the machine's packet filter alone, whose chains another engine
+# may have filled, and which it would empty: the hosts need no way out, and the registry's port is served by Docker's own proxy.
 _start_own_docker() {
-  local runtime=() _
+  local runtime=() filter=(--iptables=false) _
   if ((${#_docker_root} > 70)); then
     _say "the path $_docker_root is too long for the sockets below it; set LMFLEET_SANDBOX_STATE to a shorter one"
     return 1
@@ -84,17 +87,18 @@ _start_own_docker() {
   if _lacks_sys_resource; then
     runtime=(--add-runtime "lmfleet=$_runc_wrapper" --default-runtime lmfleet)
   fi
-  mkdir -p "$_docker_root"
+  dockerd --help 2>&1 | grep -q -- --ip6tables && filter+=(--ip6tables=false)
+  "$_state_tool" claim "$LMFLEET_SANDBOX_STATE" docker || return 1
   rm -f "$_docker_pidfile"
   # An empty configuration of its own: the machine's daemon.json is for the machine's engine.
   printf '{}\n' >"$_docker_root/daemon.json"
   _say "starting an engine of the sandbox's own in $_docker_root"
   setsid dockerd \
     --config-file "$_docker_root/daemon.json" --data-root "$_docker_root/data" --exec-root "$_docker_root/run" \
-    --host "unix://$_docker_socket" --pidfile "$_docker_pidfile" --bridge none "${runtime[@]}" \
+    --host "unix://$_docker_socket" --pidfile "$_docker_pidfile" --bridge none "${filter[@]}" "${runtime[@]}" \
     >"$_docker_root/dockerd.log" 2>&1 </dev/null &
   for _ in {1..60}; do
-    docker version >/dev/null 2>&1 && return 0
+    docker version >/dev/null 2>&1 && { _filter add; return 0; }
     kill -0 $! 2>/dev/null || break
     sleep 0.5
   done
@@ -103,8 +107,20 @@ _start_own_docker() {
   return 1
 }
 
+# Another engine of the machine drops what it did not allow, packets between two hosts of the sandbox among them, where its
+# filter sees bridges. Rules of our own, known by their comment, let those pass. Arguments: add or remove.
+_filter() {
+  local rule=(FORWARD -s "$_sandbox_subnet" -d "$_sandbox_subnet" -m comment --comment lmfleet-sandbox -j ACCEPT)
+  command -v iptables >/dev/null || return 0
+  if [[ $1 == add ]]; then
+    iptables -C "${rule[@]}" 2>/dev/null || iptables -I "${rule[@]}" 2>/dev/null || return 0
+  else
+    while iptables -D "${rule[@]}" 2>/dev/null; do :; done
+  fi
+}
+
 ensure_docker() {
-  mkdir -p "$LMFLEET_SANDBOX_STATE" || return 1
+  "$_state_tool" claim "$LMFLEET_SANDBOX_STATE" sandbox-log || return 1
   if _own_docker_runs; then
     export DOCKER_HOST=unix://$_docker_socket
     docker version >/dev/null && return 0
@@ -132,7 +148,7 @@ ensure_docker() {
 }
 
 ensure_debootstrap() {
-  mkdir -p "$LMFLEET_SANDBOX_STATE" &&
+  "$_state_tool" claim "$LMFLEET_SANDBOX_STATE" sandbox-log &&
     _install_missing debootstrap=debootstrap /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
 }
 
@@ -149,11 +165,11 @@ stop_docker() {
       _say "dockerd (pid $pid) did not stop within 60 s"
       return 1
     fi
+    _filter remove
   fi
-  if [[ ${1:-} == --purge && -d $_docker_root ]]; then
+  if [[ ${1:-} == --purge ]] && "$_state_tool" owned "$LMFLEET_SANDBOX_STATE" docker; then
     # What a killed engine left mounted would keep its directory from being removed.
     while read -r mounted; do umount -l "$mounted"; done < <(awk -v root="$_docker_root/" 'index($2, root) == 1 {print $2}' /proc/mounts)
-    rm -rf "$_docker_root"
-    rmdir --ignore-fail-on-non-empty "$LMFLEET_SANDBOX_STATE"
+    "$_state_tool" remove "$LMFLEET_SANDBOX_STATE" docker >/dev/null
   fi
 }

@@ -4,8 +4,9 @@
 #   source scripts/lib/python.sh
 #   ensure_venv                                     # .venv from requirements/control.txt
 #   ensure_venv .venv-dev requirements/dev.txt      # another one; both relative to the checkout
+#   remove_venv                                     # the one of ensure_venv, and no other
 #
-# Afterwards its programs come first in PATH.
+# Afterwards its programs come first in PATH. One that is there and was made by hand is left alone: .cache/venv is made instead.
 
 _checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -24,16 +25,32 @@ _find_python() {
   return 1
 }
 
+# An environment that ensure_venv made has this file.
+_venv_mark=requirements.sha256
+
+_venv_of() {
+  local venv=$_checkout/$1
+  if [[ -e $venv && ! -f $venv/$_venv_mark ]]; then venv=$_checkout/.cache/${1#.}; fi
+  printf '%s\n' "$venv"
+}
+
+remove_venv() {
+  local venv
+  venv=$(_venv_of .venv)
+  [[ ! -f $venv/$_venv_mark ]] || rm -rf "$venv"
+}
+
 ensure_venv() {
-  local venv=$_checkout/${1:-.venv} requirements=$_checkout/${2:-requirements/control.txt} python wanted
+  local venv requirements=$_checkout/${2:-requirements/control.txt} python wanted
+  venv=$(_venv_of "${1:-.venv}")
   # Requirements include one another, so all of them count; and an environment cannot be moved.
   wanted=$(cat <(printf "%s" "$venv") "$requirements" "$_checkout"/requirements/*.txt | sha256sum)
-  if [[ ! -x $venv/bin/python || $(cat "$venv/requirements.sha256" 2>/dev/null) != "$wanted" ]]; then
+  if [[ ! -x $venv/bin/python || $(cat "$venv/$_venv_mark" 2>/dev/null) != "$wanted" ]]; then
     python=$(_find_python) || return 1
     printf '%s\n' "installing ${requirements#"$_checkout"/} into ${venv#"$_checkout"/} ($python)" >&2
-    "$python" -m venv --clear "$venv" || return 1
+    "$python" -m venv --clear "$venv" && : >"$venv/$_venv_mark" || return 1
     "$venv/bin/python" -m pip install -qq --requirement "$requirements" || return 1
-    printf '%s\n' "$wanted" >"$venv/requirements.sha256"
+    printf '%s\n' "$wanted" >"$venv/$_venv_mark"
   fi
   export PATH=$venv/bin:$PATH
 }

@@ -54,6 +54,9 @@ class Dockerd:
     says: bytes = b""
     exit_code: int = 0
     components: list[dict[str, str]] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=lambda: {"LoggingDriver": "json-file", "SecurityOptions": []})
+    fails: dict[str, str] = field(default_factory=dict)  # path -> the message of its error 500
+    oldest_api: str = ""  # what asks in the words of an older one is refused, as Docker 29 does
     late_s: float = 0.0
     asked: list[str] = field(default_factory=list)
     logins: list[str | None] = field(default_factory=list)
@@ -103,7 +106,19 @@ class _Handler(BaseHTTPRequestHandler):
         dockerd.asked.append(f"{path}?{query}" if query else path)
         name = path.split("/")[2] if path.count("/") > 1 else ""
         name = next((n for n, c in dockerd.containers.items() if c["Id"] == name), name)
-        if path == "/version":
+        asked = re.match(r"/v(\d+)\.(\d+)/", self.path)
+        if (
+            asked
+            and dockerd.oldest_api
+            and tuple(map(int, asked.groups())) < tuple(map(int, dockerd.oldest_api.split(".")))
+        ):
+            text = f"client version {asked[1]}.{asked[2]} is too old. Minimum supported API version is {dockerd.oldest_api}"
+            self._json({"message": text}, 400)
+        elif path in dockerd.fails:
+            self._json({"message": dockerd.fails[path]}, 500)
+        elif path == "/info":
+            self._json(dockerd.info)
+        elif path == "/version":
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
             self._json(

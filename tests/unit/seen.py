@@ -34,6 +34,8 @@ PROBED = {
     "modules": {"deep_ep": True, "deep_gemm": True},
     "errors": [],
 }
+# As settings_of gives them of a Docker that is as it was installed.
+DOCKER = {"log_driver": "json-file", "log_cache": True, "userns": False, "rootless": False, "gpus": True}
 TOKEN = "the one token of this engine, which nobody knows"
 FIRST = "20261124T222500-0000"  # the formation that runs
 
@@ -91,6 +93,7 @@ class World:
                 "unreachable": "",
                 "failed": "",
                 "docker": {"version": "28.5.1", "api": "1.51"},
+                "docker_settings": dict(DOCKER),
                 "containers": {},
                 "image": {"id": plan.engine(node.engine).image.run, "digests": [], "answer": PROBED},
                 "host": {

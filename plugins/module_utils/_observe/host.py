@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import commands, parallel
 
 LISTEN = "0A"
+FIELDS = ("index", "name", "mig.mode.current", "compute_mode", "memory.used", "memory.total")
+GPU_LINE = re.compile(r"\s*(?:GPU|MIG) ")
+CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
+RDMA_MODULES = ("nvidia_peermem", "nv_peer_mem", "gdrdrv")
 NO_IP = "the command ip is missing, which tells the interface of an address: apt-get install iproute2."
 
 
@@ -25,13 +31,19 @@ def host_facts() -> dict[str, Any]:
 
     ``time`` is in seconds since 1970, ``uptime`` since the boot; ``boot_id`` is another after each boot; ``uid`` is who looks.
     """
-    addresses, graphics = parallel.start(_interfaces), parallel.start(gpu_facts)
+    addresses, graphics = parallel.start(_addresses), parallel.start(gpu_facts)
     found, error = addresses.result()
+    tables = read_tcp_tables()
     return {
-        "interfaces": found,
+        "interfaces": interfaces(found),
+        "networks": networks(found),
+        "down": down(found),
+        "bridges": local_bridges(),
         "source": source_address(),
-        "listening": sorted(listening_ports(read_tcp_tables())),
+        "listening": sorted(listening_ports(tables)),
+        "listeners": listeners(tables),
         "gpus": graphics.result(),
+        "rdma": rdma_facts(),
         "links": link_speeds(),
         "boot_id": _boot_id(),
         "time": time.time(),
@@ -41,39 +53,107 @@ def host_facts() -> dict[str, Any]:
     }
 
 
-def _interfaces() -> tuple[dict[str, list[str]], str]:
+def _addresses() -> tuple[str, str]:
+    """(what ``ip -json -4 address`` wrote, why it cannot be used)."""
     path = commands.find("ip")
     if path is None:
-        return {}, NO_IP
+        return "", NO_IP
     output, error = commands.run([path, "-json", "-4", "address"])
+    if error:
+        # An ip of before 2017, or busybox's, does not know -json.
+        old = any(word in error.lower() for word in ("unknown", "unrecognized", "invalid option", "usage"))
+        return (
+            "",
+            f"{error}. This ip cannot answer in JSON: apt-get install iproute2 (4.13 or newer)." if old else error,
+        )
     try:
-        return ({}, error) if error else (interfaces(output), "")
-    except (ValueError, KeyError, TypeError):
-        return {}, f"ip -json -4 address gave no JSON: {output[:200]!r}"
+        interfaces(output), networks(output), down(output)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", (
+            f"ip -json -4 address gave no JSON: {output[:200]!r}. Install a newer iproute2 (4.13 or newer; busybox's ip "
+            "does not have it)."
+        )
+    return output, ""
+
+
+def _links(ip_json: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Interface and what ip says of it; without ``@`` and what it is stacked on."""
+    for link in json.loads(ip_json or "[]"):
+        if link:  # an interface that has no address of the family asked for is an empty object
+            yield str(link["ifname"]).partition("@")[0], link
 
 
 def interfaces(ip_json: str) -> dict[str, list[str]]:
-    """Interface -> its IPv4 addresses, from the output of ``ip -json -4 address``."""
+    """Interface -> its IPv4 addresses in the kernel's order, from the output of ``ip -json -4 address``."""
     return {
-        link["ifname"].partition("@")[0]: [entry["local"] for entry in link.get("addr_info", []) if "local" in entry]
-        for link in json.loads(ip_json or "[]")
-        if link
+        name: [entry["local"] for entry in link.get("addr_info", []) if "local" in entry]
+        for name, link in _links(ip_json)
     }
 
 
-def gpu_facts() -> dict[str, Any] | None:
-    """``{"listing", "names", "driver", "error"}`` as nvidia-smi tells them; None where it is not installed.
+def networks(ip_json: str) -> dict[str, str]:
+    """Address -> the network that it is in, as in 10.0.0.0/24."""
+    return {
+        entry["local"]: str(ipaddress.ip_network(f"{entry['local']}/{entry.get('prefixlen', 32)}", strict=False))
+        for __, link in _links(ip_json)
+        for entry in link.get("addr_info", [])
+        if "local" in entry
+    }
 
-    ``listing`` is the text of ``nvidia-smi -L``; ``error`` is one line, or empty.
+
+def down(ip_json: str) -> list[str]:
+    """The interfaces that are switched off, or have no carrier."""
+    return [
+        name
+        for name, link in _links(ip_json)
+        if link.get("operstate") in ("DOWN", "LOWERLAYERDOWN") or "NO-CARRIER" in link.get("flags", [])
+    ]
+
+
+def local_bridges(root: Path = Path("/sys/class/net")) -> list[str]:
+    """The bridges that no other host is behind: none of their ports is a device, a bond, a VLAN or a tunnel."""
+    found = []
+    for bridge in sorted(root.glob("*/bridge")):
+        ports = [root / port.name for port in (bridge.parent / "brif").glob("*")]
+        if not any(_leads_out(port) for port in ports):
+            found.append(bridge.parent.name)
+    return found
+
+
+def _leads_out(port: Path) -> bool:
+    if (port / "device").exists():  # a card, be it a virtual machine's
+        return True
+    try:
+        kind = re.search(r"^DEVTYPE=(\w+)", (port / "uevent").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return False
+    # Ends of containers (veth) and of virtual machines (tap) have none.
+    return kind is not None and kind.group(1) != "bridge"
+
+
+def gpu_facts() -> dict[str, Any] | None:
+    """``{"listing", "devices", "names", "driver", "error"}`` as nvidia-smi tells them; None where it is not installed.
+
+    ``listing`` is the text of ``nvidia-smi -L``, ``devices`` has a row for each GPU; ``error`` is one line, or empty.
     """
     path = commands.find("nvidia-smi")
     if path is None:
         return None
-    questions = (("-L",), ("--query-gpu=name,driver_version", "--format=csv,noheader"))
-    answers = parallel.each(lambda options: commands.run([path, *options]), questions)
-    (listing, failed), (query, failed_too) = (answers[options] for options in questions)
+    questions = (
+        ("-L",),
+        ("--query-gpu=name,driver_version", "--format=csv,noheader"),
+        (f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"),
+    )
+    answers = parallel.each(lambda options: commands.run([path, *options], answer=GPU_LINE), questions)
+    (listing, failed), (query, failed_too), (details, __) = (answers[options] for options in questions)
     names, driver = gpus(query)
-    return {"listing": listing, "names": names, "driver": driver, "error": failed or failed_too}
+    return {
+        "listing": listing,
+        "names": names,
+        "driver": driver,
+        "devices": devices(details),
+        "error": failed or failed_too,
+    }
 
 
 def gpus(query: str) -> tuple[list[str], str | None]:
@@ -82,10 +162,60 @@ def gpus(query: str) -> tuple[list[str], str | None]:
     return [cells[0] for cells in found], next((cells[-1] for cells in found), None)
 
 
+def devices(query: str) -> list[dict[str, str]]:
+    """The GPUs as ``nvidia-smi --query-gpu`` gives ``FIELDS`` of them; a line that is none of one is left out."""
+    names = ("index", "name", "mig", "compute_mode", "used", "total")
+    rows = [[cell.strip() for cell in line.split(",")] for line in query.splitlines()]
+    return [dict(zip(names, cells)) for cells in rows if len(cells) == len(names)]
+
+
+def rdma_facts(root: Path = Path("/")) -> dict[str, Any] | None:
+    """What GPUs need to speak RDMA themselves: kernel modules, parameters of NVIDIA's driver; None without that driver."""
+    driver = root / "proc/driver/nvidia"
+    try:
+        parameters = (driver / "params").read_text(encoding="utf-8", errors="replace")
+        version = (driver / "version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    rows = (line.partition(":") for line in parameters.splitlines())
+    return {
+        "modules": [name for name in RDMA_MODULES if (root / "sys/module" / name).exists()],
+        "parameters": {name.strip(): value.strip().strip('"') for name, __, value in rows if name.strip()},
+        "open": "Open Kernel Module" in version,
+        "devices": sorted(path.name for path in (root / "sys/class/infiniband").glob("*")),
+    }
+
+
 def listening_ports(tables: Iterable[str]) -> set[int]:
     """The ports in state LISTEN in the texts of /proc/net/tcp and /proc/net/tcp6."""
     rows = (line.split() for table in tables for line in table.splitlines()[1:])
     return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+
+
+def listeners(tables: Iterable[str], proc: Path = Path("/proc")) -> dict[str, dict[str, Any]]:
+    """Port (as text) -> ``{"pid", "command", "container"}`` of the process that listens on it, as far as the user may see it.
+
+    ``container`` is the id of its container, or empty.
+    """
+    rows = (line.split() for table in tables for line in table.splitlines()[1:])
+    ports = {row[9]: row[1].rpartition(":")[2] for row in rows if len(row) > 9 and row[3] == LISTEN}
+    found: dict[str, dict[str, Any]] = {}
+    if not ports:
+        return found
+    for process in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            for entry in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    inode = str(entry.readlink()).partition("socket:[")[2].rstrip("]")
+                    if inode in ports:
+                        found.setdefault(str(int(ports[inode], 16)), _process(process))
+    return found
+
+
+def _process(path: Path) -> dict[str, Any]:
+    groups = CONTAINER_ID.findall((path / "cgroup").read_text(encoding="utf-8", errors="replace"))
+    command = (path / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    return {"pid": int(path.name), "command": command, "container": groups[-1] if groups else ""}
 
 
 def read_tcp_tables() -> list[str]:

@@ -15,7 +15,7 @@ from . import containers, daemon, endpoints, engines, files, host, image, model,
 
 # Far beyond what the parts allow themselves; only what hangs outside all time-outs, such as a lost file system, gets here.
 WHOLE_SECONDS = 120.0
-OF_DOCKER = ("containers", "image", "image_ids", "ray")
+OF_DOCKER = ("containers", "docker_settings", "image", "image_ids", "ray")
 Tokens = Mapping[str, Any]
 
 
@@ -79,7 +79,7 @@ class _Look:
 
     def _asks_docker(self) -> bool:
         asked = self._asked
-        names = ("deployment", "names", "logs", "image", "image_ids", "ray_container")
+        names = ("deployment", "names", "logs", "docker_settings", "image", "image_ids", "ray_container")
         return any(asked.get(name) for name in names) or bool(self._tokens.get("urls"))
 
     def _parts(self) -> dict[str, Callable[[], Any]]:
@@ -87,6 +87,7 @@ class _Look:
         asked = self._asked
         every: dict[str, tuple[bool, Callable[[], Any]]] = {
             "docker": (self._docker is not None, self._version),
+            "docker_settings": (bool(asked.get("docker_settings")), self._with_docker(daemon.settings_of)),
             "containers": (bool(asked.get("deployment") or asked.get("names") or asked.get("logs")), self._containers),
             "image": (bool(asked.get("image")), self._with_docker(image.image_facts, asked.get("image"))),
             "image_ids": (bool(asked.get("image_ids")), self._with_docker(image.present, asked.get("image_ids"))),

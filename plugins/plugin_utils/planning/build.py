@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..network import binding_faults, owner_of
 from ..releases import Command, at_least, option_name, release_table, resolve_image, unknown_to_image
 from . import deepep, dpep, tp
 from .inputs import Inputs
@@ -134,16 +135,11 @@ def _bind_interface(node: Node, seen: Observations, faults: Faults) -> Node:
     interfaces = seen.interfaces.get(node.name)
     if interfaces is None:
         return node
-    owner = next((name for name, addresses in interfaces.items() if node.address in addresses), None)
-    if owner is None:
-        has = ", ".join(f"{name} {' '.join(found)}" for name, found in sorted(interfaces.items()) if found) or "none"
-        faults.add(
-            f"{node.name}: no interface of this host has {node.address} (it has {has}): "
-            "set plan_cluster_address to the address on the cluster's network."
-        )
+    wrong = binding_faults(node, interfaces)
+    if wrong:
+        faults.extend(f"{node.name}: {fault}" for fault in wrong)
         return node
-    if node.interface and node.interface not in interfaces:
-        faults.add(f"{node.name}: plan_interface {node.interface!r} does not exist (it has {', '.join(interfaces)}).")
+    owner = owner_of(node.address, interfaces)
     return dataclasses.replace(node, interface=node.interface or owner)
 
 

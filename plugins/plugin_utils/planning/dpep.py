@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..network import route_fault
 from ..releases import at_least
 from . import deepep
 from . import tp as tp_planning
@@ -169,13 +170,9 @@ def check_observed(inputs: Inputs, sources: Mapping[str, str], faults: Faults) -
     if inputs.launcher != "native":
         return
     for node in inputs.nodes:
-        source = sources.get(node.name, node.address)
-        if source != node.address:
-            faults.add(
-                f"{node.name}: LMDeploy's own launcher takes the address of the default route, {source or 'none'}, and not "
-                f"plan_cluster_address {node.address}: set plan_launcher: torchrun, or give the host a route that "
-                f"starts there (ip route add 8.8.8.8/32 dev {node.interface or 'INTERFACE'} src {node.address})."
-            )
+        fault = route_fault(node, sources.get(node.name, node.address))
+        if fault:
+            faults.add(f"{node.name}: {fault}")
 
 
 def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service], list[Endpoint]]:

@@ -177,7 +177,8 @@ def test_a_step_that_fails_ends_the_others_and_is_named_with_its_reason(monkeypa
     result = hosts.action(act, "node0", act="start")
     assert result["failed"]
     assert result["msg"].startswith(
-        "node0: start lmdeploy-ray failed: no space left\nIt was done because lmdeploy-ray on node0, node1 does not"
+        "node0 (10.0.0.10): start lmdeploy-ray failed: no space left.\nRemedy: see journalctl -u docker on this host, and run "
+        "again.\nIt was done because lmdeploy-ray on node0, node1 does not"
     )
 
 

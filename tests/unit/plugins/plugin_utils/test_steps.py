@@ -254,6 +254,7 @@ def test_everything_is_asked_of_a_host_at_once() -> None:
             "state_dir": "/var/lib/lmfleet",
         },
         "host": True,
+        "docker_settings": True,
         "files": [PATH],
         "paths": ["/root/.cache/huggingface"],
         "model": {

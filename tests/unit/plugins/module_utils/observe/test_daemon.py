@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import socket
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import docker
 import pytest
 import requests
 
@@ -48,7 +51,8 @@ def test_a_socket_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     kind, text = told()
     assert kind == "socket"
-    assert text.startswith(f"{tmp_path}/docker.sock does not exist: install Docker and start it")
+    assert text.startswith(f"{tmp_path}/docker.sock does not exist: DOCKER_HOST names it")
+    assert "unset it there" in text
 
 
 def test_a_socket_that_nobody_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +62,7 @@ def test_a_socket_that_nobody_serves(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
     kind, text = told()
     assert kind == "daemon"
-    assert "systemctl status docker" in text
+    assert text.startswith(f"nothing serves {path}, so Docker does not run: start it (systemctl start docker)")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes nobody, which only root may")
@@ -126,3 +130,181 @@ def test_an_sdk_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_that_is_not_dockers_is_not_called_so() -> None:
     with pytest.raises(KeyError):
         daemon.explained(KeyError("x"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        # docker 5 on Python 3.12, docker 4 with urllib3 2, and requests that is not there
+        ("import distutils_of_old", "cannot be imported (No module named 'distutils_of_old')"),
+        ("from urllib3 import no_such_name", "cannot be imported (cannot import name 'no_such_name'"),
+    ],
+)
+def test_an_sdk_that_is_there_and_cannot_be_imported(failure: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "__init__.py").write_text(failure)
+    kind, text = elsewhere(tmp_path)
+    assert kind == "sdk"
+    assert words in text
+    assert f"{sys.executable} -m pip install --upgrade 'docker>=7.1'" in text
+
+
+def test_a_file_that_is_called_as_the_sdk(tmp_path: Path) -> None:
+    (tmp_path / "docker.py").write_text("")
+    kind, text = elsewhere(tmp_path)
+    assert kind == "sdk"
+    assert f"({tmp_path}/docker.py) is not the Docker SDK" in text
+
+
+def elsewhere(first: Path) -> tuple[str, str]:
+    """What a look says in a Python that looks in ``first`` for its modules before all else."""
+    program = (
+        "import sys, json\n"
+        f"sys.path[:0] = [{str(first)!r}, {str(COLLECTIONS)!r}]\n"
+        "from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look\n"
+        "print(json.dumps(look(None, {'names': ['x']})['docker']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    return answer["kind"], answer["error"]
+
+
+def test_a_daemon_that_wants_a_newer_api_is_asked_in_its_own(dockerd: Dockerd) -> None:
+    dockerd.oldest_api = API
+    assert look(None, {"names": ["x"]})["docker"] == {"version": "28.5.1", "api": API}
+
+
+def test_an_sdk_that_is_too_old_for_the_daemon(dockerd: Dockerd) -> None:
+    dockerd.oldest_api = API
+    client = docker.DockerClient(base_url=dockerd.host, version="1.30")
+    with pytest.raises(docker.errors.APIError) as raised:
+        client.info()
+    client.close()
+    found = daemon.explained(raised.value)
+    assert found.kind == "sdk"
+    assert "is too old for the Docker of this host (client version 1.30 is too old." in str(found)
+
+
+def test_a_docker_that_is_another_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://root@10.0.0.9")
+    kind, text = told()
+    assert kind == "socket"
+    assert "DOCKER_HOST is ssh://root@10.0.0.9, another machine's Docker: unset it" in text
+
+
+def test_tls_where_there_is_none(dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(dockerd.socket.parent))
+        kind, text = told()
+    assert kind == "socket"
+    assert "unset DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH" in text
+
+
+def test_an_error_of_the_daemon_itself_is_told_in_its_words(dockerd: Dockerd) -> None:
+    dockerd.fails["/info"] = "layer does not exist"
+    answer = look(None, {"docker_settings": True})
+    assert answer["docker"]["kind"] == "daemon"
+    assert (
+        "does not answer as it should (layer does not exist): see systemctl status docker" in answer["docker"]["error"]
+    )
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+
+def settings(dockerd: Dockerd) -> dict[str, Any]:
+    answer = look(None, {"docker_settings": True})
+    assert answer.keys() == {"docker", "docker_settings"}
+    assert "/info" in dockerd.asked
+    found: dict[str, Any] = answer["docker_settings"]
+    return found
+
+
+def test_settings_are_read_from_what_docker_says(dockerd: Dockerd) -> None:
+    plain = {"log_driver": "json-file", "log_cache": True, "userns": False, "rootless": False, "gpus": None}
+    assert settings(dockerd) == plain
+    dockerd.info = {
+        "LoggingDriver": "syslog",
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=userns", "name=rootless", "name=cgroupns"],
+        "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}],
+    }
+    assert settings(dockerd) == {**plain, "log_driver": "syslog", "userns": True, "rootless": True, "gpus": True}
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """/proc of the daemon behind the default socket, with its own root directory."""
+    found = tmp_path / "proc" / "77"
+    (found / "root/usr/bin").mkdir(parents=True)
+    (found / "comm").write_text("dockerd\n")
+    (found / "environ").write_bytes(b"HOME=/\0PATH=/sbin:/usr/bin\0")
+    (found / "cmdline").write_bytes(b"dockerd\0--host=fd://\0")
+    (tmp_path / "docker.pid").write_text("77")
+    monkeypatch.setattr(daemon, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(daemon, "PIDFILE", tmp_path / "docker.pid")
+    monkeypatch.setattr(daemon, "CONFIGURATION", str(tmp_path / "daemon.json"))
+    return found
+
+
+def of_process(dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings, asked at what counts as the default socket."""
+    monkeypatch.setattr(daemon, "SOCKET", dockerd.host)
+    return settings(dockerd)
+
+
+def test_gpus_are_given_where_the_daemon_finds_nvidias_hook(
+    dockerd: Dockerd, process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert of_process(dockerd, monkeypatch)["gpus"] is False
+    hook = process / "root/usr/bin/nvidia-container-runtime-hook"
+    hook.symlink_to("/nowhere/of/this/root")
+    assert of_process(dockerd, monkeypatch)["gpus"] is True
+    hook.unlink()
+    # A newer Docker may take them by CDI: nobody can tell.
+    (process / "root/etc/cdi").mkdir(parents=True)
+    (process / "root/etc/cdi/nvidia.yaml").write_text("")
+    assert of_process(dockerd, monkeypatch)["gpus"] is None
+
+
+def test_of_a_daemon_that_is_not_this_hosts_own_nothing_is_concluded(
+    dockerd: Dockerd, process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings(dockerd)["gpus"] is None  # DOCKER_HOST names another socket
+    (process / "comm").write_text("bash\n")  # its pid was given to another program since
+    assert of_process(dockerd, monkeypatch)["gpus"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "configuration", "cached"),
+    [
+        ([], None, True),
+        ([], '{"log-driver": "syslog", "log-opts": {"cache-disabled": "true"}}', False),
+        ([], '{"log-opts": {"cache-disabled": "false"}}', True),
+        ([], "no JSON", True),
+        (["--log-opt", "cache-disabled=true"], None, False),
+        (["--log-opt=cache-disabled=true"], None, False),
+    ],
+)
+def test_whether_a_copy_of_logs_is_kept_is_read_where_docker_reads_it(
+    dockerd: Dockerd,
+    process: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    configuration: str | None,
+    cached: bool,
+) -> None:
+    (process / "cmdline").write_bytes("\0".join(["dockerd", *options, ""]).encode())
+    if configuration is not None:
+        Path(daemon.CONFIGURATION).write_text(configuration)
+    assert of_process(dockerd, monkeypatch)["log_cache"] is cached
+
+
+def test_a_configuration_file_of_another_name_is_read(
+    dockerd: Dockerd, process: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.json").write_text('{"log-opts": {"cache-disabled": "true"}}')
+    for argument in ([f"--config-file={tmp_path}/own.json"], ["--config-file", f"{tmp_path}/own.json"]):
+        (process / "cmdline").write_bytes("\0".join(["dockerd", *argument, ""]).encode())
+        assert of_process(dockerd, monkeypatch)["log_cache"] is False

@@ -17,12 +17,18 @@ import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import commands
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import (
+    devices,
+    down,
     gpu_facts,
     gpus,
     host_facts,
     interfaces,
     link_speeds,
+    listeners,
     listening_ports,
+    local_bridges,
+    networks,
+    rdma_facts,
     read_tcp_tables,
     source_address,
 )
@@ -110,7 +116,8 @@ def test_a_command_that_hangs_is_named_and_does_not_hold_the_look(
     began = time.monotonic()
     found = host_facts()
     assert time.monotonic() - began < 55, "it was waited for"  # of the 60 s that they sleep
-    assert found["gpus"] == {"listing": "", "names": [], "driver": None, "error": "nvidia-smi -L timed out after 0.5 s"}
+    error = "nvidia-smi -L timed out after 0.5 s"
+    assert found["gpus"] == {"listing": "", "names": [], "driver": None, "devices": [], "error": error}
     assert found["error"] == "ip -json -4 address timed out after 0.5 s"
     assert found["interfaces"] == {}
     for pid in pids.read_text().split():
@@ -130,12 +137,23 @@ def _name(pid: int) -> str:
 def test_nvidia_smi_is_read_with_an_empty_stdin(tools: Path) -> None:
     script(
         tools / "nvidia-smi",
-        'cat\ncase "$1" in -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; *) echo "NVIDIA H100, 570.86";; esac',
+        'cat\ncase "$1" in -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; *mig*) echo "0, NVIDIA H100, Disabled, Default, 4, 81559";; '
+        '*) echo "NVIDIA H100, 570.86";; esac',
     )
     assert gpu_facts() == {
         "listing": "GPU 0: NVIDIA H100 (UUID: 1)\n",
         "names": ["NVIDIA H100"],
         "driver": "570.86",
+        "devices": [
+            {
+                "index": "0",
+                "name": "NVIDIA H100",
+                "mig": "Disabled",
+                "compute_mode": "Default",
+                "used": "4",
+                "total": "81559",
+            }
+        ],
         "error": "",
     }
 
@@ -164,3 +182,133 @@ def test_a_host_without_the_commands_says_so(tools: Path) -> None:
     assert found["uid"] == os.getuid()
     assert abs(found["time"] - time.time()) < 60
     assert found["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_a_command_that_does_not_stop_printing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "LARGEST", 1 << 16)
+    assert commands.run(["yes"], 60) == ("", "yes did not stop printing (0 MiB)")
+    assert commands.run(["sh", "-c", "yes >&2"], 60)[1].endswith("did not stop printing (0 MiB)")
+    assert len(commands.run(["sh", "-c", "seq 10000"], 60)[0].splitlines()) == 10000
+
+
+def test_what_a_command_has_started_does_not_hold_it(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    assert commands.run(["sh", "-c", f"sleep 60 & echo $! > {child}; echo all"], 30) == ("all\n", "")
+    os.kill(int(child.read_text()), 9)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        # iproute2 of before 4.13, and busybox
+        ('echo \'Option "-json" is unknown, try "ip -help".\' >&2; exit 255', 'Option "-json" is unknown'),
+        (
+            "echo \"ip: invalid option -- 'j'\" >&2; echo 'BusyBox v1.36.1 multi-call binary.' >&2; exit 1",
+            "invalid option -- 'j'",
+        ),
+        ("echo '1: lo: <LOOPBACK,UP> mtu 65536'", "gave no JSON: '1: lo: <LOOPBACK,UP>"),
+        ("echo '[{\"name\": 1}]'", "gave no JSON"),
+    ],
+    ids=["old iproute2", "busybox", "text", "other JSON"],
+)
+def test_an_ip_without_json_is_told_with_what_to_install(tools: Path, program: str, words: str) -> None:
+    script(tools / "ip", program)
+    found = host_facts()
+    assert found["interfaces"] == {}
+    assert words in found["error"]
+    assert "iproute2 (4.13 or newer" in found["error"]
+
+
+LOST = "Unable to determine the device handle for gpu 0000:1B:00.0: GPU is lost."
+MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            f"echo '{MISMATCH}'; echo 'NVML library version: 550.163'; exit 18",
+            f"{MISMATCH} NVML library version: 550.163",
+        ),
+        (
+            f"echo 'GPU 0: NVIDIA H100 (UUID: 1)'; echo '  MIG 1g.10gb Device  0: (UUID: 2)'; echo '{LOST}'; exit 15",
+            LOST,
+        ),
+    ],
+)
+def test_of_an_nvidia_smi_that_fails_the_line_that_says_why_is_told(tools: Path, program: str, said: str) -> None:
+    script(tools / "nvidia-smi", program)
+    found = gpu_facts()
+    assert found is not None
+    assert found["error"].endswith(said)
+
+
+def test_an_older_nvidia_smi_that_does_not_know_a_field_is_no_fault(tools: Path) -> None:
+    script(
+        tools / "nvidia-smi",
+        'case "$1" in -L) echo "GPU 0: K80 (UUID: 1)";; *mig*) echo "Field mig is not valid"; exit 2;; *) echo "K80, 1";; esac',
+    )
+    found = gpu_facts()
+    assert found is not None
+    assert (found["error"], found["devices"], found["names"]) == ("", [], ["K80"])
+    assert devices("0, H100, [N/A]\nnonsense\n") == []
+
+
+def test_addresses_come_with_their_networks_and_carriers() -> None:
+    said = json.dumps(
+        [
+            {"ifname": "lo", "operstate": "UNKNOWN", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8}]},
+            {},
+            {
+                "ifname": "eth0",
+                "operstate": "UP",
+                "addr_info": [{"local": "10.0.0.9", "prefixlen": 24}, {"local": "10.0.0.10", "prefixlen": 32}],
+            },
+            {"ifname": "eth1@if2", "operstate": "DOWN", "addr_info": []},
+            {"ifname": "eth2", "flags": ["NO-CARRIER", "UP"]},
+        ]
+    )
+    assert networks(said) == {"127.0.0.1": "127.0.0.0/8", "10.0.0.9": "10.0.0.0/24", "10.0.0.10": "10.0.0.10/32"}
+    assert down(said) == ["eth1", "eth2"]
+
+
+def test_a_bridge_without_a_way_out_is_told_from_one_with(tmp_path: Path) -> None:
+    for bridge, ports in (("docker0", ["veth1"]), ("br0", ["eth0"]), ("br1", ["veth2", "eth0.7"]), ("empty", [])):
+        (tmp_path / bridge / "bridge").mkdir(parents=True)
+        for port in ports:
+            (tmp_path / bridge / "brif" / port).mkdir(parents=True)
+            (tmp_path / port).mkdir(exist_ok=True)
+            (tmp_path / port / "uevent").write_text(f"INTERFACE={port}\n")
+    (tmp_path / "eth0" / "device").mkdir()
+    (tmp_path / "eth0.7" / "uevent").write_text("DEVTYPE=vlan\nINTERFACE=eth0.7\n")
+    assert local_bridges(tmp_path) == ["docker0", "empty"]
+
+
+def test_who_listens_is_told_with_its_container(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        assert listeners(read_tcp_tables())[port]["pid"] == os.getpid()
+    assert port not in listeners(read_tcp_tables())
+    title = "  sl  local_address rem_address st"
+    table = f"{title}\n   0: 00000000:5B25 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1\n"
+    (tmp_path / "7" / "fd").mkdir(parents=True)
+    (tmp_path / "7" / "fd" / "3").symlink_to("socket:[4711]")
+    (tmp_path / "7" / "comm").write_text("raylet\n")
+    (tmp_path / "7" / "cgroup").write_text(f"0::/docker/{'a' * 64}/system.slice/docker-{'b' * 64}.scope\n")
+    assert listeners([table], tmp_path) == {"23333": {"pid": 7, "command": "raylet", "container": "b" * 64}}
+
+
+def test_what_rdma_needs_is_read_from_the_driver(tmp_path: Path) -> None:
+    assert rdma_facts(tmp_path) is None
+    driver = tmp_path / "proc/driver/nvidia"
+    driver.mkdir(parents=True)
+    (driver / "params").write_text('EnableStreamMemOPs: 1\nRegistryDwords: "PeerMappingOverride=1;"\nRmMsg: ""\n')
+    (driver / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.163.01\n")
+    (tmp_path / "sys/module/gdrdrv").mkdir(parents=True)
+    (tmp_path / "sys/class/infiniband/mlx5_0").mkdir(parents=True)
+    assert rdma_facts(tmp_path) == {
+        "modules": ["gdrdrv"],
+        "parameters": {"EnableStreamMemOPs": "1", "RegistryDwords": "PeerMappingOverride=1;", "RmMsg": ""},
+        "open": False,
+        "devices": ["mlx5_0"],
+    }

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to do about a container that Docker did not start, by Docker's own words. Pure."""
+
+from __future__ import annotations
+
+import re
+
+GPU_RUNTIME = (
+    "install nvidia-container-toolkit (apt-get install nvidia-container-toolkit), run nvidia-ctk runtime configure "
+    "--runtime=docker, and restart Docker (systemctl restart docker); docker run --rm --gpus all IMAGE nvidia-smi proves it"
+)
+_DRIVER = "mend the driver first: nvidia-smi on this host shows what is wrong with it"
+# In the order in which they are tried.
+_REMEDIES = (
+    (r"could not select device driver|nvidia-container-runtime-hook\"?: .*not found", GPU_RUNTIME),
+    (
+        r"unsatisfied condition: (?:cuda|brand|driver)",
+        "the driver is too old for the CUDA in the image: update the driver, or set plan_image to an image with an older CUDA",
+    ),
+    (
+        r"driver/library version mismatch",
+        "the driver was updated while its old kernel module was loaded: reboot the host",
+    ),
+    (r"nvidia-container-cli|nvml error|nvidia-container-runtime", _DRIVER),
+    (
+        r"user namespaces are enabled|incompatible with user namespaces",
+        "take userns-remap out of /etc/docker/daemon.json and restart Docker",
+    ),
+    (
+        r"no log driver named|logging driver|log driver|log opt",
+        "correct log-driver and log-opts in /etc/docker/daemon.json and restart Docker, best with json-file",
+    ),
+    (
+        r"no space left on device|disk quota exceeded",
+        "free some space where Docker keeps its data (docker info --format '{{.DockerRootDir}}'; df -h; docker system df)",
+    ),
+    (
+        r"read-only file system|input/output error",
+        "Docker's disk is broken or read-only: see dmesg and mount on this host",
+    ),
+    (
+        r"bind source path does not exist|invalid mount config",
+        "the path that is mounted is not there any more: make it, or correct plan_hf_home or plan_extra_mounts",
+    ),
+    (
+        r"not a shared or slave mount|mounting .* (?:not a directory|permission denied)|permission denied",
+        "Docker may not mount a path: see its owner, the mount options of its disk, and SELinux or AppArmor (dmesg)",
+    ),
+    (
+        r"infiniband",
+        "there is no /dev/infiniband: load the drivers of the network cards (modprobe ib_uverbs), or set plan_privileged: true",
+    ),
+    (
+        r"is already in use by container|conflict",
+        "another container of this name was made meanwhile: see who made it (docker inspect), and run again",
+    ),
+    (r"no such image|unable to find image", "the image was removed meanwhile: run again"),
+    (
+        r"address already in use|port is already allocated",
+        "see what listens there (ss -ltnp), and stop it, or choose another with plan_ports",
+    ),
+    (
+        r"executable file not found|no such file or directory: unknown",
+        "the image does not have the program: set plan_image to an image of LMDeploy",
+    ),
+    (
+        r"unknown or invalid runtime|runtime .* not found|default-runtime",
+        "correct the runtimes in /etc/docker/daemon.json (nvidia-ctk runtime configure --runtime=docker) and restart Docker",
+    ),
+    (
+        r"unable to apply caps|apparmor|seccomp|operation not permitted",
+        "the kernel or a security profile does not let Docker give the container its rights: see dmesg on this host",
+    ),
+    (
+        r"cgroup",
+        "Docker and the host disagree about control groups: see journalctl -u docker, and restart Docker or the host",
+    ),
+    (
+        r"cannot allocate memory|out of memory|too many open files|resource temporarily unavailable",
+        "the host has no memory, processes or files left: see free -h, and who takes them",
+    ),
+    (
+        r"timed out|timeout|deadline exceeded|connection aborted|connection refused|connection reset",
+        "Docker hangs or has ended: see journalctl -u docker on this host, and restart it (systemctl restart docker)",
+    ),
+)
+
+
+def remedy(text: str) -> str:
+    """What to do first, as a clause without a full stop."""
+    said = text.lower()
+    return next(
+        (each for pattern, each in _REMEDIES if re.search(pattern, said)), "see journalctl -u docker on this host"
+    )
