@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-
 # What is wrong with an answer that began and has no end. Without numbers, so that equal failures are counted together.
 CUT_SHORT = "the answer was cut short"
 FEWER = f"{CUT_SHORT}: fewer tokens came than were asked for"

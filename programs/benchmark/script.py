@@ -80,7 +80,7 @@ def watch(ends: list[End]) -> None:
     import aiohttp
 
     mine: dict[Any, End] = {}  # by task: the script has one for each request
-    request: Callable[..., Coroutine[Any, Any, Any]] = aiohttp.ClientSession._request  # noqa: SLF001  (behind them all)
+    request: Callable[..., Coroutine[Any, Any, Any]] = aiohttp.ClientSession._request
     lines: Callable[[Any], Any] = aiohttp.StreamReader.__aiter__
 
     @functools.wraps(request)
@@ -109,7 +109,7 @@ def watch(ends: list[End]) -> None:
             end.done = time.time()
         end.check()
 
-    aiohttp.ClientSession._request = noted  # type: ignore[method-assign,assignment]  # noqa: SLF001
+    aiohttp.ClientSession._request = noted  # type: ignore[method-assign,assignment]
     aiohttp.StreamReader.__aiter__ = looked_at  # type: ignore[method-assign]
 
 

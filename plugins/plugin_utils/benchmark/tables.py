@@ -97,7 +97,9 @@ def cut_short(result: Json) -> str:
     """How many answers ended before their last token, and who saw that."""
     figures, client = result["figures"], result["client"]
     asked = figures.get("asked_tokens")
-    whole = f" Whole answers have {figures['output_tokens']} of the {asked} tokens that were asked for." if asked else ""
+    whole = (
+        f" Whole answers have {figures['output_tokens']} of the {asked} tokens that were asked for." if asked else ""
+    )
     return (
         f"{figures['cut_short']} of {figures['requests']} answers were cut short, as {client['name']} "
         f"{client['version']} recorded them; they count as failed.{whole}"
