@@ -202,14 +202,11 @@ class Output:
 
 def put(data: bytes) -> None:
     """Write to stdout, as long as it takes; what cannot be written, as where stdout is closed, is lost."""
-    while data:
-        try:
-            data = data[os.write(1, data) :]
-        except BlockingIOError:  # somebody who shares it has set it so
-            with contextlib.suppress(OSError, ValueError):
-                select.select([], [1], [], POLL_S)
-        except OSError:
-            return
+    with contextlib.suppress(OSError):
+        while data:
+            if os.get_blocking(1) or select.select([], [1], [])[1]:  # others share it, and may have set it so
+                with contextlib.suppress(BlockingIOError):
+                    data = data[os.write(1, data) :]
 
 
 def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: str, grace_s: float = GRACE_S) -> int:

@@ -104,8 +104,8 @@ class Figures:
     Tokens and rates are of answered requests alone, over `duration_s`, from the first request sent to the last one ended.
     `errors` counts the failures by their text, `cut_short` those of them whose answer had begun. `asked_tokens` are all that
     were asked for, those of failed requests too; None where the records do not tell. `silent_requests` are those that ended
-    after the last answer, all of which failed, and `silent_s` is how long that was. TTFT and TPOT are None where nothing was streamed; TPOT is
-    (last token - first token) / (tokens - 1), of answers of two tokens or more.
+    after the last answer, all of which failed, and `silent_s` is how long that was. TTFT and TPOT are None where nothing was
+    streamed; TPOT is (last token - first token) / (tokens - 1), of answers of two tokens or more.
     """
 
     requests: int

@@ -27,6 +27,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SECRET_NAME = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_?key|access_?key|credentials?)$")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PROXY_SECONDS = ("LMDEPLOY_CONTROLLER_HEART_BEAT_EXPIRATION", "AIOHTTP_TIMEOUT")
 HIGHEST_PORT = 65535
 DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
 # A DP rank's Ray is its own, on ports that it finds by itself.
@@ -52,6 +53,7 @@ class Inputs:
     routing_strategy: str
     nodes: list[Node]
     environments: dict[str, dict[str, str]]
+    proxy_environment: dict[str, str]
     ports: Ports
     api_server_options: dict[str, Any]
     proxy_options: dict[str, Any]
@@ -123,6 +125,7 @@ def read_inputs(
             for rank, name in enumerate(members)
         ],
         environments={name: _environment(values[name]["plan_environment"]) for name in order},
+        proxy_environment=_environment(deployment["plan_proxy_environment"]),
         ports=ports,
         api_server_options=dict(deployment["plan_api_server_options"]),
         proxy_options=dict(deployment["plan_proxy_options"]),
@@ -189,6 +192,8 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
         }.items()
         if deployment[key] < 0
     )
+    faults.extend(_environment_faults("plan_proxy_environment", deployment["plan_proxy_environment"]))
+    faults.extend(_proxy_number_faults(deployment["plan_proxy_environment"]))
     for mount in deployment["plan_extra_mounts"]:
         faults.extend(
             f"plan_extra_mounts: {side} {mount[side]!r} is not an absolute path: "
@@ -208,15 +213,30 @@ def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str]) -> 
             faults.append(f"{key} {node[key]!r} is not an absolute path: it has to start with '/'.")
         elif ":" in node[key]:
             faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
-    for key in map(str, node["plan_environment"]):
+    faults.extend(_environment_faults("plan_environment", node["plan_environment"]))
+    return faults
+
+
+def _environment_faults(what: str, given: Mapping[str, Any]) -> list[str]:
+    faults = []
+    for key in map(str, given):
         if not ENVIRONMENT_NAME.fullmatch(key):
-            faults.append(f"plan_environment has {key!r}, which is no name of an environment variable.")
+            faults.append(f"{what} has {key!r}, which is no name of an environment variable.")
         elif SECRET_NAME.search(key):
             faults.append(
-                f"plan_environment has {key}, which looks like a secret and would be readable in plans, diffs and "
+                f"{what} has {key}, which looks like a secret and would be readable in plans, diffs and "
                 f"docker inspect: put it into a file on the host, mount that with plan_extra_mounts and set {key}_PATH."
             )
     return faults
+
+
+def _proxy_number_faults(given: Mapping[str, Any]) -> list[str]:
+    """The proxy ends at its start where one of these is no whole number, and checks without a pause where it is 0."""
+    return [
+        f"plan_proxy_environment has {key} {given[key]!r}: give the seconds as a whole number of 1 or more."
+        for key in PROXY_SECONDS
+        if key in given and not re.fullmatch(r"0*[1-9][0-9]*", str(given[key]))
+    ]
 
 
 def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str]:
