@@ -95,14 +95,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         dockerd = self.server.dockerd
         time.sleep(dockerd.late_s)
         path, __, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
         dockerd.asked.append(f"{path}?{query}" if query else path)
         name = path.split("/")[2] if path.count("/") > 1 else ""
         name = next((n for n, c in dockerd.containers.items() if c["Id"] == name), name)
+        if self.command != "GET" and self._changed(path, query, name, body):
+            return
         if path == "/version":
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
@@ -129,6 +137,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"cpu_stats": {"cpu_usage": {"total_usage": time.monotonic_ns()}}, "memory_stats": {"usage": 7}})
         else:
             self._json(dockerd.containers[name])
+
+    def _changed(self, path: str, query: str, name: str, body: bytes) -> bool:
+        """Containers that are made, filled, started and removed; whether it was that."""
+        there = self.server.dockerd.containers
+        if path == "/containers/create":
+            made = re.search(r"name=([^&]+)", query)
+            name = made[1] if made else "nameless"
+            there[name] = container(name, Status="created")
+            there[name]["Config"] = {**there[name]["Config"], **json.loads(body)}
+            self._json({"Id": there[name]["Id"], "Warnings": []}, 201)
+        elif name in there and path.endswith("/archive"):
+            there[name]["archive"] = body
+            self._json({})
+        elif name in there and path.endswith("/start"):
+            there[name]["State"]["Status"] = "running"
+            self._json({}, 204)
+        elif name in there and self.command == "DELETE":
+            del there[name]
+            self._json({}, 204)
+        else:
+            return False
+        return True
 
     def _labelled(self, each: dict[str, Any]) -> bool:
         match = re.search(r"label%22%3A\+?%5B%22(?P<label>[^%]+)%3D(?P<value>[^%]+)%22", self.path)

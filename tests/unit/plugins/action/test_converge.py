@@ -252,6 +252,17 @@ def test_what_has_to_be_pulled_or_asked_is_said_before_anything_is_decided() -> 
         hosts.decide(image_brought=True)
 
 
+def test_64_an_image_whose_answer_was_cut_short_is_asked_again_and_then_said_why() -> None:
+    hosts = begun(World(PLANS["tp"]))
+    for answer in hosts.world.answers.values():
+        answer["image"].update(answer=None, unanswered="lmdeploy serve proxy --help: timed out after 120 s")
+    assert hosts.decide()["ask"] == "node0"
+    with pytest.raises(
+        AnsibleActionFail, match=r"node0: .* could not be asked .*timed out after 120 s; the second time"
+    ):
+        hosts.decide(image_brought=True)
+
+
 def test_every_fault_comes_in_one_message_and_a_short_token_is_refused() -> None:
     hosts = begun(World(PLANS["tp"]))
     hosts.world.answers["node0"]["docker"] = {"error": "x", "kind": "socket"}
