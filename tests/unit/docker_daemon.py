@@ -148,7 +148,6 @@ class _Handler(BaseHTTPRequestHandler):
             there[name]["Config"] = {**there[name]["Config"], **json.loads(body)}
             self._json({"Id": there[name]["Id"], "Warnings": []}, 201)
         elif name in there and path.endswith("/archive"):
-            there[name]["archive"] = body
             self._json({})
         elif name in there and path.endswith("/start"):
             there[name]["State"]["Status"] = "running"
