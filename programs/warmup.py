@@ -161,7 +161,9 @@ async def limit(response: Any) -> None:
     """Have the body of an answer, whatever reads it, end with an EngineError where it is longer than any that is asked for."""
     body = response.stream
 
-    class Limited(type(body)):  # type: ignore[misc]  (the transport asks for its kind)
+    kind: Any = type(body)  # the transport asks for its kind
+
+    class Limited(kind):
         def __init__(self) -> None:
             self.left = ANSWER_BYTES
 

@@ -11,6 +11,7 @@ result, 2 without.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import gzip
@@ -129,7 +130,13 @@ def fetched(url: str, deadline_s: float, limit_bytes: int) -> bytes:
     end = threading.Event()
     try:
         connection.connect()
-        timer = threading.Timer(deadline_s, lambda: (end.set(), connection.sock.shutdown(socket.SHUT_RDWR)))
+
+        def shut() -> None:
+            end.set()
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(deadline_s, shut)
         timer.daemon = True
         timer.start()
         try:

@@ -70,7 +70,7 @@ def left(dockerd: Dockerd, name: str, owner: str, status: str = "running", kind:
 
 
 def started(dockerd: Dockerd, owner: str = "warm-up of lmdeploy") -> None:
-    options = {
+    options: dict[str, Any] = {
         "kind": "warm-up",
         "name": "lmfleet-warmup-new",
         "image": "sha256:1",
