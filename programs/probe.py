@@ -10,18 +10,22 @@ What cannot be found out is null, or an empty list, and named in ``errors``; the
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import re
+import signal
 import subprocess
+import tempfile
 
 PACKAGES = ("lmdeploy", "openai", "ray", "torch")
 MODULES = ("deep_ep", "deep_gemm", "dlblas", "flash_mla")
 COMMANDS = ("api_server", "proxy")
 HELP_SECONDS = 120  # a cold import of torch from a slow disk
+OUTPUT_BYTES = 4 << 20
 RAY_TOKEN_AUTH = (2, 52)  # the first Ray that knows RAY_AUTH_MODE=token
 
 
@@ -54,26 +58,45 @@ def options_of(command: str, errors: list[str]) -> list[str]:
     """Return the options that ``lmdeploy serve <command>`` lists in its help."""
     argv = ["lmdeploy", "serve", command, "--help"]
     try:
-        answer = subprocess.run(
-            argv,
-            check=True,
-            env={**os.environ, "COLUMNS": "200"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=HELP_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        errors.append(f"{' '.join(argv)} ended with {error.returncode}: {last}")
+        code, said, told = run(argv)
     except (OSError, subprocess.TimeoutExpired) as error:
         errors.append(f"{' '.join(argv)}: {error}")
-    else:
-        found = parse_help(answer.stdout)
-        if not found:
-            errors.append(f"{' '.join(argv)} listed no options")
-        return found
-    return []
+        return []
+    if code:
+        last = (told.strip().splitlines() or ["it said nothing"])[-1]
+        errors.append(f"{' '.join(argv)} ended with {code}: {last}")
+        return []
+    found = parse_help(said)
+    if not found:
+        errors.append(f"{' '.join(argv)} listed no options")
+    return found
+
+
+def run(argv: list[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr, as far as ``OUTPUT_BYTES``; raises OSError and TimeoutExpired.
+
+    Through files: whoever the command has started may hold a pipe open for ever. They are killed with it.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            argv,
+            env={**os.environ, "COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(HELP_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read(OUTPUT_BYTES).decode(errors="replace"))
+    return code, texts[0], texts[1]
 
 
 def parse_help(text: str) -> list[str]:

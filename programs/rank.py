@@ -18,6 +18,7 @@ Python 3.10 or later; nothing but the standard library and the image's lmdeploy.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import importlib
 import importlib.metadata
@@ -31,6 +32,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -45,6 +47,9 @@ GRACE_S = 10.0  # from a signal to SIGKILL: LMDeploy's server may take for ever
 DRAIN_S = 2.0  # for the last words of a dead engine's own children
 POLL_S = 0.2
 PROGRESS_S = 1.0  # of a progress bar, one line in so many seconds
+LONGEST = 1 << 16  # bytes of a line that are shown
+HELD = 1 << 20  # bytes that may wait to be written
+STUCK_S = 5.0
 PIECE = select.PIPE_BUF  # all ranks share torchrun's stdout, and a pipe keeps only writes up to this size whole
 LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # the empty place after \n, \r\n or \r
 TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
@@ -88,46 +93,137 @@ def started_with(pid: int) -> dict[str, str]:
 
 
 class Output:
-    """The engine's output, from a pipe to our stdout: whole lines under a prefix, a progress bar now and then."""
+    """The engine's output, from a pipe to our stdout: whole lines under a prefix, a progress bar now and then.
+
+    The engine has to live whatever becomes of its output. So a thread of its own writes it: one who reads slowly holds up
+    the engine, as a pipe does, but where nobody has read for ``STUCK_S`` seconds, or nobody can, it is left out, and
+    the lines are counted.
+    """
 
     def __init__(self, rank: int, pipe: int = -1) -> None:
         self.prefix = b"[rank %d] " % rank
         self.pipe = pipe
         self.ended = False
-        self._rest = b""
+        self._rest = bytearray()
+        self._cut = 0
         self._progress_at = -math.inf
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._held = 0  # bytes of what waits
+        self._lost = 0
+        self._wrote_at = time.monotonic()
+        self._changed = threading.Condition()
+        self._writer: threading.Thread | None = None
 
     def lines(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines that ``data`` completes, without their ends; none of it is left if ``data`` is empty."""
-        parts = LINE_END.split(self._rest + data)
-        self._rest = parts.pop() if data else b""
-        for part in parts:
-            line = part.rstrip(b"\r\n")
-            if line and data and part.endswith(b"\r"):  # a bar that the next one overwrites
-                if time.monotonic() < self._progress_at + PROGRESS_S:
-                    continue
-                self._progress_at = time.monotonic()
-            if line:
-                yield line
+        """Yield the lines that ``data`` completes, without their ends; none of it is left if ``data`` is empty.
+
+        Each byte is looked at once, and of a line no more than ``LONGEST`` is kept: how much of it is left out is told.
+        """
+        if self._rest.endswith(b"\r") and not data.startswith(b"\n"):
+            yield from self._whole(last=not data)
+        first, *others = LINE_END.split(data)
+        self._take(first)
+        for part in others:
+            yield from self._whole()
+            self._take(part)
+        if not data:
+            yield from self._whole(last=True)
+
+    def _take(self, part: bytes) -> None:
+        """Add to the line that is not whole yet; its end is always kept."""
+        text = part.rstrip(b"\r\n")
+        room = max(LONGEST - len(self._rest), 0)
+        self._cut += max(len(text) - room, 0)
+        self._rest += text[:room] + part[len(text) :]
+
+    def _whole(self, last: bool = False) -> Iterator[bytes]:
+        """The line that is whole now, if it is to be shown."""
+        line, cut, bar = bytes(self._rest.rstrip(b"\r\n")), self._cut, self._rest.endswith(b"\r") and not last
+        self._rest.clear()
+        self._cut = 0
+        if line and bar:  # the next one overwrites it
+            if time.monotonic() < self._progress_at + PROGRESS_S:
+                return
+            self._progress_at = time.monotonic()
+        if line:
+            yield line + (b" ... lmfleet: %d bytes of this line are left out" % cut if cut else b"")
 
     def write(self, line: bytes) -> None:
-        """Write one line: in one write, or in several lines if a pipe would not keep it whole."""
+        """Write one line: in one write, or in several lines if a pipe would not keep it whole. It may be left out."""
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_on, daemon=True)
+            self._writer.start()
+        with self._changed:
+            if self._held > HELD:
+                self._lost += 1
+                return
+            self._tell_lost()
+            self._add(line)
+
+    def _add(self, line: bytes) -> None:
         size = PIECE - len(self.prefix) - 1
+        if not self._waiting:
+            self._wrote_at = time.monotonic()
         for start in range(0, len(line), size):
-            os.write(1, self.prefix + line[start : start + size] + b"\n")
+            piece = self.prefix + line[start : start + size] + b"\n"
+            self._waiting.append(piece)
+            self._held += len(piece)
+        self._changed.notify_all()
+
+    def _tell_lost(self) -> None:
+        if self._lost:
+            self._add(b"lmfleet: %d lines are left out here, for nobody read them" % self._lost)
+            self._lost = 0
+
+    def _write_on(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                piece = self._waiting[0]
+            put(piece)
+            with self._changed:
+                self._held -= len(self._waiting.popleft())
+                self._wrote_at = time.monotonic()
+                self._changed.notify_all()
+
+    def _stuck(self) -> bool:
+        """Whether nobody has read for so long that nobody is waited for."""
+        return bool(self._waiting) and time.monotonic() > self._wrote_at + STUCK_S
+
+    def flush(self) -> None:
+        """Wait until all is written, or nobody reads it."""
+        with self._changed:
+            self._tell_lost()
+            while self._waiting and not self._stuck():
+                self._changed.wait(POLL_S)
 
     def say(self, text: str) -> None:
         """Write a line of our own."""
         self.write(f"lmfleet: {text}".encode())
 
     def copy(self, seconds: float) -> None:
-        """Copy what comes within so many seconds, or until the pipe ends."""
+        """Copy what comes within so many seconds, or until the pipe ends; it waits for who reads, as long as somebody does."""
         until = time.monotonic() + seconds
-        while not self.ended and (left := until - time.monotonic()) > 0 and select.select([self.pipe], [], [], left)[0]:
+        while not self.ended and (left := until - time.monotonic()) > 0:
+            with self._changed:
+                if self._held > HELD and not self._stuck():
+                    self._changed.wait(min(left, POLL_S))
+                    continue
+            if not select.select([self.pipe], [], [], left)[0]:
+                return
             data = os.read(self.pipe, 65536)
             self.ended = not data
             for line in self.lines(data):
                 self.write(line)
+
+
+def put(data: bytes) -> None:
+    """Write to stdout, as long as it takes; what cannot be written, as where stdout is closed, is lost."""
+    with contextlib.suppress(OSError):
+        while data:
+            if os.get_blocking(1) or select.select([], [1], [])[1]:  # others share it, and may have set it so
+                with contextlib.suppress(BlockingIOError):
+                    data = data[os.write(1, data) :]
 
 
 def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: str, grace_s: float = GRACE_S) -> int:
@@ -177,6 +273,7 @@ def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: 
     else:
         output.say(f"rank {rank} on GPU {gpus} ended with exit code {code}")
         code = code or 1  # nobody told it to: a rank that is gone is an error
+    output.flush()
     return 128 - code if code < 0 else code
 
 
@@ -239,7 +336,7 @@ def main() -> int:
     server.add_argument("--server-name", default="0.0.0.0")  # noqa: S104 (LMDeploy's own default)
     address = server.parse_known_args(ours.arguments)[0].server_name
     port = ours.port + ours.port_step * rank
-    Output(rank).say(f"starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}")
+    put(f"[rank {rank}] lmfleet: starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}\n".encode())
     engine = [sys.executable, __file__, "--engine", str(rank), *ours.arguments, "--server-port", str(port)]
     environment = engine_environment(os.environ, started_with(os.getppid()), gpus)
     return supervise(engine, environment, rank, gpus)

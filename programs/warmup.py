@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 from .events import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     import openai as openai_types
 
 CONNECT_TIMEOUT_S = 10.0
+ANSWER_BYTES = 64 << 20  # an event of a token has some hundred bytes
 # Once one request has failed for good the warm-up has failed; LMDeploy 0.8.0 would hold the other ranks' first requests
 # until their time-out, because it answers no rank before every rank was asked.
 GRACE_S = 30.0
@@ -154,6 +155,29 @@ class RequestError(Exception):
 
 class EngineError(Exception):
     """The server answered 200, but the engine behind it gave no tokens."""
+
+
+async def limit(response: Any) -> None:
+    """Have the body of an answer, whatever reads it, end with an EngineError where it is longer than any that is asked for."""
+    body = response.stream
+
+    kind: Any = type(body)  # the transport asks for its kind
+
+    class Limited(kind):
+        def __init__(self) -> None:
+            self.left = ANSWER_BYTES
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for data in body:
+                self.left -= len(data)
+                if self.left < 0:
+                    raise EngineError(f"the answer is longer than {ANSWER_BYTES} bytes")
+                yield data
+
+        async def aclose(self) -> None:
+            await body.aclose()
+
+    response.stream = Limited()
 
 
 class Tokenization:
@@ -372,7 +396,9 @@ async def warm_up(config: Config, emit: Callable[[dict[str, Any]], None]) -> boo
     timeout = openai.Timeout(config.timeout_s, connect=CONNECT_TIMEOUT_S)
     runs: list[ShapeRun] = []
     tokenization = Tokenization()
-    async with openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout, trust_env=False) as transport:
+    transport_of = openai.DefaultAsyncHttpxClient
+    hooks = {"response": [limit]}
+    async with transport_of(limits=limits, timeout=timeout, trust_env=False, event_hooks=hooks) as transport:
         clients = {
             endpoint: openai.AsyncOpenAI(
                 base_url=endpoint.url.rstrip("/") + "/v1",

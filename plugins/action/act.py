@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Step, left_listed
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
@@ -49,6 +51,7 @@ class ActionModule(ActionBase):
                 "act": {"type": "str", "choices": ACTS, "required": True},
                 "round": {"type": "int", "default": 0},
                 "services": {"type": "list", "elements": "str", "default": []},
+                "proven": {"type": "bool", "default": False},
             }
         )
         run, act, host = Run(), arguments["act"], self._vars["inventory_hostname"]
@@ -63,7 +66,9 @@ class ActionModule(ActionBase):
         todo = [step for step in mine if step.act == act and (not wanted or step.service in wanted)]
         if act == "list":
             left = left_listed(plan, run.decision, arguments["round"], run.host(host).listed or {})
-            return self._put_list_right(plan, todo, left)
+            if arguments["proven"] and not self._task.check_mode:
+                return self._put_list_right(plan, left, _serving(plan, run.decision, arguments["round"]))
+            return self._put_list_right(plan, left) if todo else {"changed": False}
         return self._containers(run, plan, host, todo)
 
     # ---- files
@@ -123,13 +128,27 @@ class ActionModule(ActionBase):
                 done.append(f"{step.act} {step.name}: {step.reason}")
         return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
 
-    def _put_list_right(self, plan: Plan, todo: list[Step], left: list[str]) -> dict[str, Any]:
-        if not todo or plan.proxy is None:
+    def _put_list_right(self, plan: Plan, left: list[str], expected: Sequence[str] = ()) -> dict[str, Any]:
+        if plan.proxy is None:
             return {"changed": False}
         addresses = {urlsplit(url).hostname for url in left}
         ranks = [url for url in plan.proxy.ranks if urlsplit(url).hostname not in addresses]
-        arguments = {"url": plan.proxy.url, "nodes": ranks, "left": left, "model": plan.served_model_name}
+        arguments = {
+            "url": plan.proxy.url,
+            "nodes": ranks,
+            "left": left,
+            "model": plan.served_model_name,
+            "expected": [url for url in expected if url in ranks],
+        }
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.proxy_nodes", arguments, task_vars=self._vars)
         if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
-            return {"changed": True, "msg": todo[0].reason}
+            return {"changed": True, "msg": "the proxy does not answer yet"}
+        if expected and result.get("changed"):
+            Display().display(f"  the proxy's list after the warm-up: {result['msg']}")
         return result
+
+
+def _serving(plan: Plan, decision: Decision, number: int) -> list[str]:
+    """What gave tokens: in this round, or when the hosts were looked at."""
+    proven = {*decision.rounds[number].engines, *decision.rounds[number].warm}
+    return [each.url for each in plan.endpoints if each.engine in proven or decision.states[each.url].state == "alive"]

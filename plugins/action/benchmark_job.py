@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import halted
 
 MODULES = ("certificate", "clients", "dataset", "figures", "null_server", "records", "runner", "script")
 FOLDER = "/lmfleet"
@@ -96,7 +97,12 @@ class ActionModule(ClientAction):
         if stage != "row":
             made = {"dataset": "dataset", "certify": "certificate"}[stage]
             return {**result, made: event[made]}
-        return {**result, "row_result": row_result(options, event), "msg": in_short(event["figures"])}
+        return {
+            **result,
+            "row_result": row_result(options, event),
+            "halted": halted(event["figures"]),
+            "msg": in_short(event["figures"]),
+        }
 
 
 def in_short(figures: dict[str, Any]) -> str:
@@ -106,6 +112,7 @@ def in_short(figures: dict[str, Any]) -> str:
         if figures[key]:
             parts.append(f"{name} p50 {1000 * figures[key]['p50']:.0f} ms")
     parts += [f"{figures['failed']} of {figures['requests']} requests FAILED"] if figures["failed"] else []
+    parts += [f"{figures['cut_short']} answers CUT SHORT"] if figures["cut_short"] else []
     return ", ".join(parts)
 
 

@@ -72,7 +72,7 @@ def batch(run: Run, size: int | str | None, rows: list[Row], arguments: dict[str
                 "key": key,
                 "result": str(result),
                 "records": f"{stem}.records.jsonl.gz",
-                "done": result.exists(),
+                "done": matrix.is_measured(result),
             }
         )
     return {

@@ -45,6 +45,12 @@ def refuse_beside_another(plan: Plan, hosts: Mapping[str, Host], broken: str) ->
         raise AnsibleActionFail(refusal(lock, head.network["uptime"], plan.name))
 
 
+def _why_unanswered(host: Host) -> str:
+    """What went wrong when the image was asked; what is read from a slow disk for the first time may take long."""
+    said = (host.answer.get("image") or {}).get("unanswered")
+    return f" ({said}; the second time is faster)" if said else ""
+
+
 class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.decide``; documented in plugins/modules/decide.py."""
 
@@ -82,7 +88,7 @@ class ActionModule(ActionBase):
                 tell(f"  {host}: pull the image: {why}")
             return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
-            stop([f"{reference} could not be asked what it holds (docker logs of its probe on {ask} tell): run again."])
+            stop([f"{ask}: {reference} could not be asked what it holds{_why_unanswered(hosts[ask])}: run again."])
         if not pulls:
             faults = image_faults(plan, reference, hosts)
             if faults:

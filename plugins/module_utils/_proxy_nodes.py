@@ -4,7 +4,8 @@
 """The proxy's list of ranks, and what has to be done for it to tell the truth.
 
 LMDeploy's ranks register once, when they come up, and only log it when that fails; the proxy forgets them all when it is
-started anew, and keeps those that are gone. Runs on the proxy's host.
+started anew, and every 90 s drops each whose /health gives it no status 200, for good. Until then it keeps those that are
+gone; and for ever, once it waits for a /health that never answers, which holds up its check. Runs on the proxy's host.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class ProxyList:
         """URL -> the models that the proxy sends there."""
         answer = self._request("/nodes/status")
         try:
-            return {url: list(status["models"]) for url, status in answer.items()}
+            return {url: [str(model) for model in status["models"]] for url, status in answer.items()}
         except (AttributeError, KeyError, TypeError):
             raise ProxyError(f"{self._url}/nodes/status gave no list of ranks, but {str(answer)[:200]}") from None
 
@@ -123,5 +124,5 @@ class ProxyList:
             raise ProxyError(f"{url} answered HTTP {reply.status}: {reply.text[:200]!r}")
         try:
             return json.loads(reply.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProxyError(f"{url} gave no JSON: {error}") from None

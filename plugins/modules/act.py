@@ -33,6 +33,12 @@ options:
     type: list
     elements: str
     default: []
+  proven:
+    description: >-
+      With O(act=list), whether the round's engines have given their tokens. Then the list is read in every case, and the task fails
+      where one that serves is not on it in the end.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full

@@ -144,4 +144,8 @@ row_result:
   description: Row, figures, data set, client and certificate; what M(lmfleet.lmdeploy.benchmark_report) reads.
   type: dict
   returned: O(stage=row)
+halted:
+  description: Why the row is not measured, where its engine did not live to the end of it; empty where it did.
+  type: str
+  returned: O(stage=row)
 """

@@ -146,7 +146,7 @@ def start(client: Any, options: dict[str, Any]) -> None:
     """Create and start the container, and clear away ended ones of jobs that were interrupted."""
     kind, owner = options["kind"], options["owner"]
     for other in client.containers.list(all=True, filters={"label": f"{LABEL}={kind}"}):
-        if other.status == "exited" or (owner and other.labels.get(OWNER) == owner):
+        if other.status in ("exited", "dead") or (owner and other.labels.get(OWNER) == owner):
             other.remove(force=True)
         elif owner:
             raise ValueError(

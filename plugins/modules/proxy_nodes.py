@@ -37,6 +37,13 @@ options:
     description: Seconds that each answer of the proxy may take.
     type: float
     default: 5
+  expected:
+    description:
+      - URLs of O(nodes) that have to be on the list in the end, such as those of engines that have just given tokens.
+      - One that is not, for it did not answer when it was to be added, fails the module.
+    type: list
+    elements: str
+    default: []
   left:
     description: URLs that stay on the list as they are, whatever they serve.
     type: list
@@ -104,6 +111,7 @@ def main() -> None:
             "model": {"type": "str", "required": True},
             "api_key": {"type": "str", "no_log": True},
             "timeout": {"type": "float", "default": 5},
+            "expected": {"type": "list", "elements": "str", "default": []},
             "left": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -123,6 +131,18 @@ def main() -> None:
         module.fail_json(
             msg=f"The proxy's list of ranks could not be put right: {error}. "
             "See the log of the proxy's container on its host (docker logs), then run the playbook again."
+        )
+    missing = {
+        url: live[url].get("error") or f"it serves {', '.join(live[url]['models']) or 'no model'}"
+        for url in options["expected"]
+        if options["model"] not in after.get(url, ())
+    }
+    if missing:
+        module.fail_json(
+            msg=f"The proxy at {options['url']} does not list "
+            + ", ".join(f"{url} ({why})" for url, why in missing.items())
+            + ", so no request gets there, though it gave tokens in this run. It is added once it answers: see whether it does "
+            f"(curl {next(iter(missing))}/health on the proxy's host), then run the playbook again."
         )
     module.exit_json(
         changed=bool(wanted.add or wanted.remove),

@@ -59,11 +59,15 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """What is carried out together: ``steps`` in their order, then ``engines`` are waited for, and ``warm`` warmed up."""
+    """What is carried out together: ``steps`` in their order, then ``engines`` are waited for, and ``warm`` warmed up.
+
+    Those of ``warm`` that are in ``known`` were warmed up since they were started: one token of each endpoint is enough.
+    """
 
     engines: list[str]
     warm: list[str]
     steps: list[Step]
+    known: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Wanted:
     formation: str
     wait: bool
     warm: bool
+    known: bool = False
 
 
 def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_brought: bool = False) -> Decision:
@@ -156,10 +161,11 @@ def _engine(
         formation = _formation_of(base, hosts) or formation
     waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
     busy = any(states[each.url].state == "busy" for each in endpoints)
-    # What said nothing has to prove itself, though it may have been warmed up.
-    warm = bool(anew) or waiting or not (busy or _is_warmed(engine, services, hosts))
+    # What said nothing has to prove itself, though it may have been warmed up: then with one token, for it may serve.
+    known = not anew and _is_warmed(engine, services, hosts)
+    warm = bool(anew) or waiting or not (busy or known)
     serves = serving or (not dead and _runs_changed(services, hosts, lost))
-    return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm)
+    return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm, known=known)
 
 
 def _together(reasons: Iterable[tuple[Service, str]]) -> list[str]:
@@ -373,6 +379,7 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
         engines=[each.engine.name for each in wanted if each.wait],
         warm=[each.engine.name for each in wanted if each.warm],
         steps=[*removed, *started, *listed],
+        known=[each.engine.name for each in wanted if each.warm and each.known],
     )
 
 

@@ -41,7 +41,7 @@ def new_record(
             seconds=round(seconds, 1) if begins or before is None else before.seconds,
             started=mine,
             secrets=_marks(plan, host, seen, tokens),
-            warmed=engine.name in each.warm or (before is not None and not begins and before.warmed),
+            warmed=engine.name in {*each.warm} - {*each.known} or (before is not None and not begins and before.warmed),
         )
         members[engine.name] = dataclasses.asdict(member)
     return {

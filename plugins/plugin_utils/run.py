@@ -127,7 +127,7 @@ class Run:
             )
         return Decision(
             rounds=[
-                Round(each["engines"], each["warm"], [Step(**step) for step in each["steps"]])
+                Round(each["engines"], each["warm"], [Step(**step) for step in each["steps"]], each["known"])
                 for each in found["rounds"]
             ],
             faults=found["faults"],

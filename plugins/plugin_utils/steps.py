@@ -101,11 +101,21 @@ def new_token() -> str:
 
 
 def round_of(plan: Plan, each: Round) -> dict[str, Any]:
-    """A round as roles need it; ``services`` are the kinds that it starts, ``endpoints`` what is warmed up after it."""
+    """A round as roles need it; ``services`` are the kinds that it starts.
+
+    ``endpoints`` are warmed up after it, at every shape; those in ``known`` were, and give one token.
+    """
     started = [step.service for step in each.steps if step.act == "start"]
     topologies = {plan.engine(name).topology for name in each.engines}
     waited = [node for name in each.engines for node in plan.engine(name).nodes]
-    warm = [endpoint for name in each.warm for endpoint in plan.endpoints_of(name)]
+
+    def endpoints_of(names: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            {"rank": e.rank, "node": e.node, "url": e.url, "container": e.container, "gpus": e.gpus}
+            for name in names
+            for e in plan.endpoints_of(name)
+        ]
+
     return {
         "engines": each.engines,
         "hosts": waited,
@@ -114,9 +124,8 @@ def round_of(plan: Plan, each: Round) -> dict[str, Any]:
         "tp": "tp" in topologies,
         "dpep": "dpep" in topologies,
         "warm": each.warm,
-        "endpoints": [
-            {"rank": e.rank, "node": e.node, "url": e.url, "container": e.container, "gpus": e.gpus} for e in warm
-        ],
+        "endpoints": endpoints_of([name for name in each.warm if name not in each.known]),
+        "known": endpoints_of(each.known),
     }
 
 

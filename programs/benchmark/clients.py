@@ -14,16 +14,18 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from .dataset import spread_of
-from .records import Record, Row
+from .records import CUT_SHORT, Record, Row
 
 IN_THE_IMAGE = "/opt/lmdeploy/benchmark/profile_restful_api.py"
 RESULT = "result.json"
+BROKEN = "ClientPayloadError"  # aiohttp's, of a connection that ended under an answer
+NO_RECORD = "the client has left no record of it"
 KEY_VARIABLE = "OPENAI_API_KEY"  # where LMDeploy's script looks for it
 TQDM = re.compile(r"(\d+)/\d+ \[")
 
@@ -177,10 +179,14 @@ class Aiperf:
 
     def outcome(self, load: Load) -> Outcome:
         """What became of every request; raises ClientError where nothing did."""
-        found = [_aiperf_record(line) for line in lines_of(load.folder / "profile_export.jsonl")]
+        asked = [line["output_length"] for line in lines_of(load.folder / "input.jsonl")]
+        found = [_aiperf_record(line, asked) for line in lines_of(load.folder / "profile_export.jsonl")]
         if not found:
             raise ClientError("aiperf has left no record of a request")
-        return Outcome(found)
+        # It writes none of a request that it gave up, as when it was told to end.
+        missing = load.row.num_prompts - len(found)
+        began, ended = min(record.sent for record in found), max(record.done for record in found)
+        return Outcome([*found, *[Record(began, ended, error=NO_RECORD)] * missing])
 
 
 def _aiperf_key_file(load: Load, rows: Path) -> Path:
@@ -202,7 +208,11 @@ def _aiperf_key_file(load: Load, rows: Path) -> Path:
     return file
 
 
-def _aiperf_record(line: dict[str, Any]) -> Record:
+def _aiperf_record(line: dict[str, Any], asked: Sequence[int]) -> Record:
+    """A line of its ``profile_export.jsonl``. It calls an answer good that began, however it ended.
+
+    ``asked`` are the output lengths of the dataset, which it goes through in order: a session is a line of it.
+    """
     about, metrics = line["metadata"], line.get("metrics") or {}
     start = about["request_start_ns"] / 1e9
     # Its clock starts before the connection is opened: the request is sent when that, and the body, are through.
@@ -223,7 +233,9 @@ def _aiperf_record(line: dict[str, Any]) -> Record:
         prompt_tokens=tokens.get("prompt_tokens"),
         output_tokens=tokens.get("completion_tokens"),
         error=None if error is None else f"{error.get('code') or error.get('type')}: {error.get('message')}",
-    )
+        asked_tokens=asked[about["session_num"] % len(asked)],
+        cut=error is not None and error.get("type") == BROKEN,
+    ).compared()
 
 
 class LmdeployScript:
@@ -280,6 +292,8 @@ class LmdeployScript:
             *("--random-input-len", str(row.input_len), "--random-output-len", str(row.output_len)),
             *("--random-range-ratio", "1.0" if row.lengths == "fixed" else "0.0", "--seed", str(load.seed)),
             *("--output-file", str(load.folder / "summary.csv")),
+            # For the count of the tokens that came, see script.py: its own count is what was asked for.
+            *("--extra-request-body", json.dumps({"stream_options": {"include_usage": True}})),
         ]
 
     def environment(self, load: Load) -> dict[str, str]:
@@ -297,22 +311,31 @@ class LmdeployScript:
             said = json.loads((load.folder / RESULT).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ClientError(f"LMDeploy's script has left no result: {error}") from None
-        began = time.time() - said["duration"]
-        lists = zip(said["ttfts"], said["itls"], said["input_lens"], said["output_lens"], said["errors"])
+        ends = said["ends"]
+        began = min((end["sent"] for end in ends if end["sent"]), default=time.time() - said["duration"])
+        lists = zip(said["ttfts"], said["itls"], said["input_lens"], said["output_lens"], said["errors"], ends)
         records = [
             Record(
                 sent=began,
-                done=began + ttft + sum(gaps),
+                done=began + ttft + sum(gaps) if not error or end["done"] is None else end["done"],
                 first=None if error else began + ttft,
                 prompt_tokens=prompt_tokens,
-                output_tokens=output_tokens,
-                error=error.strip().splitlines()[-1] if error else None,
-            )
-            for ttft, gaps, prompt_tokens, output_tokens, error in lists
+                output_tokens=end["tokens"] if error or end["tokens"] is not None else output_tokens,
+                error=_last_line(error),
+                asked_tokens=end["asked"],
+                cut=CUT_SHORT in error or BROKEN in error,
+            ).compared()
+            for ttft, gaps, prompt_tokens, output_tokens, error, end in lists
         ]
         drawn = {"kind": "random, drawn by the script", "seed": load.seed, "digest": self.version()}
         lengths = {"input": spread_of(said["input_lens"]), "output": spread_of(said["output_lens"])}
         return Outcome(records, said["duration"], {**drawn, **lengths})
+
+
+def _last_line(error: str) -> str | None:
+    """What a traceback, or a message, ends with; of one of our own without its name."""
+    lines = error.strip().splitlines()
+    return lines[-1].removeprefix("CutShort: ").removeprefix("NoAnswer: ") if lines else None
 
 
 def client_named(config: Mapping[str, Any]) -> Client:

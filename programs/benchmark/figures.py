@@ -13,7 +13,8 @@ import dataclasses
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from .records import Figures, Record, Spread
 
@@ -69,6 +70,9 @@ def figures(records: Sequence[Record], duration_s: float | None = None) -> Figur
     `duration_s` is the run's where the records do not tell it.
     """
     answered = [record for record in records if record.error is None]
+    last_answer = max((record.done for record in answered), default=_start(records))
+    silent = [record for record in records if record.done > last_answer or not answered]
+    asked = [record.asked_tokens for record in records if record.asked_tokens is not None]
     duration = duration_s or _end(records) - _start(records)
     input_tokens = sum(record.prompt_tokens or 0 for record in answered)
     output_tokens = sum(record.output_tokens or 0 for record in answered)
@@ -85,7 +89,32 @@ def figures(records: Sequence[Record], duration_s: float | None = None) -> Figur
         ttft_s=spread(_known(map(ttft, answered))),
         tpot_s=spread(_known(map(tpot, answered))),
         latency_s=spread([record.done - record.sent for record in answered]),
+        cut_short=sum(record.cut for record in records),
+        asked_tokens=sum(asked) if records and len(asked) == len(records) else None,
+        silent_requests=len(silent),
+        silent_s=_end(silent) - last_answer if silent else 0.0,
     )
+
+
+# A few requests always end last, and those that time out do so after all others.
+SILENT_SHARE = 0.01
+FAILED_SHARE = 0.1
+
+
+def halted(found: Mapping[str, Any]) -> str:
+    """Why figures (as plain data) are not of a whole run of the row: its engine died under it. Empty where they are.
+
+    That is so where one request in ten failed, or where at the end only failures came. Single failures are part of a run:
+    they are told, and make the row not comparable.
+    """
+    requests, failed, silent = found["requests"], found["failed"], found.get("silent_requests", 0)
+    if not requests:
+        return "no request was sent"
+    if failed > FAILED_SHARE * requests:
+        return f"{failed} of {requests} requests failed"
+    if silent > max(2, SILENT_SHARE * requests):
+        return f"the last {silent} of {requests} requests all failed, for {found['silent_s']:.0f} s to the end"
+    return ""
 
 
 def ttft(record: Record) -> float | None:

@@ -7,11 +7,12 @@ What a load generator can drive, and whether its numbers are right, is measured 
 steps: at each, every stream that has had its first token gets one more, as an event of its own (the worst case for the
 client; a real engine's tokens arrive coalesced). It never waits for a client.
 
-A program of its own: `python3 null_server.py PORT STEP_S TTFT_S [FAIL_EVERY [TOKENS_PER_EVENT]]` serves on loopback
-(port 0: any) until its stdin closes or it is told to end, and prints one JSON object when it listens: {"port": n}. Every
-FAIL_EVERY-th completion fails with HTTP 500 (0: none), and each step gives TOKENS_PER_EVENT tokens in one event (1).
-GET /stamps gives what it did, one entry for each request that was served: `in`, `first`, `last` (seconds of the wall
-clock), `prompt_tokens`, `tokens`; a failed request is not among them. Standard library alone.
+A program of its own: `python3 null_server.py PORT STEP_S TTFT_S [FAIL_EVERY [TOKENS_PER_EVENT [FAULT]]]` serves on
+loopback (port 0: any) until its stdin closes or it is told to end, and prints one JSON object when it listens:
+{"port": n}. Every FAIL_EVERY-th completion fails (0: none), and each step gives TOKENS_PER_EVENT tokens in one event (1).
+How one fails is FAULT, one of FAULTS. GET /stamps gives what it did, one entry for each request that was served: `in`,
+`first`, `last` (seconds of the wall clock), `prompt_tokens`, `tokens`; a failed request is not among them. Standard
+library alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODEL = "null"
+CUT_AFTER = 4  # tokens, of an answer that is not given whole
+# How a completion fails, as LMDeploy and its proxy were seen to fail.
+FAULTS = {
+    "status": "HTTP 500",
+    "proxy": "HTTP 200 and an error_code in the body, as the proxy answers while a rank cannot be reached",
+    "rank": "HTTP 200 and a rank's own error in the body, whose status the proxy has lost",
+    "abort": "some tokens, then finish_reason abort",
+    "error": "some tokens, then finish_reason error",
+    "short": "some tokens, then an end as of a whole answer",
+    "end": "some tokens, then the stream ends in good order, with no finish_reason and no usage",
+    "break": "some tokens, then the connection ends",
+    "code": "some tokens, then the proxy's error_code, for its rank was gone",
+}
 
 
 @dataclass
@@ -40,6 +54,7 @@ class Answer:
     due: float
     stamp: dict[str, Any]
     given: int = 0
+    fault: str = ""
 
 
 @dataclass
@@ -50,6 +65,7 @@ class Engine:
     ttft_s: float
     fail_every: int = 0
     tokens_per_event: int = 1
+    fault: str = "status"
     asked: int = 0
     answers: list[Answer] = field(default_factory=list)
     stamps: list[dict[str, Any]] = field(default_factory=list)
@@ -70,7 +86,8 @@ class Engine:
 
     def begin(self, answer: Answer) -> None:
         """Take an answer up."""
-        self.stamps.append(answer.stamp)
+        if not answer.fault:
+            self.stamps.append(answer.stamp)
         self.answers.append(answer)
 
     def step(self, now: float) -> None:
@@ -89,6 +106,8 @@ class Engine:
                 ended = True
             if answer.transport.is_closing():
                 answer.given, ended = answer.tokens, True
+            elif last and answer.fault == "break":
+                answer.transport.close()
             elif answer.stream:
                 answer.transport.write(_ending(answer) if last else (CHAT_EVENT if answer.chat else EVENT))
             elif last:
@@ -134,17 +153,23 @@ class Connection(asyncio.Protocol):
             prompt = asked["messages"][-1]["content"] if chat else asked["prompt"]
             if isinstance(prompt, list):
                 prompt = prompt[0]
-            if self.engine.fails():
+            stream = bool(asked.get("stream"))
+            fault = self.engine.fault if self.engine.fails() else ""
+            if fault == "status":
                 self.transport.write(_reply({"error": {"message": "made to fail"}}, "500 Internal Server Error"))
                 return
-            stream = bool(asked.get("stream"))
+            if fault in ANSWERED_200:
+                said = json.dumps(ANSWERED_200[fault]) + "\n"
+                self.transport.write(STREAM_HEAD + _chunk(said) + LAST_CHUNK if stream else _reply(ANSWERED_200[fault]))
+                return
             usage = not stream or bool((asked.get("stream_options") or {}).get("include_usage"))
             tokens = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16)
+            tokens = min(tokens, CUT_AFTER) if fault else tokens
             given = len(prompt.split())
             stamp = {"in": arrived, "first": None, "last": None, "prompt_tokens": given, "tokens": tokens}
             if stream:
                 self.transport.write(STREAM_HEAD)
-            self.engine.begin(Answer(self.transport, chat, stream, usage, given, tokens, due, stamp))
+            self.engine.begin(Answer(self.transport, chat, stream, usage, given, tokens, due, stamp, fault=fault))
         elif path == "/stamps":
             self.transport.write(_reply(self.engine.stamps))
         elif path == "/v1/models":
@@ -173,6 +198,19 @@ def _base(*, chat: bool) -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion.chunk" if chat else "text_completion", "created": 1, "model": MODEL}
 
 
+# Both as LMDeploy 0.18 words them.
+TIMED_OUT = {"error_code": 10402, "text": "Failed to get response after a period of time"}
+ANSWERED_200: dict[str, dict[str, Any]] = {
+    "proxy": TIMED_OUT,
+    "rank": {
+        "message": "The inference engine is unavailable.",
+        "type": "server_error",
+        "code": 503,
+        "param": None,
+        "object": "error",
+    },
+}
+LAST_CHUNK = b"0\r\n\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = _chunk(_event({**_base(chat=False), "choices": [_choice(chat=False, finish=None)]}))
 CHAT_EVENT = _chunk(_event({**_base(chat=True), "choices": [_choice(chat=True, finish=None)]}))
@@ -185,16 +223,23 @@ def _usage(answer: Answer) -> dict[str, int]:
 
 def _ending(answer: Answer) -> bytes:
     """The last token's event, the usage if it was asked for (as OpenAI and LMDeploy do), the end of the stream."""
-    last = _event({**_base(chat=answer.chat), "choices": [_choice(chat=answer.chat, finish="length")]})
+    if answer.fault in ("end", "code"):
+        plain = _event({**_base(chat=answer.chat), "choices": [_choice(chat=answer.chat, finish=None)]})
+        return _chunk(plain + (json.dumps(TIMED_OUT) + "\n" if answer.fault == "code" else "")) + LAST_CHUNK
+    last = _event({**_base(chat=answer.chat), "choices": [_choice(chat=answer.chat, finish=_finish(answer))]})
     usage = _event({**_base(chat=answer.chat), "choices": [], "usage": _usage(answer)})
-    return _chunk(last + (usage if answer.usage else "") + "data: [DONE]\n\n") + b"0\r\n\r\n"
+    return _chunk(last + (usage if answer.usage else "") + "data: [DONE]\n\n") + LAST_CHUNK
+
+
+def _finish(answer: Answer) -> str:
+    return answer.fault if answer.fault in ("abort", "error") else "length"
 
 
 def _whole(answer: Answer) -> bytes:
     text = "token " * answer.tokens
     said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if answer.chat else {"text": text}
     kind = "chat.completion" if answer.chat else "text_completion"
-    choices = [{"index": 0, **said, "finish_reason": "length"}]
+    choices = [{"index": 0, **said, "finish_reason": _finish(answer)}]
     return _reply({**_base(chat=answer.chat), "object": kind, "choices": choices, "usage": _usage(answer)})
 
 
@@ -223,6 +268,10 @@ async def serve(port: int, engine: Engine) -> None:
 
 
 if __name__ == "__main__":
-    _fail_every, _tokens_per_event = (int(value) for value in sys.argv[4:6] + ["0", "1"][len(sys.argv) - 4 :])
-    _engine = Engine(float(sys.argv[2]), float(sys.argv[3]), _fail_every, _tokens_per_event)
-    asyncio.run(serve(int(sys.argv[1]), _engine))
+    _left_out = ["0", "1", "status"][max(len(sys.argv) - 4, 0) :]
+    _port, _step_s, _ttft_s, _fail_every, _tokens_per_event, _fault = [*sys.argv[1:], *_left_out]
+    if _fault not in FAULTS:
+        sys.exit(f"FAULT is {_fault}; there are {', '.join(FAULTS)}")
+    asyncio.run(
+        serve(int(_port), Engine(float(_step_s), float(_ttft_s), int(_fail_every), int(_tokens_per_event), _fault))
+    )

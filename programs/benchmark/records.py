@@ -12,6 +12,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+# What is wrong with an answer that began and has no end. Without numbers, so that equal failures are counted together.
+CUT_SHORT = "the answer was cut short"
+FEWER = f"{CUT_SHORT}: fewer tokens came than were asked for"
+NO_END = f"{CUT_SHORT}: it ended without the count of its tokens, which comes last"
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -40,8 +45,9 @@ class Row:
 class Record:
     """What became of one request, as its client saw it.
 
-    `first` is the first token's arrival, None where the answer was not streamed. Tokens are those of the answer's `usage`.
-    `error` is None for an answered request.
+    `first` is the first token's arrival, None where the answer was not streamed. Tokens are those of the answer's `usage`,
+    `asked_tokens` those that the request asked for, where the client's records tell. `error` is None for an answered
+    request, and an answer that ended before its last token is none: `cut` says that it began.
     """
 
     sent: float
@@ -50,6 +56,8 @@ class Record:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     error: str | None = None
+    asked_tokens: int | None = None
+    cut: bool = False
 
     @classmethod
     def of_stamp(cls, stamp: Mapping[str, Any], stream: bool = True) -> Record:
@@ -61,6 +69,20 @@ class Record:
             prompt_tokens=stamp["prompt_tokens"],
             output_tokens=stamp["tokens"],
         )
+
+    def compared(self) -> Record:
+        """The same record; where an answer has fewer tokens than were asked for, or does not tell how many, as a failure.
+
+        Every request asks the engine to go on to the last token (``ignore_eos``), so a whole answer has them all. One
+        without a count of its tokens has lost its end, for the count comes last.
+        """
+        if self.error is not None:
+            return self
+        if self.output_tokens is None:
+            return dataclasses.replace(self, error=NO_END, cut=True)
+        if self.asked_tokens is not None and self.output_tokens < self.asked_tokens:
+            return dataclasses.replace(self, error=FEWER, cut=True)
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +102,10 @@ class Figures:
     """What a set of records comes to.
 
     Tokens and rates are of answered requests alone, over `duration_s`, from the first request sent to the last one ended.
-    `errors` counts the failures by their text. TTFT and TPOT are None where nothing was streamed; TPOT is
-    (last token - first token) / (tokens - 1), of answers of two tokens or more.
+    `errors` counts the failures by their text, `cut_short` those of them whose answer had begun. `asked_tokens` are all that
+    were asked for, those of failed requests too; None where the records do not tell. `silent_requests` are those that ended
+    after the last answer, all of which failed, and `silent_s` is how long that was. TTFT and TPOT are None where nothing was
+    streamed; TPOT is (last token - first token) / (tokens - 1), of answers of two tokens or more.
     """
 
     requests: int
@@ -96,3 +120,7 @@ class Figures:
     ttft_s: Spread | None
     tpot_s: Spread | None
     latency_s: Spread | None
+    cut_short: int = 0
+    asked_tokens: int | None = None
+    silent_requests: int = 0
+    silent_s: float = 0.0

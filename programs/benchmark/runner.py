@@ -11,17 +11,21 @@ result, 2 without.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import gzip
+import http.client
 import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +40,7 @@ from .records import Figures, Record, Row
 DATASET = "dataset.jsonl"
 POLL_S = 1.0
 LOG_LINES = 15
+STAMPS_S, STAMPS_BYTES = 60.0, 1 << 28
 
 
 class RunError(Exception):
@@ -111,10 +116,42 @@ def null_server() -> Iterator[str]:
 
 def stamps_of(url: str) -> list[dict[str, Any]]:
     """What the null server did, its warm-up requests included."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{url}/stamps", timeout=60) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
+    found: list[dict[str, Any]] = json.loads(fetched(f"{url}/stamps", STAMPS_S, STAMPS_BYTES))
     return found
+
+
+def fetched(url: str, deadline_s: float, limit_bytes: int) -> bytes:
+    """The body of an answer, which has come in so many seconds and is no longer than that. Raises RunError.
+
+    A socket's own time-out begins anew with every byte: so at the deadline the connection is shut.
+    """
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=deadline_s)
+    end = threading.Event()
+    try:
+        connection.connect()
+
+        def shut() -> None:
+            end.set()
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(deadline_s, shut)
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.request("GET", parts.path)
+            body = connection.getresponse().read(limit_bytes + 1)
+        finally:
+            timer.cancel()
+    except (OSError, http.client.HTTPException) as error:
+        why = f"not within {deadline_s:g} s" if end.is_set() else str(error) or type(error).__name__
+        raise RunError(f"no answer from {url}: {why}") from None
+    finally:
+        connection.close()
+    if end.is_set() or len(body) > limit_bytes:
+        raise RunError(f"no whole answer from {url} within {deadline_s:g} s and {limit_bytes} bytes")
+    return body
 
 
 def make_dataset(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

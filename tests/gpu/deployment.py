@@ -294,7 +294,7 @@ class Deployment:
             "timeout_s": timeout_s,
             "retries": retries,
         }
-        return self._run("warm-up", program("_events", "_warmup"), f"{PACKAGE}._warmup", config, {})
+        return self._run("warm-up", program("events", "warmup"), f"{PACKAGE}.warmup", config, {})
 
     def benchmark(self, stage: str, row: Mapping[str, Any], client: str = "aiperf", **more: Any) -> dict[str, Any]:
         """One stage of the benchmark as the action ``benchmark_job`` runs it."""
@@ -319,7 +319,7 @@ class Deployment:
             "client": {"name": client, "script": self.machine.script},
             "api_key": None,
         }
-        files = program("_events", *(f"_benchmark.{name}" for name in MODULES))
+        files = program("events", *(f"benchmark.{name}" for name in MODULES))
         environment = {
             "HF_HOME": self.plan["nodes"][0]["hf_home"],
             "HF_HUB_OFFLINE": "1",
@@ -330,7 +330,7 @@ class Deployment:
             paths = [path for path in self.machine.client_path.split(":") if path]
             environment["PYTHONPATH"] = ":".join(paths)
             environment["PATH"] = ":".join([*(f"{path}/bin" for path in paths), os.environ["PATH"]])
-        return self._run("benchmark", files, f"{PACKAGE}._benchmark.runner", config, environment)
+        return self._run("benchmark", files, f"{PACKAGE}.benchmark.runner", config, environment)
 
     def tokenizer(self) -> str:
         """The model's folder, whose tokenizer counts as the server does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu.deployment import CACHES, Deployment, Machine, Watch, get
-from gpu.load import SIZES, Prompts, measure
+from gpu.load import SIZES, Prompts, Size, measure
+from gpu.prefill import Asker, Sampler, Shorts, cpu_of, described, hang, spinning, stopped, table, what_moved
 from gpu.processes import command_of, members
 from gpu.results import Results
 
@@ -538,10 +540,126 @@ def rank_killed(run: Run, at: Deployment) -> None:
     under_load(run, at, "dp", "rank-killed", urls, lambda: os.kill(max(children), signal.SIGKILL))
 
 
+# ---- a long prefill, and what looks like one
+
+
+SESSION = 131072  # V3's longest; as much as the small model's cache takes with the options below
+CHUNK = 512  # tokens of a prefill's step: the smaller, the longer the prefill
+PATIENCE = Patience(5, 15, 30)
+HUNG_S = 45.0
+
+
+def prefill(run: Run, parts: Sequence[str] = ("one", "collective")) -> None:
+    """What moves in an idle engine, in a long prefill, in a hang, and in a collective that never ends (gpu/prefill.py)."""
+    options = {"session_len": SESSION, "max_prefill_token_num": CHUNK, "cache_max_entry_count": 0.5}
+    if "one" in parts:
+        ports = {"api": 23533, "torch": 29800}
+        plan = run.machine.plan("one", plan_name="prefill", plan_ports=ports, plan_api_server_options=options)
+        at = Deployment(run.machine, plan, only=["api"], gpu=0)
+        with run.step("prefill.one", 240) as go:
+            if go:
+                run.up("prefill.one", at, 240, "api")
+                one_engine(run, at)
+        at.stop()
+    if "collective" in parts and run.machine.gpus > 1:
+        both = by_hand(run)
+        with run.step("prefill.collective", 200) as go:
+            if go:
+                run.up("prefill.collective", both, 240, "api")
+                collective(run, both)
+        both.stop()
+
+
+def probed(at: Deployment, names: Sequence[str]) -> list[str]:
+    """The verdict of the engine probe, with the processor time of the service as it has it of containers."""
+    probe = EngineProbe(at.url, at.model, patience=PATIENCE, cpu_s=lambda: cpu_of(names).get("cpu of all"))
+    began = time.monotonic()
+    verdict = probe.run()
+    return [verdict.state.value, verdict.reason, f"{time.monotonic() - began:.1f} s"]
+
+
+def one_engine(run: Run, at: Deployment) -> None:
+    name, services = "prefill.one", [at.process("api").name]
+    long = Size(SESSION - 256)
+    prompts = Prompts(at.tokenizer(), [long], times=3)
+    run.results.put(f"{name}.prompt_tokens", long.tokens)
+    sampler = Sampler(at.url, services)
+    try:
+        with sampler.during("idle"):
+            time.sleep(12)
+        shorts = Shorts(at.url, at.model)
+        with sampler.during("short"):
+            time.sleep(12)
+        with sampler.during("long+short"):
+            out = Asker(at.url, at.model, prompts.take(long)[0], 8, 600)
+            run.results.put(f"{name}.probe_beside", probed(at, services))
+            out.thread.join(min(run.left, 200))
+        run.results.put(f"{name}.long_beside", out.told())
+        run.results.put(f"{name}.shorts", shorts.stop())
+        with sampler.during("long"):
+            out = Asker(at.url, at.model, prompts.take(long)[0], 8, 600)
+            run.results.put(f"{name}.probe_alone", probed(at, services))
+            out.thread.join(min(run.left, 200))
+        run.results.put(f"{name}.long_alone", out.told())
+        engine = engine_of(at)
+        assert engine, "there is no engine to stop"
+        run.results.put(f"{name}.engine", described([engine]))
+
+        def ask() -> Asker:
+            return Asker(at.url, at.model, "one two three", 8, 300)
+
+        with stopped([engine]):
+            found = hang(sampler, "hang", HUNG_S, ask, lambda: probed(at, services))
+            run.results.put(f"{name}.hang", found)
+        time.sleep(5)
+        with stopped([engine]), spinning(at.gpu or 0) as said:
+            found = hang(sampler, "hang+spin", HUNG_S, ask, lambda: probed(at, services))
+            run.results.put(f"{name}.spin", {"spin": said, **found})
+        time.sleep(5)
+        run.results.put(f"{name}.afterwards", probed(at, services))
+    finally:
+        told(run, name, sampler.stop())
+
+
+def collective(run: Run, at: Deployment) -> None:
+    """TP 2, of which one worker is stopped while a request runs: the other one waits for it in a collective."""
+    name, services = "prefill.collective", [at.process("api").name]
+    sampler = Sampler(at.url, services)
+    try:
+        with sampler.during("idle"):
+            time.sleep(10)
+        workers = [pid for pid in members(services[0]) if "RayWorkerWrapper" in command_of(pid)]
+        run.results.put(f"{name}.workers", described(workers))
+        assert len(workers) > 1, "there are no two workers"
+
+        def ask() -> Asker:
+            return Asker(at.url, at.model, "one two three", 2000, 300)
+
+        with stopped(workers[-1:]):
+            found = hang(sampler, "collective", HUNG_S, ask, lambda: probed(at, services))
+            run.results.put(f"{name}.hang", found)
+    finally:
+        told(run, name, sampler.stop())
+
+
+def told(run: Run, name: str, readings: Sequence[Any]) -> None:
+    """Keep the readings and what moved, and print that."""
+    moved = what_moved(readings)
+    phases = list(dict.fromkeys(each.phase for each in readings if each.phase))
+    file = name.replace(".", "-")
+    run.results.text(f"{file}.txt", table(moved, phases))
+    run.results.text(f"{file}.json", json.dumps([dataclasses.asdict(each) for each in readings]))
+    run.results.put(f"{name}.moved", {s: {p: str(m) for p, m in each.items()} for s, each in moved.items()})
+    health = {phase: sorted({each.health[:60] for each in readings if each.phase == phase}) for phase in phases}
+    run.results.put(f"{name}.health", health)
+    print(table(moved, phases), flush=True)
+
+
 SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
     "ready": (ready, 1),
     "warm-ups": (warm_ups, 1),
     "certify": (certify, 1),
     "faults": (faults, 1),
     "several": (several, 2),
+    "prefill": (prefill, 1),
 }

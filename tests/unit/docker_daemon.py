@@ -98,8 +98,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         dockerd = self.server.dockerd
         time.sleep(dockerd.late_s)
         path, __, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
@@ -118,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"message": dockerd.fails[path]}, 500)
         elif path == "/info":
             self._json(dockerd.info)
+        elif self.command != "GET" and self._changed(path, query, name, body):
+            return
         elif path == "/version":
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
@@ -144,6 +152,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"cpu_stats": {"cpu_usage": {"total_usage": time.monotonic_ns()}}, "memory_stats": {"usage": 7}})
         else:
             self._json(dockerd.containers[name])
+
+    def _changed(self, path: str, query: str, name: str, body: bytes) -> bool:
+        """Containers that are made, filled, started and removed; whether it was that."""
+        there = self.server.dockerd.containers
+        if path == "/containers/create":
+            made = re.search(r"name=([^&]+)", query)
+            name = made[1] if made else "nameless"
+            there[name] = container(name, Status="created")
+            there[name]["Config"] = {**there[name]["Config"], **json.loads(body)}
+            self._json({"Id": there[name]["Id"], "Warnings": []}, 201)
+        elif name in there and path.endswith("/archive"):
+            self._json({})
+        elif name in there and path.endswith("/start"):
+            there[name]["State"]["Status"] = "running"
+            self._json({}, 204)
+        elif name in there and self.command == "DELETE":
+            del there[name]
+            self._json({}, 204)
+        else:
+            return False
+        return True
 
     def _labelled(self, each: dict[str, Any]) -> bool:
         match = re.search(r"label%22%3A\+?%5B%22(?P<label>[^%]+)%3D(?P<value>[^%]+)%22", self.path)

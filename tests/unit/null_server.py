@@ -35,7 +35,9 @@ class NullEndpoint:
     """One endpoint's behaviour, which a test may change at any time, and what it has seen.
 
     mode: ok | status (answers `status`) | stream_error (200, then LMDeploy's error event) | finish_error (200, then
-    finish_reason error) | empty (200, but no token) | break (200, then the connection ends) | hang (no answer).
+    finish_reason error) | empty (200, but no token) | break (200, then the connection ends) | hang (no answer) | proxy
+    (200, and LMDeploy's proxy says in the body that it cannot reach the rank) | drip (200, then a byte now and then) |
+    endless (200, then a line without an end) | endless_error (500, and such a body).
     fail_first: so many requests get `status` before the mode counts.
     hold: no request is answered before the server has had so many (as LMDeploy 0.8.0 does in DP).
     metrics: whether there are any. counts: whether their counters move.
@@ -54,6 +56,7 @@ class NullEndpoint:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    sent: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
     url: str = ""
@@ -104,7 +107,7 @@ class NullServer:
             fields = (line.partition(":") for line in lines[1:] if line)
             headers = {key.lower(): value.strip() for key, __, value in fields}
             raw = await reader.readexactly(int(headers.get("content-length", "0")))
-            if path == "/v1/completions":
+            if path in ("/v1/completions", "/v1/chat/completions"):
                 endpoint.headers.append(headers)
                 endpoint.bodies.append(json.loads(raw))
                 endpoint.times.append(time.monotonic())
@@ -138,6 +141,11 @@ class NullServer:
             return
         if endpoint.mode == "hang":
             await asyncio.sleep(3600)
+        if endpoint.mode == "proxy":
+            _reply(writer, 200, {"error_code": 10402, "text": "Failed to get response after a period of time"})
+            return
+        if endpoint.mode in ("drip", "endless", "endless_error"):
+            await _without_end(endpoint, writer)
         counted = 1 + len(str(body.get("prompt", "")).split())  # a token for each word, and one before the text
         usage = {
             "prompt_tokens": counted,
@@ -166,6 +174,17 @@ class NullServer:
             events = [{**base, "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}]
         data = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
         writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data.encode()))
+
+
+async def _without_end(endpoint: NullEndpoint, writer: asyncio.StreamWriter) -> None:
+    status = "500 x" if endpoint.mode == "endless_error" else "200 OK"
+    writer.write(f"HTTP/1.1 {status}\r\ncontent-type: text/event-stream\r\n\r\n".encode())
+    piece = b"data: x" if endpoint.mode == "drip" else b"x" * 65536
+    while True:
+        writer.write(piece)
+        await writer.drain()
+        endpoint.sent += len(piece)
+        await asyncio.sleep(0.05 if endpoint.mode == "drip" else 0)
 
 
 def _reply(writer: asyncio.StreamWriter, status: int, body: dict[str, Any] | str) -> None:

@@ -38,8 +38,8 @@ def http_status(url: str) -> dict[str, Any]:
     except NoAnswer as error:
         return {"error": str(error)}
     try:
-        return {"health": 200, "models": [entry["id"] for entry in json.loads(reply.body)["data"]]}
-    except (ValueError, KeyError, TypeError) as error:
+        return {"health": 200, "models": [str(entry["id"]) for entry in json.loads(reply.body)["data"]]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return {"error": f"no model list from {url}/v1/models: {error}"}
 
 

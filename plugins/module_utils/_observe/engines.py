@@ -213,7 +213,7 @@ def read_answer(status: int, body: bytes) -> Answer:
     text = body.decode(errors="replace")
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         return Answer(status, token=False, detail=text.strip()[:300] or "no body")
@@ -221,13 +221,29 @@ def read_answer(status: int, body: bytes) -> Answer:
         inner = data.get("error", data)
         message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
         return Answer(status, token=False, detail=str(message or text)[:300])
-    choices: list[dict[str, Any]] = data.get("choices") or [{}]
-    reason = choices[0].get("finish_reason")
-    if reason in ("error", "abort") or (data.get("usage") or {}).get("completion_tokens", 0) < 1:
-        return Answer(
-            status, token=False, detail=f"no token, finish_reason={reason}: {choices[0].get('text') or 'no text'}"
-        )
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return Answer(status, token=False, detail=_said_instead(data, text))
+    reason, usage = choices[0].get("finish_reason"), data.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if reason in ("error", "abort") or not isinstance(tokens, (int, float)) or tokens < 1:
+        said = str(choices[0].get("text") or "no text")[:300]
+        return Answer(status, token=False, detail=f"no token, finish_reason={reason}: {said}")
     return Answer(status, token=True)
+
+
+def _said_instead(data: Mapping[str, Any], text: str) -> str:
+    """What an answer of status 200 says in place of a completion.
+
+    LMDeploy's proxy answers so while it cannot reach a rank (``error_code``), and hands on the errors of its ranks without
+    their status.
+    """
+    if "error_code" in data:
+        return f"the proxy gave no answer of a rank (error_code {data['error_code']}: {str(data.get('text'))[:200]})"
+    error = data.get("error", data)
+    if isinstance(error, dict) and "message" in error:
+        return f"no token, but the error {error.get('code')}: {str(error['message'])[:300]}"
+    return f"no token, but {text.strip()[:300]}"
 
 
 @dataclass
@@ -301,6 +317,6 @@ class EngineProbe:
     def _health(self) -> str | None:
         try:
             data = json.loads(self._get("/health") or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return str(data["status"]) if isinstance(data, dict) and "status" in data else None

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import parallel
 
+PASSING = re.compile(r"timed out|ended with -\d+")
+
 
 def image_facts(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     """``{"id", "digests", "answer"}`` of ``asked["reference"]``; ``id`` and ``answer`` None where they are not there.
+
+    ``unanswered`` says why an answer that was kept is none.
 
     With ``ask_registry`` also ``current``: whether the registry has this very image under the reference; None, and why in
     ``registry_error``, where it cannot be asked.
@@ -32,6 +37,9 @@ def image_facts(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         "digests": digests,
         "answer": kept_answer(folder, attrs["Id"]) if attrs else None,
     }
+    errors = passing_errors(_file(folder, attrs["Id"]) or {}) if attrs else []
+    if errors:
+        answer["unanswered"] = "; ".join(errors)
     if asked.get("ask_registry"):
         try:
             theirs = client.images.get_registry_data(reference, auth_config=_credentials(folder, reference)).id
@@ -47,13 +55,21 @@ def kept_answer(folder: Path, image: str) -> dict[str, Any] | None:
 
     An answer that a time-out cut short was true of a slow moment, not of the image, which has to be asked again.
     """
+    answer = _file(folder, image)
+    return None if answer is None or passing_errors(answer) else answer
+
+
+def passing_errors(answer: Mapping[str, Any]) -> list[str]:
+    """What went wrong when an image was asked, and is not the image's doing: a time-out, or a signal that ended it."""
+    return [str(error) for error in answer.get("errors") or [] if PASSING.search(str(error))]
+
+
+def _file(folder: Path, image: str) -> dict[str, Any] | None:
     try:
         answer = json.loads((folder / "images" / f"{image.replace(':', '-')}.json").read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(answer, dict) or any("timed out" in str(error) for error in answer.get("errors") or []):
-        return None
-    return answer
+    return answer if isinstance(answer, dict) else None
 
 
 def present(client: Any, ids: Iterable[str]) -> dict[str, bool]:

@@ -21,6 +21,7 @@ def proxy_status(url: str) -> dict[str, Any]:
     if reply.status != 200:
         return {"error": f"HTTP {reply.status} from {url}/nodes/status"}
     try:
-        return {"nodes": {node: list(status["models"]) for node, status in json.loads(reply.body).items()}}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        listed = json.loads(reply.body)
+        return {"nodes": {node: [str(model) for model in status["models"]] for node, status in listed.items()}}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return {"error": f"no list of nodes from {url}/nodes/status: {error}"}

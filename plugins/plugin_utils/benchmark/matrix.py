@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.clients import Client
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import halted
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
 
 from ..planning.types import Plan
@@ -147,6 +150,18 @@ def batches(rows: Sequence[Row]) -> list[tuple[int | str | None, list[Row]]]:
     sizes = list(dict.fromkeys(row.max_batch_size for row in rows))
     sizes.sort(key=lambda size: size is not None)
     return [(size, [row for row in rows if row.max_batch_size == size]) for size in sizes]
+
+
+def is_measured(result: Path) -> bool:
+    """Whether a row's result is there, of a run that its engine lived through.
+
+    A result without ``cut_short`` was made when answers that were cut short counted as whole.
+    """
+    try:
+        figures = json.loads(result.read_text(encoding="utf-8"))["figures"]
+        return "cut_short" in figures and not halted(figures)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def option_changes(size: int | str | None) -> dict[str, Any]:

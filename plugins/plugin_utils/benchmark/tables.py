@@ -10,6 +10,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import halted
+
 from ..text import columns
 from .verdict import COLUMNS, UNSAID, is_simulated, line_of
 
@@ -85,6 +87,23 @@ def warnings(report: Json) -> Iterator[str]:
         if figures["failed"]:
             first = next(iter(figures["errors"]), "no reason given")
             yield f"{name}: {failed(figures)} requests failed, most of them with: {first}"
+        if figures.get("cut_short"):
+            yield f"{name}: {cut_short(result)}"
+        if reason := halted(figures):
+            yield f"{name}: the engine did not live to the end of the row ({reason}). The next run measures it again."
+
+
+def cut_short(result: Json) -> str:
+    """How many answers ended before their last token, and who saw that."""
+    figures, client = result["figures"], result["client"]
+    asked = figures.get("asked_tokens")
+    whole = (
+        f" Whole answers have {figures['output_tokens']} of the {asked} tokens that were asked for." if asked else ""
+    )
+    return (
+        f"{figures['cut_short']} of {figures['requests']} answers were cut short, as {client['name']} "
+        f"{client['version']} recorded them; they count as failed.{whole}"
+    )
 
 
 # Text ----------------------------------------------------------------------------------------------------------------

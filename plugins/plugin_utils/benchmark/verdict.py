@@ -251,7 +251,11 @@ def _unfit(result: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
     if is_simulated(run):
         yield "A simulator was measured; the reference has GPUs."
     if figures["failed"]:
-        yield f"{figures['failed']} of {figures['requests']} requests failed."
+        cut = figures.get("cut_short", 0)
+        yield (
+            f"{figures['failed']} of {figures['requests']} requests failed"
+            + (f", {cut} of them with an answer that was cut short." if cut else ".")
+        )
     if not certificate["ok"]:
         yield f"The client is not certified: {'; '.join(certificate['faults']) or 'no reason given'}."
     if result["limited_by_client"]:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ``plan_environment`` may hold: no secrets, and nothing that says otherwise than the plan."""
+"""What ``plan_environment`` and ``plan_proxy_environment`` may hold: no secrets, and nothing that says otherwise than the plan."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from .values import WrongValue, as_text
 
 VARIABLE = "plan_environment"
+PROXY_VARIABLE = "plan_proxy_environment"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HF_HOME = "/root/.cache/huggingface"  # in the container
 HF_HUB = f"{HF_HOME}/hub"
@@ -83,8 +84,8 @@ SAME = {
 
 # Secrets ---------------------------------------------------------------------------------------------------------------
 
-SECRET = (
-    f"{VARIABLE} has {{name}}, which looks like a secret and would be readable in plans, diffs and docker inspect: "
+REFUSED = (
+    "{variable} has {name}, which looks like a secret and would be readable in plans, diffs and docker inspect: "
     "take it out, put it into a file on the host, mount that with plan_extra_mounts, and name the file in the "
     "variable that the program has for it, such as {name}_PATH or {name}_FILE."
 )
@@ -116,11 +117,11 @@ NO_SECRET = re.compile(
 PASSWORD_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET)\w{0,3}$", re.IGNORECASE)
 
 
-def environment_of(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """A node's variables as text, and the faults of those that are left out of it."""
+def environment_of(given: Mapping[str, Any], variable: str = VARIABLE) -> tuple[dict[str, str], list[str]]:
+    """The variables of an environment as text, and the faults of those that are left out of it."""
     accepted, faults = {}, []
     for name, value in given.items():
-        fault = _fault_of(name, value)
+        fault = _fault_of(name, value, variable)
         if fault:
             faults.append(fault)
         else:
@@ -128,24 +129,28 @@ def environment_of(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]
     return accepted, faults
 
 
-def _fault_of(name: str, value: Any) -> str | None:
+def _fault_of(name: str, value: Any, variable: str) -> str | None:
     if not NAME.fullmatch(name):
-        return f"{VARIABLE} has {name!r}, which is no name of an environment variable."
+        return f"{variable} has {name!r}, which is no name of an environment variable."
     try:
-        text = as_text(value, f"{VARIABLE}.{name}")
+        text = as_text(value, f"{variable}.{name}")
     except WrongValue as wrong:
         # The message shows the value.
-        return SECRET.format(name=name) if SECRET_NAME.search(name) and not isinstance(value, bool) else str(wrong)
+        return (
+            REFUSED.format(variable=variable, name=name)
+            if SECRET_NAME.search(name) and not isinstance(value, bool)
+            else str(wrong)
+        )
     if any(not character.isprintable() and character not in "\n\t" for character in text):
-        return f"{VARIABLE}.{name} has a character in it that nobody can see: write it anew."
+        return f"{variable}.{name} has a character in it that nobody can see: write it anew."
     if is_secret(name, text):
-        return SECRET.format(name=name)
+        return REFUSED.format(variable=variable, name=name)
     same, reason = SAME.get(name, (None, None))
     if same is not None:
         value_of = text.rstrip("/") if text.startswith("/") else text.upper()
-        return None if value_of in same else f"{VARIABLE} sets {name} to {text!r}, but {reason}."
+        return None if value_of in same else f"{variable} sets {name} to {text!r}, but {reason}."
     reason = REASONS.get(name) or next((why for prefix, why in PREFIXES.items() if name.startswith(prefix)), None)
-    return f"{VARIABLE} sets {name}, but {reason}." if reason else None
+    return f"{variable} sets {name}, but {reason}." if reason else None
 
 
 def is_secret(name: str, text: str) -> bool:

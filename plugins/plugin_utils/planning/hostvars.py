@@ -22,7 +22,9 @@ ADDRESS = "plan_cluster_address"
 OMITTED = "__omit_place_holder__"  # ansible-core before 2.19
 NO_FACTS = "The plan touches no host, so it has no facts: write the value itself into the inventory."
 # Mappings whose entries stand alone: one that cannot be read leaves the others what they are.
-ENTRIES = frozenset({"plan_environment", "plan_api_server_options", "plan_proxy_options", "plan_ports"})
+ENTRIES = frozenset(
+    {"plan_environment", "plan_proxy_environment", "plan_api_server_options", "plan_proxy_options", "plan_ports"}
+)
 LOST, LEFT_OUT = object(), object()
 LONGEST_REASON = 300
 WORD = re.compile(r"[A-Za-z_]\w*")

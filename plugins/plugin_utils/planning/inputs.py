@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..releases import did_you_mean
-from .environment import environment_of
+from .environment import PROXY_VARIABLE, environment_of
 from .options import read_options
 from .types import Faults, Mount, Node, PlanError, Ports
 from .values import WrongValue, read_value, shown, text_keys
@@ -25,6 +25,7 @@ NODE_VARIABLES = frozenset(
 # What a container name, a directory and a label can all hold.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PROXY_SECONDS = ("LMDEPLOY_CONTROLLER_HEART_BEAT_EXPIRATION", "AIOHTTP_TIMEOUT")
 HIGHEST_PORT = 65535
 MOST_GPUS = 64  # of one host: more is a slip of the keyboard
 DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
@@ -64,6 +65,7 @@ class Inputs:
     routing_strategy: str
     nodes: list[Node]
     environments: dict[str, dict[str, str]]
+    proxy_environment: dict[str, str]
     ports: Ports
     api_server_options: dict[str, Any]
     proxy_options: dict[str, Any]
@@ -122,6 +124,8 @@ def read_inputs(
     for name, node in values.items():
         environments[name], wrong_ones = environment_of(node["plan_environment"])
         faults.extend(wrong_ones, name)
+    proxy_environment, wrong_ones = environment_of(deployment[PROXY_VARIABLE], PROXY_VARIABLE)
+    faults.extend([*wrong_ones, *_proxy_number_faults(proxy_environment)])
     ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
 
     head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
@@ -157,6 +161,7 @@ def read_inputs(
             for rank, name in enumerate(members)
         ],
         environments={name: environments[name] for name in order},
+        proxy_environment=proxy_environment,
         ports=ports,
         api_server_options=options["plan_api_server_options"],
         proxy_options=options["plan_proxy_options"],
@@ -306,6 +311,15 @@ def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str]) -> 
         elif ":" in node[key]:
             faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
     return faults
+
+
+def _proxy_number_faults(given: Mapping[str, Any]) -> list[str]:
+    """The proxy ends at its start where one of these is no whole number, and checks without a pause where it is 0."""
+    return [
+        f"plan_proxy_environment has {key} {given[key]!r}: give the seconds as a whole number of 1 or more."
+        for key in PROXY_SECONDS
+        if key in given and not re.fullmatch(r"0*[1-9][0-9]*", str(given[key]))
+    ]
 
 
 def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str]:

@@ -100,7 +100,7 @@ def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[st
             *options,
         ],
         # Its ranks change with every scaling, and are all it talks to.
-        environment={"NO_PROXY": "*", "no_proxy": "*"},
+        environment={"NO_PROXY": "*", "no_proxy": "*", **inputs.proxy_environment},
         mounts=[],
         restart_policy="unless-stopped",
         pid_mode=None,

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.image import passing_errors
+
 PROBE = Path(__file__).parents[3] / "programs" / "probe.py"
 
 # A command line as LMDeploy has it, made by argparse itself.
@@ -82,3 +84,29 @@ def test_versions(tmp_path: Path) -> None:
 )
 def test_ray_token_auth(ray: str | None, knows: bool) -> None:
     assert runpy.run_path(str(PROBE))["knows_token_auth"](ray) is knows
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("sleep 600", "timed out after 0.5 seconds"),
+        ("yes", "timed out after 0.5 seconds"),
+        ("sleep 600 & echo '  --tp TP'", None),  # who holds the pipe is not waited for
+        ("kill -9 $$", "ended with -9: it said nothing"),
+    ],
+)
+def test_67_a_command_that_has_no_end_is_given_up(script: str, error: str | None, tmp_path: Path) -> None:
+    command = tmp_path / "lmdeploy"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    source = PROBE.read_text().replace("HELP_SECONDS = 120", "HELP_SECONDS = 0.5" if error else "HELP_SECONDS = 60")
+    done = subprocess.run(
+        [sys.executable, "-c", source], check=True, stdout=subprocess.PIPE, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    found = json.loads(done.stdout)
+    assert found["api_server_options"] == ([] if error else ["--tp"])
+    assert [said for said in found["errors"] if error and error in said] == [
+        said for said in found["errors"] if "lmdeploy serve" in said
+    ]
+    # What is no doing of the image is not kept: it is asked again.
+    assert bool(passing_errors(found)) == (error is not None)

@@ -241,6 +241,90 @@ def test_progress_now_and_then_and_its_end_always(monkeypatch: pytest.MonkeyPatc
     assert [*output.lines(b"\r 1%\r 2%\r 3%\r"), *output.lines(b"")] == [b" 3%"]  # it ended here
 
 
+def test_a_line_without_an_end_is_looked_at_once_and_kept_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+    line_end = rank.LINE_END
+
+    def split(data: bytes) -> list[bytes]:
+        nonlocal looked_at
+        looked_at += len(data)
+        parts: list[bytes] = line_end.split(data)
+        return parts
+
+    monkeypatch.setitem(rank.Output.lines.__globals__, "LINE_END", SimpleNamespace(split=split))
+    output, most = rank.Output(0), 0
+    for __ in range(512):  # 32 MiB
+        assert list(output.lines(b"x" * 65536)) == []
+        most = max(most, len(output._rest))
+    assert (looked_at, most) == (512 * 65536, rank.LONGEST)
+    (line,) = output.lines(b"y\n")
+    assert line == b"x" * rank.LONGEST + b" ... lmfleet: %d bytes of this line are left out" % (511 * 65536 + 1)
+    assert list(output.lines(b"next\n")) == [b"next"]
+
+
+BARS = st.lists(st.sampled_from([b"a", b"b", b"\r", b"\n", b"\r\n", b"ab", b"\r\r"]))
+
+
+@given(BARS, st.integers(1, 3))
+def test_lines_are_the_same_in_pieces_of_any_size(words: list[bytes], size: int) -> None:
+    data = b"".join(words)
+    whole, pieces = rank.Output(0), rank.Output(0)
+    expected = [*whole.lines(data or b"\n"), *whole.lines(b"")]
+    assert [
+        *(line for at in range(0, len(data), size) for line in pieces.lines(data[at : at + size])),
+        *pieces.lines(b""),
+    ] == expected
+
+
+# An engine that says more than anybody holds, then that it has said it, and waits.
+LOUD = """
+    import os, pathlib, signal, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for i in range(60000): print(i, "x" * 100)
+    pathlib.Path({said!r}).touch()
+    while True: time.sleep(1)
+"""
+
+
+def test_an_engine_whose_output_nobody_reads_lives_on_and_is_killed_when_it_is_told(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with supervised(LOUD.format(said=str(said)), grace_s=0.3) as process:
+        for __ in range(DEADLINE_S * 10):
+            if said.exists():
+                break
+            time.sleep(0.1)
+        assert said.exists()  # though nobody has read a byte of it
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 137
+        assert process.stdout is not None
+        numbers = [int(line.split()[2]) for line in process.stdout if line.count("x") == 100]
+    assert numbers == list(range(len(numbers)))  # as much as the pipe took, and nothing out of order
+
+
+def test_what_was_left_out_is_told_once_somebody_reads_again(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with supervised(LOUD.format(said=str(said)), grace_s=0.3) as process:
+        for __ in range(DEADLINE_S * 10):
+            if said.exists():
+                break
+            time.sleep(0.1)
+        process.terminate()
+        rest = process.communicate(timeout=DEADLINE_S)[0]
+    assert re.search(r"lmfleet: \d+ lines are left out here, for nobody read them", rest)
+    assert rest.splitlines()[-1] == f"{ENDED}, as it was told by SIGTERM"
+
+
+def test_an_engine_whose_output_is_closed_lives_on() -> None:
+    engine = "import sys, time\nfor i in range(5): print('line', i); time.sleep(0.01)\ntime.sleep(600)"
+    with supervised(engine) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 143
+
+
 def test_gpus() -> None:
     assert rank.engine_gpus(0, 1, None) == "0"
     assert rank.engine_gpus(3, 2, None) == "6,7"

@@ -189,6 +189,22 @@ def test_a_dead_rank_is_named_and_fails_the_warm_up(mode: str, kind: str, error:
     assert all(len(e["shapes"]) == 1 for e in result["endpoints"]), "the next shape was sent though one had failed"
 
 
+def test_67_an_answer_without_an_end_is_given_up_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "ANSWER_BYTES", 100_000)
+    for mode in ("endless", "endless_error"):
+        with NullServer(1, mode=mode) as server:
+            shape = run_server(server, retries=0)["endpoints"][0]["shapes"][0]
+            assert (shape["kind"], shape["error"]) == ("engine", "the answer is longer than 100000 bytes")
+            # Some more was on its way.
+            assert server.endpoints[0].sent < 50_000_000
+
+
+def test_67_an_answer_that_drips_ends_at_the_time_out() -> None:
+    with NullServer(1, mode="drip") as server:
+        result = run_server(server, timeout_s=0.5)
+    assert [endpoint["error"] for endpoint in result["endpoints"]] == ["short: no answer within 0.5 s"]
+
+
 def test_a_refused_connection_says_so() -> None:
     with NullServer(1) as gone:
         pass

@@ -23,7 +23,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
-from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Row
+from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record, Row
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import ROOT, SPEC, nodes
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.benchmark.reports import H100, guide_rows, result
 
@@ -167,7 +167,7 @@ def test_a_row_is_measured_once_for_each_plan_and_its_conditions(tmp_path: Path)
         (entry,) = benchmark_matrix.batch(run, None, [row], arguments)["rows"]
         assert not entry["done"]
         Path(entry["result"]).parent.mkdir(exist_ok=True)
-        Path(entry["result"]).touch()
+        Path(entry["result"]).write_text(json.dumps(result(row, [Record(0.0, 1.0, 0.5, 8, 8)])))
         (entry,) = benchmark_matrix.batch(run, None, [row], arguments)["rows"]
         assert entry["done"]
         keys.add(entry["key"])

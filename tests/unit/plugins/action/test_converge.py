@@ -44,6 +44,7 @@ class Hosts:
     def __init__(self, world: World) -> None:
         self.world = world
         self.called: list[tuple[str, str]] = []
+        self.lists: list[dict[str, Any]] = []
 
     def look(self) -> None:
         for name, answer in self.world.answers.items():
@@ -77,9 +78,10 @@ class Hosts:
                     self.world.answers[host]["record"] = json.loads(content)
         else:
             assert short == "proxy_nodes"
+            self.lists.append(given)
             self.world._put_list_right(steps_of("list", host))
         self.world._settle()
-        return {"changed": True}
+        return {"changed": True, "msg": "done"}
 
     def decide(self, **arguments: Any) -> dict[str, Any]:
         self.look()
@@ -107,7 +109,8 @@ class Hosts:
                 started = {name: raw["started_at"] for name, raw in self.world.answers[host]["containers"].items()}
                 Run().write(f"started@{host}", started)
             for host in hosts:
-                self.action(act, host, act="list", round=number)
+                if host == decided["proxy"]:
+                    self.action(act, host, act="list", round=number, proven=True)
                 assert not self.action(record, host, round=number)["changed"]
 
 
@@ -133,6 +136,57 @@ def test_bare_hosts_come_to_serve_and_then_nothing_is_done(plan: Plan) -> None:
     again = hosts.decide()
     assert (again["rounds"], again["lines"], again["prove"]) == ([], [], False)
     assert set(again["states"].values()) == {"alive"}
+
+
+@every_plan
+def test_36_the_proxys_list_is_read_after_the_warm_up_and_has_what_gave_tokens(plan: Plan) -> None:
+    hosts = begun(World(plan))
+    decided = hosts.decide()
+    hosts.converge(decided)
+    if plan.proxy is None:
+        assert hosts.lists == []
+        return
+    first, last = hosts.lists
+    assert first["expected"] == []  # before anything was started
+    assert last["expected"] == last["nodes"] == plan.proxy.ranks
+
+
+def test_36_an_engine_whose_turn_is_to_come_has_not_to_be_listed_yet() -> None:
+    plan = PLANS["replicas"]
+    hosts = begun(running(plan))
+    decided = hosts.decide(ray_token=GIVEN)
+    assert len(decided["rounds"]) == 2
+    hosts.converge(decided)
+    left, right = ([each.url for each in plan.endpoints_of(name)] for name in ("lmdeploy-left", "lmdeploy-right"))
+    proven = [given["expected"] for given in hosts.lists if given["expected"]]
+    assert proven == [left, [*left, *right]]
+
+
+def test_36_a_rank_that_the_proxy_has_dropped_is_added_and_has_to_stay() -> None:
+    plan = PLANS["dpep"]
+    hosts = begun(running(plan))
+    dropped = plan.endpoints[1].url
+    del hosts.world.answers["node0"]["proxy"]["nodes"][dropped]
+    decided = hosts.decide()
+    assert decided["lines"] == [
+        f"node0: put right the list of lmdeploy-proxy: it does not list {dropped}, which serves"
+    ]
+    hosts.converge(decided)
+    assert plan.proxy is not None
+    assert hosts.lists[-1]["expected"] == plan.proxy.ranks
+    assert hosts.decide()["rounds"] == []
+
+
+@every_plan
+def test_what_was_warmed_up_and_says_nothing_gives_one_token_and_stays_warmed(plan: Plan) -> None:
+    hosts = begun(running(plan))
+    hosts.world.states("unknown")
+    decided = hosts.decide()
+    (each,) = decided["rounds"]
+    assert each["endpoints"] == []
+    assert [one["url"] for one in each["known"]] == [one.url for one in plan.endpoints]
+    hosts.converge(decided)
+    assert hosts.decide()["rounds"] == []
 
 
 @every_plan
@@ -196,6 +250,17 @@ def test_what_has_to_be_pulled_or_asked_is_said_before_anything_is_decided() -> 
     assert (checked["prepare"], list(checked["pull"]), len(checked["rounds"])) == (False, ["node1"], 1)
     assert checked["lines"][0].startswith("node1: pull the image: ")
     with pytest.raises(AnsibleActionFail, match=r"the image sha256:a+ was not seen there"):
+        hosts.decide(image_brought=True)
+
+
+def test_64_an_image_whose_answer_was_cut_short_is_asked_again_and_then_said_why() -> None:
+    hosts = begun(World(PLANS["tp"]))
+    for answer in hosts.world.answers.values():
+        answer["image"].update(answer=None, unanswered="lmdeploy serve proxy --help: timed out after 120 s")
+    assert hosts.decide()["ask"] == "node0"
+    with pytest.raises(
+        AnsibleActionFail, match=r"node0: .* could not be asked .*timed out after 120 s; the second time"
+    ):
         hosts.decide(image_brought=True)
 
 

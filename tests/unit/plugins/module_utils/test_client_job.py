@@ -4,18 +4,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
-from ansible_collections.lmfleet.lmdeploy.plugins.modules.client_job import archive
+from ansible_collections.lmfleet.lmdeploy.plugins.modules.client_job import LABEL, OWNER, archive, own_container, start
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import program, source
+from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import API, Dockerd, container
 
 events = st.builds(lambda kind, n: {"event": kind, "n": n}, st.sampled_from(["progress", "result"]), st.integers())
 noise = st.text(alphabet=st.characters(exclude_characters="{"))
@@ -49,3 +55,61 @@ def test_a_client_is_a_package_of_its_own() -> None:
         "lmfleet_client/benchmark/records.py",
     ]
     assert files["lmfleet_client/events.py"] == source("events")
+
+
+@pytest.fixture
+def dockerd() -> Iterator[Dockerd]:
+    with tempfile.TemporaryDirectory() as folder, Dockerd(Path(folder) / "s") as daemon:  # a socket's path is short
+        yield daemon
+
+
+def left(dockerd: Dockerd, name: str, owner: str, status: str = "running", kind: str = "warm-up") -> None:
+    """A client's container that is there already."""
+    dockerd.containers[name] = container(name, Status=status)
+    dockerd.containers[name]["Config"]["Labels"] = {LABEL: kind, OWNER: owner}
+
+
+def started(dockerd: Dockerd, owner: str = "warm-up of lmdeploy") -> None:
+    options: dict[str, Any] = {
+        "kind": "warm-up",
+        "name": "lmfleet-warmup-new",
+        "image": "sha256:1",
+        "owner": owner,
+        "api_key": None,
+        "files": {},
+        "argv": [],
+        "config": {},
+        "mounts": [],
+        "environment": {},
+        "cpus": 0,
+    }
+    with contextlib.closing(docker.DockerClient(base_url=dockerd.host, version=API)) as client:
+        start(client, options)
+
+
+@pytest.mark.parametrize("status", ["running", "created", "exited", "paused"])
+def test_63_a_client_that_an_interrupted_run_left_is_removed_before_another_starts(
+    dockerd: Dockerd, status: str
+) -> None:
+    left(dockerd, "lmfleet-warmup-old", "warm-up of lmdeploy", status)
+    left(dockerd, "lmfleet-benchmark-1", "somebody", kind="benchmark")
+    started(dockerd)
+    assert sorted(dockerd.containers) == ["lmfleet-benchmark-1", "lmfleet-warmup-new"]
+    changes = [path for path in dockerd.asked if path.endswith(("/start", "v=False&link=False&force=True"))]
+    assert changes == [
+        "/containers/id-of-lmfleet-warmup-old?v=False&link=False&force=True",
+        "/containers/id-of-lmfleet-warmup-new/start",
+    ]
+    with contextlib.closing(docker.DockerClient(base_url=dockerd.host, version=API)) as client:
+        own_container(client, "warm-up", "lmfleet-warmup-new").remove(force=True)
+    assert list(dockerd.containers) == ["lmfleet-benchmark-1"]
+
+
+def test_63_another_deployments_client_is_left_alone_while_it_works(dockerd: Dockerd) -> None:
+    left(dockerd, "lmfleet-warmup-other", "warm-up of other")
+    with pytest.raises(ValueError, match=r"lmfleet-warmup-other is at work there already, for warm-up of other"):
+        started(dockerd)
+    for status in ("exited", "dead"):
+        left(dockerd, "lmfleet-warmup-other", "warm-up of other", status)
+        started(dockerd)
+        assert list(dockerd.containers) == ["lmfleet-warmup-new"]

@@ -168,6 +168,18 @@ def test_the_list_is_put_right_once(proxy: StandIn, ranks: list[str], gone: str,
     assert again["msg"] == "nothing had to be changed"
 
 
+def test_36_what_has_to_be_listed_and_is_not_fails_with_its_reason(
+    proxy: StandIn, ranks: list[str], gone: str, tmp_path: Path
+) -> None:
+    done = run(tmp_path, proxy.url, [*ranks, gone], expected=ranks)
+    assert done["changed"]
+    assert sorted(proxy.nodes) == sorted(ranks)
+    result = run(tmp_path, proxy.url, [*ranks, gone], expected=[*ranks, gone])
+    assert result["failed"]
+    assert f"does not list {gone} ([Errno 111] Connection refused), so no request gets there" in result["msg"]
+    assert f"curl {gone}/health" in result["msg"]
+
+
 def test_the_key_is_sent_and_not_shown(proxy: StandIn, ranks: list[str], tmp_path: Path) -> None:
     result = run(tmp_path, proxy.url, ranks, api_key="not-for-everyone")
     assert proxy.keys == {"Bearer not-for-everyone"}

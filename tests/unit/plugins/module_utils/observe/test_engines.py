@@ -161,6 +161,38 @@ def test_a_200_is_a_token_only_with_one_in_it(body: bytes, token: bool, detail: 
 
 
 @pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        # LMDeploy's proxy, while it cannot reach a rank.
+        (
+            b'{"error_code": 10402, "text": "Failed to get response after a period of time"}',
+            "the proxy gave no answer of a rank (error_code 10402: Failed to get response after a period of time)",
+        ),
+        # What a rank answered with status 503; the proxy hands it on with 200.
+        (b'{"message": "unavailable", "code": 503, "object": "error"}', "no token, but the error 503: unavailable"),
+        (b'{"error": {"message": "unavailable", "code": 503}}', "no token, but the error 503: unavailable"),
+        (b'{"choices": null}', 'no token, but {"choices": null}'),
+        (b'{"choices": {}}', 'no token, but {"choices": {}}'),
+        (b'{"choices": [null], "usage": {"completion_tokens": 1}}', "no token, but"),
+        (b'{"choices": [{}], "usage": [1]}', "no token, finish_reason=None: no text"),
+        (b'{"choices": [{}], "usage": {"completion_tokens": null}}', "no token, finish_reason=None: no text"),
+        (
+            b'{"choices": [{"finish_reason": "abort"}], "usage": {"completion_tokens": 3}}',
+            "no token, finish_reason=abort",
+        ),
+        (b"[" * 100_000, "["),
+    ],
+)
+def test_37_a_status_200_without_a_token_is_an_engine_error_and_says_what_came(body: bytes, detail: str) -> None:
+    answer = read_answer(200, body)
+    assert not answer.token
+    assert answer.detail.startswith(detail)
+    verdict = decide(Observations(1.0, answer), Patience())
+    assert verdict is not None
+    assert verdict.state == State.DEAD
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b'{"message": "gone", "code": 503}',

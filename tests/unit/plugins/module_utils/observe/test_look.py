@@ -134,6 +134,7 @@ def test_an_image_and_what_it_said(dockerd: Dockerd, tmp_path: Path) -> None:
             {"lmdeploy": "0.18", "errors": ["ray is not installed"]},
         ),
         ('{"errors": ["Command lmdeploy timed out after 120 seconds"]}', None),
+        ('{"errors": ["lmdeploy serve proxy --help ended with -9: it said nothing"]}', None),
         ("{", None),
         ("[]", None),
     ],
@@ -145,6 +146,15 @@ def test_a_kept_answer_counts_unless_it_was_cut_short(
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "sha256-1.json").write_text(kept)
     assert look(None, {"image": {"reference": "x", "state_dir": str(tmp_path)}})["image"]["answer"] == answer
+
+
+def test_64_an_answer_that_was_cut_short_is_asked_for_again_and_says_why(dockerd: Dockerd, tmp_path: Path) -> None:
+    dockerd.images["x"] = IMAGE
+    (tmp_path / "images").mkdir()
+    kept = tmp_path / "images" / "sha256-1.json"
+    kept.write_text('{"lmdeploy": "0.18", "errors": ["lmdeploy serve proxy --help: timed out after 120 s", "no ray"]}')
+    found = look(None, {"image": {"reference": "x", "state_dir": str(tmp_path)}})["image"]
+    assert (found["answer"], found["unanswered"]) == (None, "lmdeploy serve proxy --help: timed out after 120 s")
 
 
 def test_the_registry_is_asked_with_the_login_that_is_kept(dockerd: Dockerd, tmp_path: Path) -> None:
