@@ -137,7 +137,7 @@ def faults_of(plan: Plan, tried: Sequence[Tried], timeout_s: float, *, needed: b
     for variable in dict.fromkeys(each.link.variable for each in left):
         ways = [each for each in tried if each.link.variable == variable]
         if len({each.link.target for each in ways}) > 2 and all(each in left for each in ways) and _alike(ways):
-            lines.append(_everywhere(plan, ways, timeout_s))
+            lines.append(_everywhere(ways, timeout_s))
             left = [each for each in left if each not in ways]
     return [*lines, *_pairs(plan, tried, left, timeout_s)]
 
@@ -165,7 +165,7 @@ def _alone(plan: Plan, name: str, ways: Sequence[Tried], into: bool, out: bool, 
     return f"{said} (TCP {_ports(ways)}): {_cause(ways[0], timeout_s)}. {remedy} {ALLOW}"
 
 
-def _everywhere(plan: Plan, ways: Sequence[Tried], timeout_s: float) -> str:
+def _everywhere(ways: Sequence[Tried], timeout_s: float) -> str:
     hosts = _names({host for each in ways for host in (each.link.source, each.link.target)})
     said = f"No host reaches another on TCP {_ports(ways)} ({hosts})"
     return f"{said}: {_cause(ways[0], timeout_s)}. It is closed on all hosts, or between them. {_allow(ways)}"
