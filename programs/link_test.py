@@ -234,6 +234,8 @@ class Rank:
         with contextlib.suppress(subprocess.TimeoutExpired):  # one that a driver holds ends with its container
             self.process.wait(5)
         self._reader.join(5)
+        if self.process.stdout and not self._reader.is_alive():
+            self.process.stdout.close()
 
     def report(self, code: int | None, limit_s: float, hung: bool) -> dict[str, Any]:
         """What came of it; ``code`` is its exit code as it was before all were ended, None where it still ran."""
