@@ -59,6 +59,7 @@ class Config:
     """``first_rank`` and ``gpus`` are this host's share of ``world`` ranks, which meet at ``address``:``port``, on rank 0's host.
 
     Sizes go from ``min_bytes`` to ``max_bytes`` (0: what the backend is good for) by ``factor``. ``limit_s`` is for all of it.
+    ``logs`` is a directory in which the ranks' logs stay; empty keeps none.
     """
 
     world: int
@@ -72,6 +73,7 @@ class Config:
     factor: int = 4
     warmups: int = 5
     iterations: int = 20
+    logs: str = ""
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any]) -> Config:
@@ -275,8 +277,9 @@ def read(path: Path) -> str:
 def run(config: Config, path: str) -> dict[str, Any]:
     """Start this host's ranks, and end them when all are done, when one has failed, or when the time is over."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lmfleet-links-") as folder:
-        ranks = [Rank(config, local, path, Path(folder)) for local in range(config.gpus)]
+    with contextlib.ExitStack() as stack:
+        folder = Path(config.logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="lmfleet-links-")))
+        ranks = [Rank(config, local, path, folder) for local in range(config.gpus)]
         hung = False
         try:
             shown = ""

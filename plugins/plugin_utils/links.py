@@ -210,7 +210,7 @@ def measured(plan: Plan, group: Group, answers: Mapping[str, Mapping[str, Any]],
         backend=next(
             (str(answers[name]["backend"]) for name in group.nodes if answers.get(name, {}).get("backend")), ""
         ),
-        rows=_rows(ranks, gpus) if not error else [],
+        rows=rows_of(ranks, gpus) if not error else [],
         error=error,
         stage=stage,
         wrong=tuple(sorted({rank["rank"] for rank in ranks if any(row["wrong"] for row in rank["rows"])})),
@@ -225,7 +225,8 @@ def _of(answers: Mapping[str, Mapping[str, Any]], name: str) -> list[Mapping[str
     return [rank["network"] for rank in answers.get(name, {}).get("ranks", [])]
 
 
-def _rows(ranks: Sequence[Mapping[str, Any]], gpus: int) -> list[Row]:
+def rows_of(ranks: Sequence[Mapping[str, Any]], gpus: int) -> list[Row]:
+    """Every size, out of the ``rows`` of all ranks: the mean of their seconds, as nccl-tests take it."""
     by_size: dict[int, list[float]] = {}
     for rank in ranks:
         for row in rank["rows"]:

@@ -91,17 +91,20 @@ def test_the_stage_of_a_host_is_that_of_its_slowest_rank() -> None:
 
 
 def test_a_rank_that_cannot_begin_is_told_with_its_own_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here without torch, or else with a rendezvous on an address of nobody's."""
-    config = {**CONFIG, "gpus": 1, "world": 1, "address": "not-an-address", "limit_s": 60}
+    """An image whose torch cannot be loaded."""
+    (tmp_path / "torch.py").write_text('raise ImportError("libcudart.so.12: cannot open shared object file")\n')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = {**CONFIG, "limit_s": 600}
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
     result = run(Config.from_mapping(config), str(file))
     assert not result["ok"]
-    [rank] = result["ranks"]
-    assert rank["ended"] == "exit"
-    assert "Error" in rank["error"]
+    assert [rank["rank"] for rank in result["ranks"]] == [0, 1]
+    failed = next(rank for rank in result["ranks"] if rank["ended"] == "exit")
+    assert failed["stage"] == "start"
+    assert failed["error"].endswith("ImportError: libcudart.so.12: cannot open shared object file")
     assert json.loads(capsys.readouterr().out.splitlines()[0])["event"] == "progress"
 
 
