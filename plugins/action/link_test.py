@@ -108,6 +108,7 @@ class ActionModule(ClientAction):
             trouble = [f"{name}: {why}" for name, why in board.read("failed").items()]
             trouble += [f"{name} gave no answer: its connection hangs, or it is gone." for name in silent]
             if trouble:
+                board.post("left", "")  # another host may be a round ahead, and is not to wait for this one
                 return done, trouble
         return done, []
 

@@ -34,13 +34,13 @@ class Board:
         return {path.name.partition("@")[2]: path.read_text(encoding="utf-8") for path in found}
 
     def meet(self, kind: str, hosts: Iterable[str], patience_s: float, every_s: float = POLL_S) -> list[str]:
-        """Wait until every one of ``hosts`` has posted ``kind`` or ``failed``; those that have not after ``patience_s``.
+        """Wait until every one of ``hosts`` has posted ``kind``, or ``failed`` or ``left``; those that have not after ``patience_s``.
 
         ``every_s`` is how many seconds pass between two looks.
         """
         wanted, deadline = set(hosts), time.monotonic() + patience_s
         while True:
-            missing = wanted - self.read(kind).keys() - self.read("failed").keys()
+            missing = wanted - self.read(kind).keys() - self.read("failed").keys() - self.read("left").keys()
             if not missing or time.monotonic() > deadline:
                 return sorted(missing)
             time.sleep(every_s)

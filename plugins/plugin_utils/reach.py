@@ -257,7 +257,8 @@ def targets(
         listening, held = there.get("listening") or {}, there.get("held") or []
         if str(link.port) in listening:  # type: ignore[operator]
             found.append((link, int(listening[str(link.port)]), False))  # type: ignore[index]
-        elif link.port in held:  # type: ignore[operator]
+        elif link.port in held and link.needed:  # type: ignore[operator]
+            # Of the others some releases of Ray listen on loopback alone, which is no fault.
             found.append((link, link.port, True))
     return found
 

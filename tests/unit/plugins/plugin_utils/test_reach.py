@@ -116,7 +116,7 @@ def test_the_port_of_a_container_that_runs_is_left_to_it() -> None:
 
 
 def test_what_is_tried_is_what_something_listens_on() -> None:
-    there = {"node0": {"listening": {"0": 41234, "6380": 6380}, "held": [6379], "errors": {"29500": "no"}}}
+    there = {"node0": {"listening": {"0": 41234, "6380": 6380}, "held": [6379, 6384], "errors": {"29500": "no"}}}
     found = targets(needed_links(TP), "node1", there)
     assert [(port, held) for __, port, held in found] == [(6379, True), (6380, False), (41234, False)]
     assert targets(needed_links(TP), "node0", there) == []
