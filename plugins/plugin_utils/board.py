@@ -34,7 +34,7 @@ class Board:
         return {path.name.partition("@")[2]: path.read_text(encoding="utf-8") for path in found}
 
     def meet(self, kind: str, hosts: Iterable[str], patience_s: float, every_s: float = POLL_S) -> list[str]:
-        """Wait until every one of ``hosts`` has posted ``kind``, or ``failed`` or ``left``; those that have not after ``patience_s``.
+        """Wait until every one of ``hosts`` has posted ``kind``, ``failed`` or ``left``. Those that have not after ``patience_s``.
 
         ``every_s`` is how many seconds pass between two looks.
         """

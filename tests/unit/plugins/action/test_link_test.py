@@ -24,9 +24,8 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, r
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "links"
 TP4 = bound(nodes(4, plan_gpus=2))
-WHOLE, HUNG = (
-    json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))["node0"] for name in ("whole", "stopped")
-)
+WHOLE = json.loads((FIXTURES / "whole.json").read_text(encoding="utf-8"))["node0"]
+HUNG = json.loads((FIXTURES / "stopped.json").read_text(encoding="utf-8"))["node0"]
 Says = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
@@ -141,7 +140,9 @@ def test_a_host_that_is_lost_ends_the_test_for_all(tmp_path: Path) -> None:
     found = measure_on(World(TP4), containers, tmp_path)
     assert "Connection reset by peer" in found["node2"]["raised"]
     assert "node2: AnsibleConnectionFailure: Connection reset by peer" in found["node0"]["msg"]
-    assert "gave no answer" not in found["node0"]["msg"]  # nobody waits for one that has ended, whatever round it was in
+    assert (
+        "gave no answer" not in found["node0"]["msg"]
+    )  # nobody waits for one that has ended, whatever round it was in
     assert containers.there == {}
     assert max(each["config"]["world"] for each in containers.started) == 4
 
