@@ -104,8 +104,10 @@ class ActionModule(ClientAction):
             board.post(f"round{number}", "")
             silent = board.meet(f"round{number}", names, options["timeout"] + START_S + PATIENCE_S, POLL_S / 4)
             answers = run.every(f"links{number}")
-            done += [measured(plan, group, answers, hosts) for group in going]
-            trouble = [f"{name}: {why}" for name, why in board.read("failed").items()]
+            failed = board.read("failed")
+            lost = {*failed, *silent}  # they are told as what they are, not as what their groups lack
+            done += [measured(plan, group, answers, hosts) for group in going if not lost.intersection(group.nodes)]
+            trouble = [f"{name}: {why}" for name, why in failed.items()]
             trouble += [f"{name} gave no answer: its connection hangs, or it is gone." for name in silent]
             if trouble:
                 board.post("left", "")  # another host may be a round ahead, and is not to wait for this one

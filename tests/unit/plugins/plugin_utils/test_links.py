@@ -187,6 +187,17 @@ def test_a_killed_rank_is_told_before_its_echoes() -> None:
     assert "Connection reset by peer" in second
 
 
+def test_a_ranks_own_error_is_told_before_those_that_lost_it() -> None:
+    answers = recorded("killed")
+    for rank in answers["node1"]["ranks"]:
+        rank.update(
+            ended="exit", error="Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory."
+        )
+    [first, second] = measured(TP, PAIR, answers, {}).error.splitlines()
+    assert first == "node1: rank 2 at the all-reduce of 32 B: torch.OutOfMemoryError: CUDA out of memory."
+    assert second.startswith("node0: rank 0")
+
+
 def test_a_hang_is_told_by_pair_and_stage() -> None:
     found = judge([measured(TP, PAIR, recorded("stopped"), {})], {}, LIMITS)
     [fault] = found.faults
@@ -346,6 +357,7 @@ def test_one_broken_pair_is_told_by_its_hosts() -> None:
         (lambda nodes: False, set()),
         (lambda nodes: nodes == ("node1", "node3"), set()),
         (lambda nodes: "node3" in nodes, {"node3"}),
+        (lambda nodes: "node3" in nodes and len(nodes) == 2 and "node0" not in nodes, set()),
         (lambda nodes: nodes == ("node2",), {"node2"}),
     ],
 )
