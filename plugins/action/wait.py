@@ -10,12 +10,11 @@ another has failed, so that none waits for a deadline that cannot be met. Howeve
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING
@@ -27,26 +26,6 @@ ROUND_S = 2.0
 # A round may take a minute on a host under load; one that has given no sign for this long hangs.
 SILENT_S = 240.0
 KEEP_S = 60.0
-
-
-class Board:
-    """What the hosts of one wait tell each other: one small file a host for each of alive, ready, failed and progress."""
-
-    def __init__(self, task: str, host: str) -> None:
-        self._directory = Path(constants.DEFAULT_LOCAL_TMP) / f"lmfleet-wait-{task}"
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._host = host
-
-    def post(self, kind: str, text: str) -> None:
-        """Put this host's word up, in one step so that no reader sees half of it."""
-        draft = self._directory / f".{kind}-{self._host}"
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(self._directory / f"{kind}@{self._host}")
-
-    def read(self, kind: str) -> dict[str, str]:
-        """Every host's word of one kind."""
-        found = self._directory.glob(f"{kind}@*")
-        return {path.name.partition("@")[2]: path.read_text(encoding="utf-8") for path in found}
 
 
 class ActionModule(ActionBase):

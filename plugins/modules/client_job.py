@@ -11,8 +11,8 @@ module: client_job
 short_description: Start, ask or remove the container of a client
 version_added: 0.1.0
 description:
-  - What M(lmfleet.lmdeploy.warmup) and M(lmfleet.lmdeploy.benchmark_job) do on the head, one step a call. Use those; this
-    module is not meant for playbooks.
+  - What M(lmfleet.lmdeploy.warmup), M(lmfleet.lmdeploy.benchmark_job) and M(lmfleet.lmdeploy.link_test) do on a host, one step a
+    call. Use those; this module is not meant for playbooks.
   - The program and its configuration are put into the container as files, so no key shows on a command line.
 options:
   state:
@@ -57,6 +57,14 @@ options:
     description: How many cores the client may use; 0 does not limit.
     type: float
     default: 0
+  gpus:
+    description: Whether it gets the host's GPUs, and what an engine's container has beside them, the host's IPC namespace.
+    type: bool
+    default: false
+  privileged:
+    description: Whether the container is privileged. One with O(gpus) that is not gets the single rights that RDMA needs.
+    type: bool
+    default: false
   owner:
     description:
       - Whose job it is, where there may be one at a time of its O(kind). One that runs already is an interrupted one's if it
@@ -107,6 +115,7 @@ import io
 import json
 import tarfile
 import traceback
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -142,6 +151,22 @@ def archive(files: dict[str, str]) -> bytes:
     return packed.getvalue()
 
 
+def rights(options: dict[str, Any]) -> dict[str, Any]:
+    """What Docker is asked for beside, where the job works on GPUs: as for an engine's container."""
+    if not options["gpus"]:
+        return {"privileged": options["privileged"]}
+    found = {
+        "privileged": options["privileged"],
+        "ipc_mode": "host",
+        "device_requests": [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])],
+    }
+    if not options["privileged"]:
+        found["cap_add"] = ["IPC_LOCK"]
+        found["ulimits"] = [docker.types.Ulimit(name="memlock", soft=-1, hard=-1)]
+        found["devices"] = ["/dev/infiniband:/dev/infiniband"] if Path("/dev/infiniband").exists() else []
+    return found
+
+
 def start(client: Any, options: dict[str, Any]) -> None:
     """Create and start the container, and clear away ended ones of jobs that were interrupted."""
     kind, owner = options["kind"], options["owner"]
@@ -165,6 +190,7 @@ def start(client: Any, options: dict[str, Any]) -> None:
         volumes=options["mounts"],
         environment=options["environment"],
         nano_cpus=int(options["cpus"] * 1e9) or None,
+        **rights(options),
         # The events are read from the log, so it must be one that can be read, whatever the daemon's default is.
         log_config=docker.types.LogConfig(type="json-file"),
     )
@@ -215,6 +241,8 @@ def main() -> None:
             "mounts": {"type": "list", "elements": "str", "default": []},
             "environment": {"type": "dict", "default": {}},
             "cpus": {"type": "float", "default": 0},
+            "gpus": {"type": "bool", "default": False},
+            "privileged": {"type": "bool", "default": False},
             "owner": {"type": "str", "default": ""},
         },
         required_if=[("state", "started", ["image", "files", "argv", "config"])],

@@ -18,7 +18,8 @@ from ansible import constants
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action import wait as wait_action
-from ansible_collections.lmfleet.lmdeploy.plugins.action.wait import Board, expected, silent_hosts
+from ansible_collections.lmfleet.lmdeploy.plugins.action.wait import expected, silent_hosts
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Round
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Tokens
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
