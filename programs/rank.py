@@ -89,7 +89,7 @@ def started_with(pid: int) -> dict[str, str]:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:  # it is gone, and so will we be
         return {}
-    return {name: value for name, _, value in (os.fsdecode(entry).partition("=") for entry in entries if entry)}
+    return {name: value for name, __, value in (os.fsdecode(entry).partition("=") for entry in entries if entry)}
 
 
 class Output:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where else on a host a model lies that is not where it was said to be: 690 GB are not fetched twice.
 
-Looks around the directory that was named, one level up and some down, and in the caches that people have by default: for a
+Looks in the directory that was named and some levels down, one level up, and in the caches that people have by default: for a
 cache with or without ``hub``, a plain directory, ModelScope's layout. A look has a bound of directories and of time.
 """
 
@@ -67,7 +67,7 @@ def of_repository(repo: str, hf_home: str, hub: str, view: View, revision: str =
         (home, 3),
         (posixpath.join(home, owner), 1),
         *((os.path.expanduser(f"~/.cache/{each}"), 4) for each in ("huggingface", "modelscope")),  # noqa: PTH111
-        (posixpath.dirname(home), 3),
+        (posixpath.dirname(home), 1),  # not down into what others have beside it
     ]
     plain = {name.lower(), name.lower().replace(".", "___")}
     found: list[Elsewhere] = []

@@ -36,7 +36,7 @@ class Model:
         self._config = dict(seen) if "hidden_size" in seen else {**KNOWN.get(name, {}), **seen}
 
     def _number(self, *keys: str) -> int | None:
-        return next((found for key in keys if type(found := self._config.get(key)) is int and found > 0), None)
+        return next((found for key in keys if isinstance(found := self._config.get(key), int) and found > 0), None)
 
     @property
     def heads(self) -> int | None:

@@ -319,7 +319,8 @@ def settings(said: str) -> dict[str, Any]:
         ("hf/deep", "hf/hub"),  # one level up
         ("hf", "hf"),  # without hub: --cache-dir, TRANSFORMERS_CACHE
         ("hf/deep", "hf"),
-        ("data", "other/hub"),  # beside it
+        ("hf", "hub"),  # beside it
+        ("hf", "huggingface/hub"),
         ("hf", "hf/old"),
     ],
 )
@@ -388,6 +389,8 @@ def test_half_a_model_elsewhere_is_told_as_that(hosts: Hosts) -> None:
 
 def test_where_there_is_none_it_is_to_be_fetched(hosts: Hosts) -> None:
     hosts.home().mkdir(parents=True)
+    write_model(hosts.root / "node0" / "somebody" / "DeepSeek-V3")
+    write_cache(hosts.root / "node0" / "somebody" / "hub")
     said = hosts.said()
     assert f"{hosts.home()}/hub/{FOLDER} does not exist: {REPO} was never downloaded to this host." in said
     assert f"node0: HF_HOME={hosts.home()} hf download {REPO} --revision main" in said
