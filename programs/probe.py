@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ MODULES = ("deep_ep", "deep_gemm", "dlblas", "flash_mla")
 COMMANDS = ("api_server", "proxy")
 HELP_SECONDS = 120  # a cold import of torch from a slow disk
 OUTPUT_BYTES = 4 << 20
+FILE_BYTES = 64 << 20  # one that goes on for ever does not fill the disk
 RAY_TOKEN_AUTH = (2, 52)  # the first Ray that knows RAY_AUTH_MODE=token
 
 
@@ -87,6 +89,8 @@ def run(argv: list[str]) -> tuple[int, str, str]:
             start_new_session=True,
         )
         try:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
             code = process.wait(HELP_SECONDS)
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):

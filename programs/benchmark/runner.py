@@ -145,7 +145,11 @@ def fetched(url: str, deadline_s: float, limit_bytes: int) -> bytes:
         finally:
             timer.cancel()
     except (OSError, http.client.HTTPException) as error:
-        why = f"not within {deadline_s:g} s" if end.is_set() else str(error) or type(error).__name__
+        why = (
+            f"not within {deadline_s:g} s"
+            if end.is_set() or isinstance(error, socket.timeout)
+            else str(error) or type(error).__name__
+        )
         raise RunError(f"no answer from {url}: {why}") from None
     finally:
         connection.close()
