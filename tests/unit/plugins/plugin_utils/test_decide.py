@@ -633,7 +633,9 @@ def test_54_a_prompt_is_no_word_about_the_start(state: str) -> None:
 
 
 def test_54_the_same_words_before_it_is_up_are_the_start_s_own() -> None:
-    failed = "ERROR:    [Errno 98] error while attempting to bind on address ('10.0.0.10', 23333): address already in use"
+    failed = (
+        "ERROR:    [Errno 98] error while attempting to bind on address ('10.0.0.10', 23333): address already in use"
+    )
     world = running(tp())
     world.state(world.plan.endpoints[0].url, "unreachable", lines=before_up(["loading", PROMPT, UP]))
     assert world.decide().steps == [], "what informs tells of others"
