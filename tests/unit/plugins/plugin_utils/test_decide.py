@@ -636,8 +636,13 @@ def test_54_a_prompt_is_no_word_about_the_start(state: str) -> None:
 
 
 def test_54_the_same_words_before_it_is_up_are_the_start_s_own() -> None:
+    failed = (
+        "ERROR:    [Errno 98] error while attempting to bind on address ('10.0.0.10', 23333): address already in use"
+    )
     world = running(tp())
     world.state(world.plan.endpoints[0].url, "unreachable", lines=before_up(["loading", PROMPT, UP]))
+    assert world.decide().steps == [], "what informs tells of others"
+    world.state(world.plan.endpoints[0].url, "unreachable", lines=before_up(["loading", PROMPT, failed, UP]))
     [reason] = why(world.decide())
     assert reason.startswith("http://10.0.0.10:23333 is dead though its container runs: its log says ")
     assert "address already in use" in reason
