@@ -10,16 +10,20 @@ where the image has it; a file that was cut off goes on where it was. Events are
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .events import emit
 from .model_files import Trouble, put_aside, refuse_without_room, unsound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TRIES = 5
 FIRST_BACKOFF_S = 2.0
@@ -36,6 +40,14 @@ class Config:
     endpoint: str = ""
     api_key: str = ""
     verify: bool = False  # read everything that is there too, not only what came
+
+
+def _failed(ask: Callable[[], Any]) -> Exception | tuple[Any]:
+    """What asking the hub raised, or its answer in a tuple. Releases of huggingface_hub raise what their HTTP client does."""
+    try:
+        return (ask(),)
+    except Exception as error:  # noqa: BLE001
+        return error
 
 
 class Download:
@@ -81,9 +93,7 @@ class Download:
     def _listed(self) -> dict[str, int]:
         """The revision's files as the cache has them: by digest, with their bytes."""
         api = self.hub.HfApi(endpoint=self.config.endpoint or None, token=self.config.api_key or False)
-        info = self._try(
-            lambda: api.model_info(self.config.repo, revision=self.config.revision, files_metadata=True)
-        )
+        info = self._try(lambda: api.model_info(self.config.repo, revision=self.config.revision, files_metadata=True))
         return {f"blobs/{each.lfs.sha256 if each.lfs else each.blob_id}": each.size for each in info.siblings}
 
     def _download(self) -> None:
@@ -98,33 +108,35 @@ class Download:
             )
         )
 
-    def _try(self, ask: Any) -> Any:
+    def _try(self, ask: Callable[[], Any]) -> Any:
         """Ask the hub, again where the network was the fault. Raises ``Trouble`` in words for a person."""
-        repo, revision = self.config.repo, self.config.revision
-        where = self.config.endpoint or "the hub"
         for attempt in range(TRIES):
-            try:
-                return ask()
-            except Exception as error:  # noqa: BLE001  (its releases raise those of requests or of httpx)
-                name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[0]
-                status = getattr(getattr(error, "response", None), "status_code", None)
-                if isinstance(error, OSError) and error.errno == 28:
-                    raise Trouble(f"the disk is full: make room below {self.root} (du -xh), and run again.") from None
-                if name == "RevisionNotFoundError":
-                    raise Trouble(f"{where} has no revision {revision} of {repo}: correct plan_model_revision.") from None
-                if name in ("GatedRepoError", "RepositoryNotFoundError") or status in (401, 403):
-                    raise Trouble(
-                        f"{where} does not give {repo} ({status or name}): correct plan_model, or set model_hub_token to a "
-                        "token that may read it."
-                    ) from None
-                if attempt == TRIES - 1 or (status is not None and 400 <= status < 500 and status != 429):
-                    raise Trouble(
-                        f"{where} could not be asked for {repo} ({name}: {text}): see that this host reaches it, by a mirror "
-                        "(model_hub_endpoint) or a proxy (model_hub_environment), or bring the model from another host "
-                        "(model_strategy: fanout)."
-                    ) from None
-                time.sleep(FIRST_BACKOFF_S * 2**attempt)
-        raise AssertionError
+            error = _failed(ask)
+            if not isinstance(error, Exception):
+                return error[0]
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if attempt == TRIES - 1 or (status is not None and 400 <= status < 500 and status != 429):
+                raise Trouble(self._remedy(error, status)) from None
+            time.sleep(FIRST_BACKOFF_S * 2**attempt)
+        raise RuntimeError("the last attempt has raised")
+
+    def _remedy(self, error: Exception, status: int | None) -> str:
+        repo, where, name = self.config.repo, self.config.endpoint or "the hub", type(error).__name__
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return f"the disk is full: make room below {self.root} (du -xh), and run again."
+        if name == "RevisionNotFoundError":
+            return f"{where} has no revision {self.config.revision} of {repo}: correct plan_model_revision."
+        if name in ("GatedRepoError", "RepositoryNotFoundError") or status in (401, 403):
+            return (
+                f"{where} does not give {repo} ({status or name}): correct plan_model, or set model_hub_token to a token that "
+                "may read it."
+            )
+        said = (str(error).strip().splitlines() or [""])[0]
+        return (
+            f"{where} could not be asked for {repo} ({name}: {said}): see that this host reaches it, by a mirror "
+            "(model_hub_endpoint) or a proxy (model_hub_environment), or bring the model from another host "
+            "(model_strategy: fanout)."
+        )
 
     def _missing(self) -> dict[str, int]:
         return {path: size for path, size in self.files.items() if not (self.root / path).is_file()}
@@ -189,7 +201,7 @@ def main() -> int:
         os.environ["HF_ENDPOINT"] = config.endpoint
     os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.pop("HF_HUB_OFFLINE", None)
-    import huggingface_hub  # noqa: PLC0415
+    import huggingface_hub
 
     download = Download(config, huggingface_hub)
     ended = threading.Event()

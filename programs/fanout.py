@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 STREAMS = 4  # files at a time
 POLL_S = 0.2
 GRACE_S = 30.0
-NOT_YET, NEVER = 404, 410
+NOT_YET, NEVER, LOOKING = 404, 410, 503
 TRIES = 3  # of a file that arrives with another content than its name says
 RANGE_END = 416
 
@@ -123,11 +123,11 @@ class Node:
 
     async def _give_file(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
-        if self.manifest is None or path not in self.manifest.files:
-            return web.Response(status=NOT_YET)
+        if self.manifest is None:
+            return web.Response(status=NEVER if self.failed else LOOKING)
         if path in self.have:
             return web.FileResponse(self.root / path, chunk_size=CHUNK)
-        if self.failed or path in self.lost:
+        if self.failed or path in self.lost or path not in self.manifest.files:
             return web.Response(status=NEVER)
         part = self.part(path)
         # What is there of it by now. It only grows, but for a part that turned out wrong: those behind verify it themselves.
@@ -187,7 +187,7 @@ class Node:
                             return Manifest.from_mapping(await answer.json())
                         gone += answer.status == NEVER
                         self._refused(peer, answer.status)
-                except (aiohttp.ClientError, asyncio.TimeoutError):
+                except (aiohttp.ClientError, asyncio.TimeoutError):  # noqa: PERF203
                     pass
             if gone == len(self.config.before):
                 raise Trouble("no host before this one has the list of the model's files: see what was told of those.")
@@ -279,16 +279,19 @@ class Node:
         giver = ""
         while stream.tell() < size:
             before = stream.tell()
-            hope = False  # of hosts before it; one that is behind it waits for this host itself
+            hope = False
             for peer in (*self.config.before, *self.config.others):
                 status = await self._read(peer, path, size, stream, found)
                 if stream.tell() > before:
                     giver = peer
                     break
-                if status in (NOT_YET, RANGE_END, 0) and peer in self.config.before:
+                if status == LOOKING:
+                    self.moved = time.monotonic()  # it reads what it has
+                if status == LOOKING or (not status and time.monotonic() - self.began < GRACE_S):
                     hope = True
-                    if status:  # it is on its way there: no need to burden the hosts before that one
-                        break
+                if peer in self.config.before and status in (NOT_YET, RANGE_END, LOOKING):
+                    hope = True  # it is on its way there: no need to burden the hosts before that one
+                    break
             if stream.tell() == before:
                 if not hope:
                     self.lost.add(path)
@@ -321,7 +324,7 @@ class Node:
                     async with self.session.get(f"{each}/sum/{path}") as answer:
                         if answer.status == 200:
                             return await answer.text()
-                except (aiohttp.ClientError, asyncio.TimeoutError):
+                except (aiohttp.ClientError, asyncio.TimeoutError):  # noqa: PERF203
                     pass
             self._give_up_if_stalled(f"no host tells the digest of {path}")
             await asyncio.sleep(POLL_S)
@@ -412,7 +415,7 @@ async def serve_and_bring(config: Config) -> int:
     emit(node.progress())
     emit(node.result(node.failed))
     node.asked = time.monotonic()
-    while time.monotonic() - node.asked < config.idle_s:  # those behind are not done yet
+    while time.monotonic() - node.asked < config.idle_s:  # noqa: ASYNC110  (those behind are not done yet)
         await asyncio.sleep(1)
     await runner.cleanup()
     return 1 if node.failed else 0

@@ -45,8 +45,9 @@ class Manifest:
         """Raises ``Trouble`` for a path that leads out of the directory: it came over the network."""
         found = cls(dict(raw["files"]), dict(raw["links"]), dict(raw["texts"]))
         targets = [f"{PurePosixPath(path).parent}/{target}" for path, target in found.links.items()]
-        for path in (*found.files, *found.links, *found.texts, *targets):
-            if os.path.isabs(path) or os.path.normpath(path).startswith("..") or INCOMING in path:
+        for path in (*found.files, *found.links, *found.texts, *found.links.values(), *targets):
+            climbs = path not in found.links.values() and os.path.normpath(path).startswith("..")
+            if path.startswith("/") or climbs or INCOMING in path:
                 raise Trouble(f"the list of files that came has {path!r}, which is not below the model's directory.")
         return found
 
@@ -151,7 +152,7 @@ def finish(root: Path, manifest: Manifest) -> None:
     """Make the links and, last, the references, each in one step: only now the model is there."""
     for path, target in manifest.links.items():
         link = root / path
-        if link.is_symlink() and os.readlink(link) == target:
+        if link.is_symlink() and str(link.readlink()) == target:
             continue
         link.parent.mkdir(parents=True, exist_ok=True)
         draft = link.with_name(f".{link.name}.lmfleet")

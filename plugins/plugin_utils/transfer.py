@@ -57,16 +57,18 @@ def decide_transfer(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted, *, ve
     whole = [name for name in names if not hosts[name].model.get("faults", True)]
     digests = {name: str(hosts[name].model.get("digest")) for name in whole}
     verify = wanted.verify and not verified
-    if len(whole) == len(names) and len(set(digests.values())) == 1 and not verify:
+    alike = len(set(digests.values())) == 1
+    if len(whole) == len(names) and alike and not verify:
         return Transfer()
+    if wanted.strategy == EACH and wanted.source != HUB and verify and len(whole) == len(names) and alike:
+        return _fanout(plan, wanted, names, [], verify=True)  # each has it, and nothing but what is damaged is fetched
     if wanted.strategy == EACH:
-        return _each(plan, hosts, wanted, [n for n in names if n not in whole or verify or len(set(digests.values())) > 1])
+        return _each(plan, hosts, wanted, [n for n in names if n not in whole or verify or not alike])
     if not whole:
         if wanted.source != HUB:
             return Transfer(
                 faults=[
-                    f"No host has {plan.model} whole, so none can give it to the others: set model_source: hub, or copy it "
-                    "to one of the hosts.",
+                    f"No host has {plan.model} whole, so none can give it: set model_source: hub, or copy it to one of them.",
                     *_why(hosts, names),
                 ]
             )
@@ -75,7 +77,7 @@ def decide_transfer(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted, *, ve
     giver = plan.head if plan.head in whole else whole[0]
     holders = [giver, *(name for name in whole if name != giver and digests[name] == digests[giver])]
     lacking = [name for name in names if name not in holders]
-    return _fanout(plan, hosts, wanted, holders, lacking, verify=verify)
+    return _fanout(plan, wanted, holders, lacking, verify=verify)
 
 
 def _faults(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted) -> list[str]:
@@ -96,7 +98,9 @@ def _faults(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted) -> list[str]:
         if host is None:
             faults.append(f"{node.name} ({node.address}) was not looked at: run it without --limit.")
         elif host.unreachable or host.failed:
-            faults.append(f"{node.name} ({node.address}) cannot be asked for the model: {host.unreachable or host.failed}.")
+            faults.append(
+                f"{node.name} ({node.address}) cannot be asked for the model: {host.unreachable or host.failed}."
+            )
     return faults
 
 
@@ -114,15 +118,11 @@ def _first(plan: Plan, hosts: Mapping[str, Host]) -> str:
 
 def _each(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted, names: Sequence[str]) -> Transfer:
     if wanted.source != HUB:
-        if wanted.verify and all(not hosts[name].model.get("faults", True) for name in names):
-            return _fanout(plan, hosts, wanted, [node.name for node in plan.nodes], [], verify=True)
-        return Transfer(
-            faults=[
-                f"{plan.model} is not whole, or not the same, on every host, and model_source is present: set it to hub, or "
-                "model_strategy to fanout to have it from a host that has it.",
-                *_why(hosts, names),
-            ]
+        found = (
+            f"{plan.model} is not whole, or not the same, on every host, and model_source is present: set it to hub, or"
         )
+        remedy = "model_strategy to fanout, to have it from a host that has it."
+        return Transfer(faults=[f"{found} {remedy}", *_why(hosts, names)])
     config = {
         "repo": plan.model,
         "revision": plan.model_revision,
@@ -138,10 +138,7 @@ def _each(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted, names: Sequence
     return Transfer(jobs, [f"{name}: download {plan.model} at {plan.model_revision} from {where}" for name in names])
 
 
-def _fanout(
-    plan: Plan, hosts: Mapping[str, Host], wanted: Wanted, holders: list[str], lacking: list[str], *, verify: bool
-) -> Transfer:
-    del hosts
+def _fanout(plan: Plan, wanted: Wanted, holders: list[str], lacking: list[str], *, verify: bool) -> Transfer:
     jobs, lines = {}, []
     order = [*holders, *lacking]
     for name in order:
@@ -203,7 +200,9 @@ def progress_line(progress: Mapping[str, Any]) -> str:
     line = f"{progress['stage']} {progress['bytes'] / 1e9:.1f} of {progress['total'] / 1e9:.1f} GB"
     if progress["rate"]:
         left = progress["left_s"]
-        line += f", {progress['rate'] / 1e6:.0f} MB/s, " + (f"{left} s left" if left < 120 else f"{left // 60} min left")
+        line += f", {progress['rate'] / 1e6:.0f} MB/s, " + (
+            f"{left} s left" if left < 120 else f"{left // 60} min left"
+        )
     return line
 
 
