@@ -287,8 +287,8 @@ class Node:
                     break
                 if status == LOOKING:
                     self.moved = time.monotonic()  # it reads what it has
-                if status == LOOKING or (not status and time.monotonic() - self.began < GRACE_S):
-                    hope = True
+                if status in (LOOKING, 0):
+                    hope = True  # one that does not answer may come back
                 if peer in self.config.before and status in (NOT_YET, RANGE_END, LOOKING):
                     hope = True  # it is on its way there: no need to burden the hosts before that one
                     break
