@@ -207,7 +207,7 @@ def test_cut_off_in_the_middle_nothing_has_its_name_and_little_comes_twice(sourc
     assert not (others[0] / "snapshots").exists()
     again = chain([source, others[0]])
     assert asyncio.run(bring(again)) == ["", ""]
-    assert first + again[1].received - sum(FILES.values()) <= fanout.STREAMS * fanout.CHUNK
+    assert first + again[1].received - sum(FILES.values()) <= fanout.STREAMS * model_files.CHUNK
     assert again[1].result()["resumed"] > 0
     assert tree(others[0]) == tree(source)
 
