@@ -357,16 +357,16 @@ def measured(lab: Lab, way: str) -> tuple[float, list[float]]:
 
 
 def cut_line(lab: Lab) -> str:
-    """What a cut costs."""
-    before = lab.sent(1)
+    """What a cut costs the host that it happens to."""
     result = ours(lab, cut=True)[2]
-    sent = lab.sent(1) - before
     lab.end()
     lab.check([1, 2, 3])
     lab.empty()
+    there = result["told before the cut"]
+    kept = result["total"] - result["needed"] + result["resumed"]
     return (
-        f"cut off with {result['told before the cut'] / lab.size:.0%} there: {result['resumed'] / lab.size:.0%} was used again; "
-        f"the host before it sent {sent / lab.size:.3f} copies in all"
+        f"cut off with {there / 1e6:.0f} MB of {lab.size / 1e6:.0f} there: {kept / 1e6:.0f} MB were used again "
+        f"({result['resumed'] / 1e6:.0f} MB of it in unfinished files), {max(0, there - kept) / 1e6:.0f} MB came twice"
     )
 
 
