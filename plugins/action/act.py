@@ -12,13 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -144,7 +143,7 @@ class ActionModule(ActionBase):
         if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
             return {"changed": True, "msg": "the proxy does not answer yet"}
         if expected and result.get("changed"):
-            Display().display(f"  the proxy's list after the warm-up: {result['msg']}")
+            tell(f"  the proxy's list after the warm-up: {result['msg']}")
         return result
 
 

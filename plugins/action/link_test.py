@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.utils.display import Display
-
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, ClientAction, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell, warn
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.links import (
     Findings,
     Group,
@@ -60,6 +59,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 class ActionModule(ClientAction):
     """``lmfleet.lmdeploy.link_test``; documented in plugins/modules/link_test.py."""
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do this host's part; on the first host, judge and write the result."""
         super().run(tmp, task_vars)
@@ -75,9 +75,7 @@ class ActionModule(ClientAction):
         if busy and options["running"] == "refuse":
             return {"changed": False, **({"failed": True, "msg": refusal(plan, busy)} if first else {})}
         if busy and first:
-            Display().display(
-                f"  {KIND}: left out, for it runs: {'; '.join(', '.join(each) for each in busy.values())}"
-            )
+            tell(f"  {KIND}: left out, for it runs: {'; '.join(', '.join(each) for each in busy.values())}")
         planned = rounds(plan, [engine.name for engine in plan.engines if engine.name not in busy])
         board = Board(self._task._uuid, host)
         try:
@@ -152,7 +150,7 @@ class ActionModule(ClientAction):
         found = Findings([*trouble, *found.faults], found.warnings, found.notes)
         lines = [*table(done), *found.notes]
         for each in lines:
-            Display().display(f"  {each}")
+            tell(f"  {each}")
         now = time.gmtime()
         result = to_json(plan, done, found, time.strftime("%Y-%m-%dT%H:%M:%SZ", now))
         folder = Path(options["folder"])
@@ -161,7 +159,7 @@ class ActionModule(ClientAction):
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         bad = [*found.faults, *(found.warnings if options["strict"] else [])]
         for each in found.warnings if not options["strict"] else ():
-            Display().warning(each)
+            warn(each)
         more = {"changed": False, "file": str(file), "table": lines, "faults": found.faults, "warned": found.warnings}
         if bad:
             head = f"{KIND}: the links are not as they should be. To mend first:"

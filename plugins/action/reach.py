@@ -14,10 +14,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, warn
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import is_held
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.reach import (
@@ -38,7 +38,6 @@ STOPPED = "Nothing was taken down or started, for the hosts do not reach each ot
 TIMEOUT_S = 3.5
 PATIENCE_S = 45.0  # for the slowest host's next step: a module that is brought to a host under load
 LISTENER_S = 2 * PATIENCE_S + TIMEOUT_S
-display = Display()
 
 
 class ActionModule(ActionBase):
@@ -46,6 +45,7 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
 
+    @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do this host's part; on the first host, judge. Fails with every closed link at once."""
         super().run(tmp, task_vars)
@@ -124,7 +124,7 @@ class ActionModule(ActionBase):
         ]
         extras = faults_of(plan, tried, TIMEOUT_S, needed=False)
         for line in extras if not faults else ():
-            display.warning(f"{line} Serving does not need it; Ray's dashboard and monitoring may.")
+            warn(f"{line} Serving does not need it; Ray's dashboard and monitoring may.")
         result = {"changed": False, "links": len(tried), "closed": [*faults, *extras]}
         if faults:
             return {**result, "failed": True, "msg": "\n  - ".join([STOPPED, *faults])}

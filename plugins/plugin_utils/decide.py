@@ -39,6 +39,15 @@ from .planning.types import RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
 SHOWN = 12  # words of a difference
 CHANGES = "is to change"
 WAITED_FOR = ("loading", "unreachable", "unknown")
+# What the plan sets by itself, and did not in earlier versions of this collection. An engine that serves without is not stopped
+# for it: it gets them at its next start.
+ADDED = (
+    "DEEPEP_MAX_BATCH_SIZE",
+    "DEEPEP_MAX_TOKENS_PER_RANK",
+    "NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME",
+    "NVSHMEM_QP_DEPTH",
+)
+INTERFACE = "NCCL_SOCKET_IFNAME"  # was a bare name, which NCCL takes for the beginning of one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +129,7 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *proxy])]
     rounds += [_round(plan, hosts, [each], []) for each in later]
     rounds = [each for each in rounds if each.steps or each.engines or each.warm]
-    notes = _notes(wanted, later, hosts)
+    notes = _notes(plan, wanted, later, hosts)
     if leftovers:
         notes.append("What is not of this plan any more is removed, and what it serves ends.")
     decision = Decision(rounds, [], notes, states)
@@ -205,7 +214,7 @@ def _lost(service: Service, host: Host, engine: Engine, *, serving: bool) -> lis
         return ["does not exist"]
     if not container.running:
         return [f"has ended with exit code {container.exit_code}"]
-    if not is_as_planned(container, service):
+    if not is_as_planned(container, service, engine):
         return [f"{CHANGES}: {'; '.join(differences(container.asked, service.asked))}"]
     member = host.member(engine.name)
     formation = container.labels.get(FORMATION, "")
@@ -225,17 +234,38 @@ def _lost(service: Service, host: Host, engine: Engine, *, serving: bool) -> lis
     return []
 
 
-def is_as_planned(container: Container, service: Service) -> bool:
-    """Whether Docker was asked for just this container.
+def is_as_planned(container: Container, service: Service, engine: Engine | None = None) -> bool:
+    """Whether Docker was asked for just this container, or for what an earlier version of this collection would have asked.
 
     One that was made before containers were given formation ids has an identity of another kind: it is compared with what
     Docker says of it, but for what did not change what runs (the list of addresses in NO_PROXY, the rank program's file name).
     """
     if container.labels.get(IDENTITY) == service.identity:
         return True
-    if FORMATION in container.labels:
+    if not container.asked.get("environment"):
         return False
-    return _essence(container.asked) == _essence(service.asked)
+    as_now = {**container.asked["environment"], **missed(container, service, engine)}
+    asked = {**container.asked, "environment": as_now}
+    if FORMATION in container.labels:
+        return _ordered(asked) == _ordered(service.asked)
+    return _essence(asked) == _essence(service.asked)
+
+
+def missed(container: Container, service: Service, engine: Engine | None) -> dict[str, str]:
+    """The variables that the plan sets by itself, and that earlier versions of this collection did not, or not so."""
+    old, new = container.asked.get("environment", {}), service.environment
+    if engine is None:
+        return {}
+    computed = {name: new.get(INTERFACE) if name.endswith("_IFNAME") else None for name in ADDED}
+    computed.update(engine.deepep.environment if engine.deepep else {})
+    found = {name: new[name] for name in ADDED if name in new and name not in old and new[name] == computed.get(name)}
+    if INTERFACE in old and new.get(INTERFACE) == f"={old[INTERFACE]}":
+        found[INTERFACE] = new[INTERFACE]
+    return found
+
+
+def _ordered(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {**asked, "mounts": sorted(map(list, asked["mounts"]))}
 
 
 def _essence(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,7 +422,7 @@ def _replace(service: Service, host: Host, why: str, formation: str) -> list[Ste
     ]
 
 
-def _notes(wanted: Sequence[Wanted], later: Sequence[Wanted], hosts: Mapping[str, Host]) -> list[str]:
+def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts: Mapping[str, Host]) -> list[str]:
     notes = []
     for each in wanted:
         member = hosts[each.engine.head].member(each.engine.name)
@@ -402,7 +432,20 @@ def _notes(wanted: Sequence[Wanted], later: Sequence[Wanted], hosts: Mapping[str
             notes.append(f"{each.engine.name} serves now, and does not while it is started anew{last}{rest}.")
         elif each.services and member:
             notes.append(f"{each.engine.name} is started anew{last}.")
+        elif each.serves:
+            lacking = _missed_by(plan, each.engine, hosts)
+            if lacking:
+                notes.append(f"{each.engine.name} serves as it is, and gets {', '.join(lacking)} at its next start.")
     return notes
+
+
+def _missed_by(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:
+    found: dict[str, str] = {}
+    for service in plan.services_of(engine.name):
+        container = hosts[service.node].containers.get(service.name)
+        if container and container.labels.get(IDENTITY) != service.identity:
+            found.update(missed(container, service, engine))
+    return [f"{name}={value}" for name, value in sorted(found.items())]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -297,6 +297,7 @@ def _node(plan: Plan, node: Node, host: Host, why_not: str, comparable: bool) ->
     planned = {service.name: service for service in plan.services_on(node.name)}
     found = host.containers
     containers = []
+    engines = {engine.name: engine for engine in plan.engines}
     for name in dict.fromkeys([*planned, *sorted(host.own(plan.name))]) if "containers" in host.answer else ():
         service, container = planned.get(name), found.get(name)
         told: list[str] = []
@@ -310,7 +311,7 @@ def _node(plan: Plan, node: Node, host: Host, why_not: str, comparable: bool) ->
         elif not comparable or why_not:
             same = None
         else:
-            same = is_as_planned(container, service)
+            same = is_as_planned(container, service, engines.get(service.engine or ""))
             told = [] if same else differences(container.asked, service.asked)
         kind, engine = (service.service, service.engine) if service else _labelled(container)
         raw = host.answer["containers"].get(name) or {}

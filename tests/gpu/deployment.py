@@ -26,6 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.action.benchmark_job import MO
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import NoAnswer, exchange
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, program
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
@@ -242,7 +243,7 @@ class Deployment:
         began = time.monotonic()
 
         def one(node: str) -> dict[str, Any]:
-            board = wait_action.Board(task, node)
+            board = Board(task, node)
             action = LocalWait(self.client_of(node))
             return action._rounds(waits[node], board, False, began, {"inventory_hostname": node})
 

@@ -114,7 +114,7 @@ class Sandbox:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=1800,
             check=False,
         )
         return Run(done.returncode, done.stdout, time.monotonic() - began)
@@ -144,13 +144,13 @@ class Sandbox:
         """``deploy_tp16.yml`` or ``deploy_dpep.yml``, as typed."""
         return self.playbook(self._deploy, *arguments, **variables)
 
-    def outer(self, *command: str) -> str:
+    def outer(self, *command: str, limit_s: float = 120) -> str:
         """A docker command on the engine that runs the hosts."""
-        return subprocess.run(["docker", *command], check=True, capture_output=True, text=True, timeout=120).stdout
+        return subprocess.run(["docker", *command], check=True, capture_output=True, text=True, timeout=limit_s).stdout
 
-    def on(self, node: int, *command: str) -> str:
+    def on(self, node: int, *command: str, limit_s: float = 120) -> str:
         """A command on a host; its output."""
-        return self.outer("exec", f"lmfleet-sandbox-node{node}", *command)
+        return self.outer("exec", f"lmfleet-sandbox-node{node}", *command, limit_s=limit_s)
 
     def containers(self) -> dict[str, tuple[str, str]]:
         """``node0/lmdeploy-ray`` -> id and start time of every container on every host."""

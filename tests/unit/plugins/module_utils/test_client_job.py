@@ -82,6 +82,8 @@ def started(dockerd: Dockerd, owner: str = "warm-up of lmdeploy") -> None:
         "mounts": [],
         "environment": {},
         "cpus": 0,
+        "gpus": False,
+        "privileged": False,
     }
     with contextlib.closing(docker.DockerClient(base_url=dockerd.host, version=API)) as client:
         start(client, options)

@@ -728,6 +728,41 @@ def test_containers_of_the_former_version_are_taken_over(shape: str) -> None:
     settled(world)
 
 
+def before_the_interface_was_named_whole(world: World) -> World:
+    """As the version before made them: NCCL's interface as the beginning of a name, nothing for DeepEP."""
+    for answer in world.answers.values():
+        for found in answer["containers"].values():
+            environment = found["asked"]["environment"]
+            for name in [name for name in environment if name.startswith(("NVSHMEM_", "DEEPEP_"))]:
+                del environment[name]
+            if "NCCL_SOCKET_IFNAME" in environment:
+                environment["NCCL_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"].lstrip("=")
+                found["labels"]["lmfleet.lmdeploy.identity"] = "0123456789ab"
+    return world
+
+
+@every_shape
+def test_what_a_newer_version_sets_by_itself_stops_nothing_that_serves(shape: str) -> None:
+    world = before_the_interface_was_named_whole(running(SHAPES[shape]()))
+    decision = world.decide()
+    assert decision.rounds == []
+    assert all("at its next start" in note and "NCCL_SOCKET_IFNAME==eth0" in note for note in decision.notes)
+    assert len(decision.notes) == len(world.plan.engines)
+    world.stop("node0", RAY if shape != "dpep" else DP)
+    world.carry_out(world.decide())
+    settled(world)
+    assert world.decide().notes == [] or shape == "replicas"
+
+
+def test_what_the_user_sets_of_the_same_is_a_change() -> None:
+    world = before_the_interface_was_named_whole(running(tp()))
+    decision = world.follow(tp(plan_environment={"NVSHMEM_QP_DEPTH": "4096"})).decide()
+    assert any("with NVSHMEM_QP_DEPTH=4096" in reason for reason in why(decision))
+    world = before_the_interface_was_named_whole(running(tp()))
+    decision = world.follow(tp(plan_interface="eth7")).decide()
+    assert any("NCCL_SOCKET_IFNAME" in reason for reason in why(decision))
+
+
 @pytest.mark.parametrize(("shape", "name"), [("tp", RAY), ("dpep", DP)])
 def test_one_taken_over_that_is_started_again_is_seen_to_be(shape: str, name: str) -> None:
     world = former(running(SHAPES[shape]()))
@@ -814,9 +849,9 @@ def test_engines_that_serve_at_the_url_that_they_are_to_leave_are_replaced_one_a
 
 @pytest.mark.parametrize("state", ["alive", "busy"])
 def test_an_engine_that_becomes_two_is_gone_with_its_first_container_so_both_start_at_once(state: str) -> None:
-    world = running(bound(nodes(4)))
+    world = running(bound(nodes(4, plan_gpus=4)))
     world.states(state)
-    decision = world.follow(replicas()).decide()
+    decision = world.follow(replicas(plan_gpus=4)).decide()
     assert of_rounds(decision) == [([LEFT, RIGHT], [LEFT, RIGHT])]
     assert not any("serve meanwhile" in note for note in decision.notes)
 

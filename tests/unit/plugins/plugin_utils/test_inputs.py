@@ -344,9 +344,9 @@ def test_a_variable_that_could_not_be_read_makes_no_other_fault(variable: str, t
     variables = nodes(
         4,
         plan_topology=topology,
-        plan_gpus=4,
+        plan_gpus=8 if topology == "dpep" else 4,
         plan_image="openmmlab/lmdeploy:v0.17.1-cu12.8",
-        **({"plan_replicas": ["a", "b"], "plan_tp": 8} if topology == "tp" else {"plan_dp": 16, "plan_ep": 16}),
+        **({"plan_replicas": ["a", "b"], "plan_tp": 8} if topology == "tp" else {"plan_dp": 32, "plan_ep": 32}),
         plan_proxy_options={"disable_cache_status": True},
     )
     plan_of(variables, groups=groups)

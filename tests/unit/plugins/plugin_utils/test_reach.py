@@ -26,7 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, r
 
 GROUPS = {"left": ["node0", "node1"], "right": ["node2", "node3"]}
 TP = bound(nodes())
-TP4 = bound(nodes(4))
+TP4 = bound(nodes(4, plan_gpus=4))
 DPEP = bound(nodes(plan_topology="dpep", plan_gpus=2))
 REPLICAS = bound(nodes(4, plan_replicas=["left", "right"]), groups=GROUPS)
 

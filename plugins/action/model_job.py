@@ -1,0 +1,135 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts, follows or removes the container in which a host gets its model.
+
+Three tasks rather than one: a host's container gives to others after its own part is done, so it is removed only once all
+are, and none of them waits for a free fork of Ansible.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.action.model_decide import WORD
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, bad, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.transfer import progress_line, summary
+
+KIND = "model"
+POLL_S = 2.0
+TELL_S = 10.0
+LOST = 5  # polls in a row without an answer, as from a host whose connection broke
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.model_job``; documented in plugins/modules/model_job.py."""
+
+    _supports_check_mode = True
+
+    @harmless_result
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One step of one host's part."""
+        super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        __, options = self.validate_argument_spec(
+            {
+                "state": {"type": "str", "choices": ["started", "followed", "removed"], "required": True},
+                "token": {"type": "str", "default": "", "no_log": True},
+                "environment": {"type": "dict", "default": {}},
+                "timeout": {"type": "float", "default": 86400},
+            }
+        )
+        host = self._vars["inventory_hostname"]
+        run = Run()
+        kept = run.read(WORD, {"jobs": {}})
+        job = kept["jobs"].get(host)
+        if job is None:
+            return {"changed": False, "skipped": True, "msg": "this host has no part in it"}
+        if self._task.check_mode:
+            return {"changed": options["state"] == "started", "msg": f"would run {job['program']}"}
+        self._name = f"{run.plan.name}-{KIND}"
+        if options["state"] == "started":
+            return self._start(run, kept["key"], job, options)
+        if options["state"] == "followed":
+            return self._follow(host, options["timeout"])
+        outcome = self._job("removed")
+        return {**outcome, "changed": False}
+
+    def _job(self, state: str, **more: Any) -> dict[str, Any]:
+        arguments = {"state": state, "kind": KIND, "name": self._name, **more}
+        outcome: dict[str, Any] = self._execute_module(
+            module_name="lmfleet.lmdeploy.client_job", module_args=arguments, task_vars=self._vars
+        )
+        return outcome
+
+    def _start(self, run: Run, key: str, job: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        made = self._execute_module(
+            module_name="lmfleet.lmdeploy.place", module_args={"directories": [job["directory"]]}, task_vars=self._vars
+        )
+        if bad(made):
+            return {**made, "changed": False}
+        outcome = self._job(
+            "started",
+            image=run.plan.engines[0].image.reference,
+            files=program("events", "model_files", job["program"]),
+            argv=["-m", f"{PACKAGE}.{job['program']}"],
+            config=job["config"],
+            api_key=key if job["program"] == "fanout" else options["token"],
+            mounts=[job["mount"]],
+            environment=options["environment"],
+            owner=run.plan.name,
+        )
+        if bad(outcome):
+            return {**outcome, "changed": False}
+        return {"changed": True}
+
+    def _follow(self, host: str, timeout_s: float) -> dict[str, Any]:
+        """Show how far it is until its part is done; the container stays, for the others."""
+        began, told, stage, lost = time.monotonic(), float("-inf"), "", 0
+        while True:
+            outcome = self._job("polled")
+            now = time.monotonic()
+            if bad(outcome):
+                lost += 1
+                if lost >= LOST or not outcome.get("unreachable"):
+                    return {**outcome, "changed": False, "msg": f"{host}: {outcome.get('msg')}"}
+                time.sleep(POLL_S)
+                continue
+            lost = 0
+            events = outcome["events"]
+            progress, result = events.get("progress"), events.get("result")
+            if progress and not result and (progress["stage"] != stage or now - told >= TELL_S):
+                tell(f"  {now - began:4.0f} s  {host}: {progress_line(progress)}")
+                told, stage = now, progress["stage"]
+            if result:
+                return self._ended(host, result, now - began)
+            if not outcome["running"]:
+                why = outcome["stderr_tail"] or "it wrote nothing to stderr"
+                return {
+                    "failed": True,
+                    "changed": False,
+                    "msg": f"{host}: its container ended with exit code {outcome['exit_code']} and no result:\n{why}",
+                }
+            if now - began > timeout_s:
+                shown = progress_line(progress) if progress else "nothing"
+                return {
+                    "failed": True,
+                    "changed": False,
+                    "msg": f"{host}: the model did not come within {timeout_s:.0f} s (model_timeout); last seen: {shown}. Run "
+                    "again: it goes on where it was.",
+                }
+            time.sleep(POLL_S)
+
+    def _ended(self, host: str, result: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        for line in result["aside"]:
+            tell(f"  {seconds:4.0f} s  {host}: put aside {line}")
+        if not result["ok"]:
+            return {"failed": True, "changed": False, "msg": f"{host}: {result['fault']}", "model_result": result}
+        tell(f"  {seconds:4.0f} s  {host}: {summary(result)}")
+        return {"changed": bool(result["needed"] or result["aside"]), "model_result": result}
