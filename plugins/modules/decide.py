@@ -22,7 +22,7 @@ options:
   ray_token:
     description:
       - The Ray token to have everywhere, 32 characters or more. Empty keeps the one on each engine's head, or makes one.
-      - A callback may print it (C(display_args_to_stdout)). The role leaves it out: the variable C(preflight_ray_token) is taken.
+      - A callback may print it (C(display_args_to_stdout)). The role leaves it out; the variable C(preflight_ray_token) is taken.
     type: str
     default: ""
   option_changes:
