@@ -138,10 +138,10 @@ class Output:
 
     def _whole(self, last: bool = False) -> Iterator[bytes]:
         """The line that is whole now, if it is to be shown."""
-        line, cut, bar = bytes(self._rest.rstrip(b"\r\n")), self._cut, self._rest.endswith(b"\r") and not last
+        line, cut, passing = bytes(self._rest.rstrip(b"\r\n")), self._cut, self._rest.endswith(b"\r") and not last
         self._rest.clear()
         self._cut = 0
-        if line and bar:  # the next one overwrites it
+        if line and passing:  # the next one overwrites it
             if time.monotonic() < self._progress_at + PROGRESS_S:
                 return
             self._progress_at = time.monotonic()

@@ -27,10 +27,6 @@ options:
     description: What the user says.
     type: str
     default: Say that you are ready.
-  max_tokens:
-    description: Tokens to generate at most.
-    type: int
-    default: 8
   api_key:
     description: The API key, where one is asked for.
     type: str
@@ -75,6 +71,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import NoAnswer, exchange
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import ANSWER_BYTES, read_answer
 
+MAX_TOKENS = 8
 REMEDY = (
     "Run the playbook again: it replaces an engine that is dead, and puts the proxy's list right. What each rank gives by itself "
     "tells ansible-playbook playbooks/warmup.yml."
@@ -88,7 +85,6 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "model": {"type": "str", "required": True},
             "prompt": {"type": "str", "default": "Say that you are ready."},
-            "max_tokens": {"type": "int", "default": 8},
             "api_key": {"type": "str", "no_log": True},
             "timeout": {"type": "float", "default": 600},
         },
@@ -100,7 +96,7 @@ def main() -> None:
     body = {
         "model": asked["model"],
         "messages": [{"role": "user", "content": asked["prompt"]}],
-        "max_tokens": asked["max_tokens"],
+        "max_tokens": MAX_TOKENS,
     }
     headers = {
         "Content-Type": "application/json",

@@ -193,7 +193,7 @@ def test_67_an_answer_without_an_end_is_given_up_at_its_limit(monkeypatch: pytes
     monkeypatch.setattr(warmup, "ANSWER_BYTES", 100_000)
     for mode in ("endless", "endless_error"):
         with NullServer(1, mode=mode) as server:
-            shape = run_server(server, retries=0)["endpoints"][0]["shapes"][0]
+            shape = run_server(server, retries=0, timeout_s=30)["endpoints"][0]["shapes"][0]
             assert (shape["kind"], shape["error"]) == ("engine", "the answer is longer than 100000 bytes")
             # Some more was on its way.
             assert server.endpoints[0].sent < 50_000_000
