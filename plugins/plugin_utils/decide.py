@@ -242,12 +242,10 @@ def is_as_planned(container: Container, service: Service, engine: Engine | None 
     """
     if container.labels.get(IDENTITY) == service.identity:
         return True
-    if not container.asked.get("environment"):
-        return False
-    as_now = {**container.asked["environment"], **missed(container, service, engine)}
-    asked = {**container.asked, "environment": as_now}
+    late = missed(container, service, engine)
+    asked = {**container.asked, "environment": {**container.asked.get("environment", {}), **late}}
     if FORMATION in container.labels:
-        return _ordered(asked) == _ordered(service.asked)
+        return bool(late) and _ordered(asked) == _ordered(service.asked)
     return _essence(asked) == _essence(service.asked)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .values import WrongValue, as_text
@@ -16,7 +16,6 @@ VARIABLE = "plan_environment"
 PROXY_VARIABLE = "plan_proxy_environment"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HF_HOME = "/root/.cache/huggingface"  # in the container
-HF_HUB = f"{HF_HOME}/hub"
 
 # The plan's own variables ----------------------------------------------------------------------------------------------
 
@@ -24,8 +23,8 @@ GPUS = "the plan counts GPUs from 0, and gives its services the first plan_gpus 
 SIZES = "the plan counts ranks and gives each its place: take it out, and set plan_tp, plan_dp, plan_ep or plan_gpus"
 MEETING = "the ranks meet at the head: take it out, and set plan_head or its plan_cluster_address"
 CACHE = (
-    "the model is read from plan_hf_home, which containers have at /root/.cache/huggingface: take it out, and set "
-    "plan_hf_home to the cache on the host"
+    "containers have nothing of the host there. They have plan_hf_home at /root/.cache/huggingface: take it out, and set "
+    "plan_hf_home to the cache on the host, or mount the directory with plan_extra_mounts"
 )
 OFFLINE = "every host is proven to have the model, and nothing is downloaded while serving: take it out"
 OWN_AUTH = "Ray's token is planned: take it out, and give one with ray_token_value in a vault where you want your own"
@@ -69,18 +68,17 @@ REASONS = {
 PREFIXES = {"PET_": LAUNCHER, "TORCHELASTIC_": LAUNCHER}
 # What these may say: the same as the plan.
 SAME = {
-    "HF_HOME": ({HF_HOME}, CACHE),
-    **dict.fromkeys(
-        (
-            *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE"),
-            "PYTORCH_PRETRAINED_BERT_CACHE",
-        ),
-        ({HF_HUB}, CACHE),
-    ),
-    "XDG_CACHE_HOME": ({posixpath.dirname(HF_HOME)}, CACHE),
     "HF_HUB_OFFLINE": ({"1", "ON", "YES", "TRUE"}, OFFLINE),
     "NVIDIA_VISIBLE_DEVICES": ({"ALL"}, GPUS),
 }
+
+# Directories that have to be mounted, or the engine would find, and would keep, nothing there.
+CACHES = frozenset(
+    {
+        *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE"),
+        *("PYTORCH_PRETRAINED_BERT_CACHE", "XDG_CACHE_HOME"),
+    }
+)
 
 # Secrets ---------------------------------------------------------------------------------------------------------------
 
@@ -117,11 +115,16 @@ NO_SECRET = re.compile(
 PASSWORD_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET)\w{0,3}$", re.IGNORECASE)
 
 
-def environment_of(given: Mapping[str, Any], variable: str = VARIABLE) -> tuple[dict[str, str], list[str]]:
-    """The variables of an environment as text, and the faults of those that are left out of it."""
+def environment_of(
+    given: Mapping[str, Any], variable: str = VARIABLE, mounted: Collection[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """The variables of an environment as text, and the faults of those that are left out of it.
+
+    ``mounted`` are the directories of the containers that are the host's, beside the cache.
+    """
     accepted, faults = {}, []
     for name, value in given.items():
-        fault = _fault_of(name, value, variable)
+        fault = _fault_of(name, value, variable, {HF_HOME, *mounted})
         if fault:
             faults.append(fault)
         else:
@@ -129,7 +132,7 @@ def environment_of(given: Mapping[str, Any], variable: str = VARIABLE) -> tuple[
     return accepted, faults
 
 
-def _fault_of(name: str, value: Any, variable: str) -> str | None:
+def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str]) -> str | None:
     if not NAME.fullmatch(name):
         return f"{variable} has {name!r}, which is no name of an environment variable."
     try:
@@ -145,12 +148,20 @@ def _fault_of(name: str, value: Any, variable: str) -> str | None:
         return f"{variable}.{name} has a character in it that nobody can see: write it anew."
     if is_secret(name, text):
         return REFUSED.format(variable=variable, name=name)
+    if name in CACHES:
+        place = f"{text}/huggingface" if name == "XDG_CACHE_HOME" else text
+        return None if _is_mounted(place, mounted) else f"{variable} sets {name} to {text!r}, but {CACHE}."
     same, reason = SAME.get(name, (None, None))
     if same is not None:
         value_of = text.rstrip("/") if text.startswith("/") else text.upper()
         return None if value_of in same else f"{variable} sets {name} to {text!r}, but {reason}."
     reason = REASONS.get(name) or next((why for prefix, why in PREFIXES.items() if name.startswith(prefix)), None)
     return f"{variable} sets {name}, but {reason}." if reason else None
+
+
+def _is_mounted(path: str, mounted: Collection[str]) -> bool:
+    path = posixpath.normpath(path)
+    return any(path == place or path.startswith(f"{place}/") for place in map(posixpath.normpath, mounted))
 
 
 def is_secret(name: str, text: str) -> bool:

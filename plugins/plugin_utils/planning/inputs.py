@@ -121,8 +121,9 @@ def read_inputs(
             )
         faults.extend(_node_faults(name, node, owners), name)
     environments = {}
+    mounted = [mount["target"] for mount in deployment["plan_extra_mounts"]]
     for name, node in values.items():
-        environments[name], wrong_ones = environment_of(node["plan_environment"])
+        environments[name], wrong_ones = environment_of(node["plan_environment"], mounted=mounted)
         faults.extend(wrong_ones, name)
     proxy_environment, wrong_ones = environment_of(deployment[PROXY_VARIABLE], PROXY_VARIABLE)
     faults.extend([*wrong_ones, *_proxy_number_faults(proxy_environment)])
@@ -136,7 +137,8 @@ def read_inputs(
     return Inputs(
         name=deployment["plan_name"],
         topology=deployment["plan_topology"],
-        model=deployment["plan_model"],
+        # Which sizes go with a model is no matter where nobody knows the sizes.
+        model=UNKNOWN if missing & SIZES else deployment["plan_model"],
         model_revision=deployment["plan_model_revision"],
         served_model_name=deployment["plan_served_model_name"] or deployment["plan_model"],
         image=deployment["plan_image"],

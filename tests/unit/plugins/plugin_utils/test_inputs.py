@@ -224,7 +224,6 @@ CONTRADICTIONS = [
     ("PET_NNODES", 2, "plan_launcher"),
     ("TORCHELASTIC_RUN_ID", "x", "plan_launcher"),
     ("HF_HOME", "/data/hf", "plan_hf_home"),
-    ("HF_HUB_CACHE", "/root/.cache/huggingface", "plan_hf_home"),
     ("HUGGINGFACE_HUB_CACHE", "/data", "plan_hf_home"),
     ("TRANSFORMERS_CACHE", "/data", "plan_hf_home"),
     ("XDG_CACHE_HOME", "/data", "plan_hf_home"),
@@ -249,6 +248,7 @@ def test_a_variable_that_says_otherwise_than_the_plan_is_refused(
     [
         ("HF_HOME", "/root/.cache/huggingface/"),
         ("HF_HUB_CACHE", "/root/.cache/huggingface/hub"),
+        ("HF_HOME", "/root/.cache/huggingface/team"),
         ("HF_HUB_OFFLINE", 1),
         ("HF_HUB_OFFLINE", "true"),
         ("NVIDIA_VISIBLE_DEVICES", "all"),

@@ -149,7 +149,7 @@ def test_every_host_is_told_its_own_share() -> None:
 def test_it_has_the_engines_environment_but_nothing_of_its_services() -> None:
     plan = bound(nodes(plan_gpus=2, plan_environment={"NCCL_IB_HCA": "mlx5_0", "MINE": "1"}))
     found = environment(plan, "node1")
-    assert (found["NCCL_IB_HCA"], found["MINE"], found["NCCL_SOCKET_IFNAME"]) == ("mlx5_0", "1", "eth0")
+    assert (found["NCCL_IB_HCA"], found["MINE"], found["NCCL_SOCKET_IFNAME"]) == ("mlx5_0", "1", "=eth0")
     assert not any(name.startswith(("RAY_", "LMDEPLOY_")) for name in found)
 
 

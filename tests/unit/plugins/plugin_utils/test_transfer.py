@@ -27,7 +27,7 @@ LACKS: dict[str, Any] = {"faults": ["nothing is there."], "digest": None, "total
 
 
 def decided(*models: dict[str, Any], variables: dict[str, Any] | None = None, **wanted: Any) -> Transfer:
-    plan = plan_of(nodes(len(models), **(variables or {})))
+    plan = plan_of(nodes(len(models), **{"plan_gpus": 1 if len(models) > 2 else 8, **(variables or {})}))
     hosts = {f"node{place}": Host(f"node{place}", {"model": model}) for place, model in enumerate(models)}
     return decide_transfer(plan, hosts, Wanted(**wanted))
 
@@ -131,7 +131,7 @@ def test_verifying_asks_every_host_whatever_the_strategy(strategy: str) -> None:
 
 
 def test_modelscope_and_hosts_that_were_not_seen_are_faults_all_at_once() -> None:
-    plan = plan_of(nodes(4))
+    plan = plan_of(nodes(4, plan_gpus=4))
     hosts = {"node0": Host("node0", {"model": WHOLE}), "node1": Host("node1", {"unreachable": "no route"})}
     faults = decide_transfer(plan, hosts, Wanted(source="modelscope")).faults
     assert [fault.partition(" ")[0] for fault in faults] == ["model_source:", "node1", "node2", "node3"]
