@@ -55,6 +55,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "path", "required": True},
 }
 
+BESIDE = 100  # ports further, where engines run
+
 
 class ActionModule(ClientAction):
     """``lmfleet.lmdeploy.link_test``; documented in plugins/modules/link_test.py."""
@@ -117,6 +119,8 @@ class ActionModule(ClientAction):
     ) -> dict[str, Any]:
         """This host's part in a group: the program's result, or ``error``."""
         settings = {key: options[key] for key in ("min_bytes", "max_bytes", "factor", "iterations")}
+        # An engine that runs has the planned one.
+        port = plan.ports.torch + (BESIDE if options["running"] == "beside" else 0)
 
         def line(progress: Mapping[str, Any]) -> str:
             return f"{group}: {told_stage(progress['stage'])}" if host == group.nodes[0] else ""
@@ -131,7 +135,7 @@ class ActionModule(ClientAction):
             image=plan.engine(group.engine).image.run,
             files=program("events", "link_test"),
             argv=["-m", f"{PACKAGE}.link_test"],
-            config=configuration(plan, group, host, limit_s=options["timeout"], **settings),
+            config=configuration(plan, group, host, port, limit_s=options["timeout"], **settings),
             environment=environment(plan, host),
             owner=f"{KIND} of {plan.name}",
             gpus=True,
@@ -161,9 +165,14 @@ class ActionModule(ClientAction):
         for each in found.warnings if not options["strict"] else ():
             warn(each)
         more = {"changed": False, "file": str(file), "table": lines, "faults": found.faults, "warned": found.warnings}
-        if bad:
+        if bad:  # in the message alone, for Ansible prints all of a result that failed
             head = f"{KIND}: the links are not as they should be. To mend first:"
-            return {**more, "failed": True, "msg": "\n  - ".join([head, *bad]) + f"\nAll figures: {file}"}
+            return {
+                "changed": False,
+                "failed": True,
+                "file": str(file),
+                "msg": "\n  - ".join([head, *bad]) + f"\nAll figures: {file}",
+            }
         return {**more, "msg": f"{KIND}: {len(done)} groups measured. All figures: {file}"}
 
 

@@ -157,7 +157,7 @@ def still(groups: Iterable[Group], done: Sequence[Measured]) -> list[Group]:
     ]
 
 
-def configuration(plan: Plan, group: Group, node: str, **settings: Any) -> dict[str, Any]:
+def configuration(plan: Plan, group: Group, node: str, port: int, **settings: Any) -> dict[str, Any]:
     """What the program is told on one host of a group."""
     nodes = [plan.node(name) for name in group.nodes]
     before = nodes[: group.nodes.index(node)]
@@ -166,7 +166,7 @@ def configuration(plan: Plan, group: Group, node: str, **settings: Any) -> dict[
         "first_rank": sum(each.gpus for each in before),
         "gpus": plan.node(node).gpus,
         "address": nodes[0].address,
-        "port": plan.ports.torch,
+        "port": port,
         **settings,
     }
 

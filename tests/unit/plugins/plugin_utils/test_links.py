@@ -141,7 +141,9 @@ def test_replicas_are_measured_side_by_side_and_not_across() -> None:
 
 def test_every_host_is_told_its_own_share() -> None:
     group = Group("all", "lmdeploy", tuple(node.name for node in TP4.nodes))
-    shares = [Config.from_mapping(configuration(TP4, group, name, limit_s=5.0)) for name in group.nodes]
+    shares = [
+        Config.from_mapping(configuration(TP4, group, name, TP4.ports.torch, limit_s=5.0)) for name in group.nodes
+    ]
     assert [share.first_rank for share in shares] == [0, 2, 4, 6]
     assert {(share.world, share.gpus, share.address, share.port) for share in shares} == {(8, 2, "10.0.0.10", 29500)}
 
