@@ -17,8 +17,9 @@ What LMDeploy's metrics are worth as signs of life:
   or gave up, which a dead engine does not prevent.
 - ``num_api_requests_*``, ``num_requests_failed`` and the like are the server's, not the engine's.
 
-Nothing of this has to move while one long prompt is worked on. A processor that works tells that from an engine that
-has gone, but not from one that spins in a collective that will never end. So it buys patience, no more.
+Nothing of this has to move while one long prompt is worked on. A processor or a GPU that works tells that from an engine
+that has gone, but not from one that spins in a collective that will never end. So it buys patience, no more. Processors alone
+do not tell: in large steps, a prefill of 131,000 tokens on a H200 took 0.08 of one, and an idle engine 0.05 (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ METRICS_TIMEOUT_S = 5.0
 ANSWER_BYTES = 1 << 20
 # Within these the probe's own request has been taken in, or never will be: what moves later is not its doing.
 SETTLE_S = 5.0
-# Processors at work, of all of an engine's containers together. A guess between the event loops of idle ones and a
-# prefill, measured on no GPU yet; too low only makes it wait for `patience_s`.
+# Processors at work, of all of an engine's containers together: more than the event loops of idle ones take. Too low only
+# makes it wait for `patience_s`.
 WORKING = 0.3
 
 
@@ -89,21 +90,23 @@ class Reading:
     """What was seen `at_s` seconds after the probe began.
 
     `tokens` so far, None without counters; `gauges` of the scheduler by their labels; `cpu_s`, the processor time of the
-    engine's containers so far, None where it is not measured.
+    engine's containers so far, None where it is not measured; `gpus_work`, whether a GPU of the host does, None where there
+    is none to ask.
     """
 
     at_s: float
     tokens: float | None
     gauges: Mapping[str, float] = field(default_factory=dict)
     cpu_s: float | None = None
+    gpus_work: bool | None = None
 
 
 @dataclass(frozen=True)
 class Patience:
     """How long is waited, in seconds.
 
-    `timeout_s`: for the token, before anything else is asked. `stall_s`: beyond that, without progress, when the processors
-    are idle; 0: nothing is waited for beyond `timeout_s`, and silence alone is never called dead. `patience_s`: beyond
+    `timeout_s`: for the token, before anything else is asked. `stall_s`: beyond that, without progress, when processors
+    and GPUs are idle; 0: nothing is waited for beyond `timeout_s`, and silence alone is never called dead. `patience_s`: beyond
     `timeout_s`, without progress, when they work or nobody measures them.
     """
 
@@ -146,14 +149,19 @@ def decide(seen: Observations, patience: Patience) -> Verdict | None:
         return Verdict(State.UNKNOWN, f"{waited}, and no token counters at /metrics to tell busy from dead")
     if not patience.stall_s:
         return Verdict(State.UNKNOWN, f"{waited}, and it was not watched for longer, to tell busy from dead")
-    idle = _cores(counted[-1].at_s - patience.stall_s, seen.readings)
-    needed = patience.stall_s if idle is not None and idle < WORKING else max(patience.stall_s, patience.patience_s)
+    since_s = counted[-1].at_s - patience.stall_s
+    cores = _cores(since_s, seen.readings)
+    gpus = {reading.gpus_work for reading in seen.readings if reading.at_s >= since_s} - {None}
+    idle = cores is not None and cores < WORKING and True not in gpus
+    needed = patience.stall_s if idle else max(patience.stall_s, patience.patience_s)
     if seen.waited_s < patience.timeout_s + needed:
         return None
     watched = counted[-1].at_s - counted[0].at_s
     if watched < patience.stall_s:
         return Verdict(State.UNKNOWN, f"{waited}, and /metrics could be read for {watched:.0f} s of that only")
-    processors = "" if idle is None else f", with {idle:.1f} processors at work in its containers"
+    processors = "" if cores is None else f", with {cores:.1f} processors at work in its containers"
+    if gpus:
+        processors += f"{' and' if processors else ', with'} {'GPUs at work' if True in gpus else 'idle GPUs'}"
     return Verdict(
         State.DEAD,
         f"no token and no progress: {waited}, and its token counters and its scheduler stood still for {watched:.0f} s"
@@ -250,7 +258,8 @@ def _said_instead(data: Mapping[str, Any], text: str) -> str:
 class EngineProbe:
     """One probe of the api_server at `url` (no /v1); see `Patience` for the seconds.
 
-    `cpu_s` gives the processor time that the engine's containers have used so far, in seconds, or None.
+    `cpu_s` gives the processor time that the engine's containers have used so far, in seconds, or None; `gpus_work` whether a
+    GPU of the host works, or None.
     """
 
     url: str
@@ -259,6 +268,7 @@ class EngineProbe:
     patience: Patience = field(default_factory=Patience)
     interval_s: float = 2.0
     cpu_s: Callable[[], float | None] | None = None
+    gpus_work: Callable[[], bool | None] | None = None
 
     def run(self) -> Verdict:
         """Ask for a token and watch what moves until there is a verdict."""
@@ -279,7 +289,10 @@ class EngineProbe:
     def _read(self, began: float) -> Reading:
         tokens, gauges = read_metrics(self._get("/metrics") or "")
         cpu_s = self.cpu_s() if self.cpu_s else None
-        return Reading(time.monotonic() - began, tokens, gauges, cpu_s)
+        at_s = time.monotonic() - began
+        # Not for every token: nvidia-smi takes its time.
+        ask = self.gpus_work if at_s > self.patience.timeout_s else None
+        return Reading(at_s, tokens, gauges, cpu_s, ask() if ask else None)
 
     def _ask_into(self, seen: Observations) -> None:
         answer = self._ask()

@@ -156,6 +156,20 @@ def gpu_facts() -> dict[str, Any] | None:
     }
 
 
+def gpus_work() -> bool | None:
+    """Whether a GPU of this host works now, or nobody can tell; None where nvidia-smi is not installed."""
+    path = commands.find("nvidia-smi")
+    if path is None:
+        return None
+    said, failed = commands.run([path, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"])
+    return bool(failed) or any_works(said)
+
+
+def any_works(query: str) -> bool:
+    """Whether one of the percentages, a line each, is not 0; what is no number (a MIG device's) may be any."""
+    return any(line.strip() != "0" for line in query.splitlines()) or not query.strip()
+
+
 def gpus(query: str) -> tuple[list[str], str | None]:
     """(the GPUs' names, the driver's version), from ``nvidia-smi --query-gpu=name,driver_version --format=csv,noheader``."""
     found = [[cell.strip() for cell in line.split(",")] for line in query.splitlines() if "," in line]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Callable
@@ -17,6 +18,7 @@ from . import containers, daemon, endpoints, engines, files, host, image, model,
 WHOLE_SECONDS = 120.0
 OF_DOCKER = ("containers", "docker_settings", "image", "image_ids", "ray")
 Tokens = Mapping[str, Any]
+GPUS_S = 1.5  # as long an answer of nvidia-smi is good for
 
 
 def look(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,6 +46,8 @@ class _Look:
             }
         )
         self._limit_s = asked.get("limit_s") or WHOLE_SECONDS
+        self._gpus_lock, self._gpus_asked = threading.Lock(), float("-inf")
+        self._gpus_seen: bool | None = None
         self._given = client is not None
         self._docker = parallel.start(_reach, client) if self._asks_docker() else None
         self._inspected = parallel.start(self._inspect) if self._docker else None
@@ -252,7 +256,16 @@ class _Look:
 
     def _probe(self, url: str, cpu_s: Callable[[], float | None] | None = None) -> engines.EngineProbe:
         model_name, key = self._tokens["model"], self._tokens.get("api_key")
-        return engines.EngineProbe(url, model_name, api_key=key, patience=self._patience, cpu_s=cpu_s)
+        return engines.EngineProbe(
+            url, model_name, api_key=key, patience=self._patience, cpu_s=cpu_s, gpus_work=self._gpus_work
+        )
+
+    def _gpus_work(self) -> bool | None:
+        """Asked by every rank's probe at once; one of them asks nvidia-smi."""
+        with self._gpus_lock:
+            if time.monotonic() - self._gpus_asked > GPUS_S:
+                self._gpus_seen, self._gpus_asked = host.gpus_work(), time.monotonic()
+            return self._gpus_seen
 
     def _start_lines(self, container: Any) -> list[str]:
         try:

@@ -106,6 +106,19 @@ def test_patience_depends_on_what_can_be_known(seen: Observations, state: State 
     assert (verdict and verdict.state) == state
 
 
+@pytest.mark.parametrize(
+    ("gpus", "state"),
+    [((None,), State.DEAD), ((False,), State.DEAD), ((True,), None), ((None, False, True, False), None)],
+)
+def test_55_a_gpu_at_work_is_no_hang_though_the_processors_do_next_to_nothing(
+    gpus: tuple[bool | None, ...], state: State | None
+) -> None:
+    # A prefill in steps of 8192 tokens on a H200: 0.08 to 0.14 processors, no counter and no gauge moves (docs/gpu.md).
+    seen = [Reading(float(at), 7.0, {}, 0.1 * at, gpus[at // 2 % len(gpus)]) for at in range(0, 53, 2)]
+    verdict = decide(Observations(52.0, None, seen), Patience(20.0, 30.0, 300.0))
+    assert (verdict.state if verdict else None) == state
+
+
 def test_processors_that_come_to_rest_are_idle_from_then_on() -> None:
     used = [Reading(float(at), 7.0, {}, float(min(at, 60))) for at in range(0, 91, 2)]
     assert decide(Observations(80.0, None, used[:41]), LIMITS) is None

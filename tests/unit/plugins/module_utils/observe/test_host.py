@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import commands
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import (
+    any_works,
     devices,
     down,
     gpu_facts,
@@ -78,6 +79,14 @@ def test_gpus_and_their_driver_are_read_from_nvidia_smi() -> None:
         "570.86.15",
     )
     assert gpus("No devices were found\n") == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("said", "work"),
+    [("0\n0\n", False), ("0\n100\n", True), ("[N/A]\n", True), ("", True), ("No devices were found\n", True)],
+)
+def test_a_gpu_works_unless_all_of_them_say_that_they_do_not(said: str, work: bool) -> None:
+    assert any_works(said) is work
 
 
 def test_links_say_how_fast_they_are(tmp_path: Path) -> None:
