@@ -28,6 +28,7 @@ from gpu.results import Results
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import EngineProbe, Patience
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import gpus_work
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.services import KERNEL_CACHE_PLACES
 from ansible_collections.lmfleet.lmdeploy.programs.warmup import measured_shapes
 
@@ -572,7 +573,9 @@ def prefill(run: Run, parts: Sequence[str] = ("one", "collective")) -> None:
 
 def probed(at: Deployment, names: Sequence[str]) -> list[str]:
     """The verdict of the engine probe, with the processor time of the service as it has it of containers."""
-    probe = EngineProbe(at.url, at.model, patience=PATIENCE, cpu_s=lambda: cpu_of(names).get("cpu of all"))
+    probe = EngineProbe(
+        at.url, at.model, patience=PATIENCE, cpu_s=lambda: cpu_of(names).get("cpu of all"), gpus_work=gpus_work
+    )
     began = time.monotonic()
     verdict = probe.run()
     return [verdict.state.value, verdict.reason, f"{time.monotonic() - began:.1f} s"]

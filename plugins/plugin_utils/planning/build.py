@@ -176,8 +176,9 @@ def _has_ep(inputs: Inputs) -> bool:
 
 def _proxy_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:
     if not inputs.proxy:
-        if inputs.proxy_options:
-            faults.add("plan_proxy_options is set, but there is no proxy: set plan_proxy: true, or take it out.")
+        given = {"plan_proxy_options": inputs.proxy_options, "plan_proxy_environment": inputs.proxy_environment}
+        for name in (name for name, values in given.items() if values):
+            faults.add(f"{name} is set, but there is no proxy: set plan_proxy: true, or take it out.")
         return []
     observed = (seen.image or {}).get("proxy_options") or []
     old = "--strategy" in (observed or command)

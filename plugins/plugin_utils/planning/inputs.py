@@ -227,7 +227,8 @@ def _without(deployment: dict[str, Any], missing: set[str], topology: str | None
         "plan_topology": topology or deployment["plan_topology"],
     }
     deployment.update({key: value for key, value in neutral.items() if key in missing})
-    if deployment["plan_proxy_options"] and missing & {"plan_proxy", "plan_topology", "plan_replicas"}:
+    of_the_proxy = deployment["plan_proxy_options"] or deployment["plan_proxy_environment"]
+    if of_the_proxy and missing & {"plan_proxy", "plan_topology", "plan_replicas"}:
         deployment["plan_proxy"] = True
     return deployment
 

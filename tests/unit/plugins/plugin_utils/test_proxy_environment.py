@@ -51,3 +51,8 @@ def test_36_without_any_the_proxy_is_the_one_it_was() -> None:
 def test_36_what_the_proxy_could_not_read_is_refused(given: dict[str, Any], words: list[str]) -> None:
     (fault,) = faults_of(nodes(**DPEP, plan_proxy_environment=given))
     assert [word for word in words if word not in fault] == []
+
+
+def test_without_a_proxy_it_is_a_fault() -> None:
+    (fault,) = faults_of(nodes(plan_proxy_environment={"AIOHTTP_TIMEOUT": 600}))
+    assert "plan_proxy_environment is set, but there is no proxy: set plan_proxy: true" in fault
