@@ -22,6 +22,7 @@ LISTEN = "0A"
 FIELDS = ("index", "name", "mig.mode.current", "compute_mode", "memory.used", "memory.total")
 GPU_LINE = re.compile(r"\s*(?:GPU|MIG) ")
 CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
+SOCKET_END = re.compile(r"[0-9A-F]+:([0-9A-F]{4})")  # as in /proc/net/tcp and /proc/net/tcp6
 RDMA_MODULES = ("nvidia_peermem", "nv_peer_mem", "gdrdrv")
 NO_IP = "the command ip is missing, which tells the interface of an address: apt-get install iproute2."
 
@@ -202,8 +203,7 @@ def rdma_facts(root: Path = Path("/")) -> dict[str, Any] | None:
 
 def listening_ports(tables: Iterable[str]) -> set[int]:
     """The ports in state LISTEN in the texts of /proc/net/tcp and /proc/net/tcp6."""
-    rows = (line.split() for table in tables for line in table.splitlines()[1:])
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+    return {port for __, port in _listening(tables)}
 
 
 def listeners(tables: Iterable[str], proc: Path = Path("/proc")) -> dict[str, dict[str, Any]]:
@@ -211,8 +211,7 @@ def listeners(tables: Iterable[str], proc: Path = Path("/proc")) -> dict[str, di
 
     ``container`` is the id of its container, or empty.
     """
-    rows = (line.split() for table in tables for line in table.splitlines()[1:])
-    ports = {row[9]: row[1].rpartition(":")[2] for row in rows if len(row) > 9 and row[3] == LISTEN}
+    ports = dict(_listening(tables))
     found: dict[str, dict[str, Any]] = {}
     if not ports:
         return found
@@ -222,8 +221,16 @@ def listeners(tables: Iterable[str], proc: Path = Path("/proc")) -> dict[str, di
                 with contextlib.suppress(OSError):
                     inode = str(entry.readlink()).partition("socket:[")[2].rstrip("]")
                     if inode in ports:
-                        found.setdefault(str(int(ports[inode], 16)), _process(process))
+                        found.setdefault(str(ports[inode]), _process(process))
     return found
+
+
+def _listening(tables: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Inode and port of what listens."""
+    for row in (line.split() for table in tables for line in table.splitlines()[1:]):
+        end = SOCKET_END.fullmatch(row[1]) if len(row) > 3 and row[3] == LISTEN else None
+        if end:
+            yield row[9] if len(row) > 9 else "", int(end[1], 16)
 
 
 def _process(path: Path) -> dict[str, Any]:
