@@ -113,6 +113,10 @@ def test_docker(attrs: dict[str, Any]) -> None:
 @fuzz
 @given(mixed("2026-11-26T10:15:02.123456789Z ", "INFO:     Uvicorn running on", "lmfleet: "), st.text(max_size=12))
 def test_logs_of_docker(raw: str, cursor: str) -> None:
+    raw, cursor = (
+        raw.replace("#", ""),
+        cursor.replace("#", ""),
+    )  # in no stamp of Docker's, and which of several ends a cursor
     lines, after = new_lines(raw, cursor, "2026-11-26T10:15:01.000000000Z")
     assert len(lines) <= raw.count("\n") + 1
     assert isinstance(after, str)
