@@ -267,7 +267,7 @@ def model_faults(plan: Plan, hosts: Iterable[Host]) -> list[str]:
     for host in asked:
         groups.setdefault(str(host.model["digest"]), []).append(host)
     if len(groups) < 2:
-        return []
+        return _path_faults(plan, asked)
     lines = [f"The hosts hold different files of {plan.model}, and one engine cannot serve two models:"]
     for holders in groups.values():
         report = holders[0].model
@@ -278,6 +278,22 @@ def model_faults(plan: Plan, hosts: Iterable[Host]) -> list[str]:
     return [
         "\n".join([*lines, "Set plan_model_revision to one commit, or copy the model from one host to the others."])
     ]
+
+
+def _path_faults(plan: Plan, asked: Sequence[Host]) -> list[str]:
+    """Where a TP engine's workers would look for the model in vain: its head hands them its own path."""
+    faults = []
+    for engine in plan.engines:
+        places = {host.name: host.model.get("reads") for host in asked if host.name in engine.nodes}
+        head = places.get(engine.head)
+        others = {name: place for name, place in places.items() if head and place and place != head}
+        if engine.topology == "tp" and others:
+            told = ", ".join(f"{place} on {name}" for name, place in others.items())
+            faults.append(
+                f"{plan.model} is at {head} in the containers of {engine.head}, and at {told}, where links are followed. Ray's "
+                f"workers get the path of {engine.head}: make the links in plan_hf_home the same on all hosts."
+            )
+    return faults
 
 
 def _together(said: Iterable[tuple[Host, str]]) -> list[str]:

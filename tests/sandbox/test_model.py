@@ -28,11 +28,19 @@ def test_a_model_behind_a_link_that_leaves_the_mount_is_told_and_served_once_tha
         )
         assert "hf download" not in run.text
         assert sandbox.containers() == {}
-        # What the message says is what mends it, in a real container with the real LMDeploy.
+        # Ray's workers on node1 would be given node0's path.
+        run = sandbox.deploy(plan_extra_mounts=[{"source": DISK, "target": DISK}])
+        run.failed_with(
+            f"is at {DISK} in the containers of node0", "make the links in plan_hf_home the same on all hosts"
+        )
+        assert sandbox.containers() == {}
+        sandbox.on(1, "rmdir", DISK)
+        sandbox.on(1, "mv", HUB, DISK)
+        sandbox.on(1, "ln", "-s", DISK, HUB)
+        # What the messages say is what mends it, in real containers with the real LMDeploy.
         sandbox.deploy(plan_extra_mounts=[{"source": DISK, "target": DISK}]).succeeded()
         assert sandbox.chat()["usage"]["completion_tokens"] == 8
     finally:
         sandbox.playbook("playbooks/teardown.yml").succeeded()
-        sandbox.on(0, "rm", "-f", HUB)
-        sandbox.on(0, "mv", DISK, HUB)
-        sandbox.on(1, "rm", "-rf", "/srv/disk2")
+        for node in (0, 1):
+            sandbox.on(node, "sh", "-c", f"if test -L {HUB}; then rm {HUB} && mv {DISK} {HUB}; fi; rm -rf /srv/disk2")

@@ -9,6 +9,7 @@ are checked in seconds. Only what the engine reads can be a fault.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -76,7 +77,8 @@ class ModelReport:
 
     ``path`` is the host's. ``digest`` is equal on two hosts exactly if commit, names, sizes and configuration are; None
     without a directory. Of a model in the cache, ``hub`` is the cache's directory on the host, and ``snapshots`` has every
-    commit, and whether that is whole (None: not checked). ``mounts`` are what links lead to and no mount brings into the
+    commit, and whether that is whole (None: not checked); ``reads`` is that
+    directory in the container, without links. ``mounts`` are what links lead to and no mount brings into the
     container, ``settings`` the variables that would find the model where it is, as YAML, ``damaged`` the host's paths of
     files that are not fetched again until they are removed. ``unread``: all that is wrong is that it cannot be read.
     """
@@ -94,6 +96,7 @@ class ModelReport:
     settings: list[str] = dataclasses.field(default_factory=list)
     damaged: list[str] = dataclasses.field(default_factory=list)
     unread: bool = False
+    reads: str | None = None
 
 
 EMPTY: dict[str, Any] = dataclasses.asdict(ModelReport())  # what a look without an end answers
@@ -237,6 +240,8 @@ class _Cache:
         inside = f"{self._inside}/snapshots/{commit}"
         found = _Directory(inside, self._view, self.hub, code=self._code).report(commit)
         found.hub, found.snapshots = report.hub, {**report.snapshots, commit: not found.faults}
+        with contextlib.suppress(OSError, LeavesMountsError):
+            found.reads = self._view.find(self.hub).inside
         self._asked = commit
         if found.faults:
             found.faults += self._unfinished(links)

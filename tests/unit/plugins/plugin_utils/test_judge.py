@@ -678,3 +678,12 @@ def test_an_image_that_is_there_by_its_id_alone_will_do() -> None:
     assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == [f"the image {IMAGE}"]
     world.answers["node0"]["image_ids"] = {IMAGE: True}
     assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == []
+
+
+@pytest.mark.parametrize("name", ["tp", "dpep"])
+def test_workers_of_tp_are_given_the_heads_path_of_the_model(name: str) -> None:
+    world = World(PLANS[name])
+    for node, answer in world.answers.items():
+        answer["model"]["reads"] = f"/data/{node}/hub"
+    told = "is at /data/node0/hub in the containers of node0, and at /data/node1/hub on node1"
+    assert [told in fault for fault in found(world)] == ([True] if name == "tp" else [])
