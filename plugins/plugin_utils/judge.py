@@ -330,7 +330,9 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
     if plan.model.startswith("/"):
         yield "Copy the missing files there on each of these hosts, and run again."
         return
-    yield "Fetch them, and run again; files that are whole are not fetched twice:"
+    whole = len(faulty) < len(asked)
+    how = "-e model_strategy=fanout, from a host that has it" if whole else "-e model_source=hub"
+    yield f"Have it brought by playbooks/model.yml {how}. Or fetch it by hand; files that are whole are not fetched twice:"
     for host in left:
         damaged = host.model.get("damaged") or []
         # huggingface_hub takes a file for whole that bears the right name.

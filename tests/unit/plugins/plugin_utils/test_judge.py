@@ -520,7 +520,8 @@ def test_a_model_that_is_not_whole_is_told_once_with_what_to_type() -> None:
         (
             "deepseek-ai/DeepSeek-V3 is not whole on 1 of 2 hosts:\n"
             "  node1: config.json is missing.\n"
-            "Fetch them, and run again; files that are whole are not fetched twice:\n"
+            "Have it brought by playbooks/model.yml -e model_strategy=fanout, from a host that has it. "
+            "Or fetch it by hand; files that are whole are not fetched twice:\n"
             "  node1: HF_HOME='/data/hugging face' hf download deepseek-ai/DeepSeek-V3 --revision main"
         )
     ]
@@ -561,7 +562,8 @@ def test_a_model_that_is_there_under_another_name_is_not_fetched() -> None:
             "  node0, node1, node2: config.json is missing.\n"
             "Do not fetch it again: it is on these hosts already. Set this, and run again:\n"
             "  node0, node1: plan_hf_home: /data\n"
-            "Fetch them, and run again; files that are whole are not fetched twice:\n"
+            "Have it brought by playbooks/model.yml -e model_source=hub. "
+            "Or fetch it by hand; files that are whole are not fetched twice:\n"
             "  node2: HF_HOME=/root/.cache/huggingface hf download deepseek-ai/DeepSeek-V3 --revision main"
         )
     ]
