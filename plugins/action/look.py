@@ -21,6 +21,8 @@ MODULE = "lmfleet.lmdeploy.observe"
 
 
 SENDING = "Data could not be sent"
+PIPE = "[Errno 32]"  # Python's own words for the same
+ELSEWHERE = "See stdout/stderr for the exact error"  # it is told here
 # Lines that say nothing about a failure: of SSH, of shells without the control node's locale, of profiles that print.
 NOISE = re.compile(
     r"shared connection to|^connection to \S+ closed|permanently added|warning:|setlocale|cannot (?:change|set) locale"
@@ -33,7 +35,7 @@ def failure(result: dict[str, Any]) -> str:
     """Why a module gave no answer: its message, and the last line that says something of what it wrote beside it."""
     raised = result.get("exception")  # a traceback, or from ansible-core 2.19 on a summary of one
     raised = getattr(getattr(raised, "event", None), "msg", raised)
-    told = str(result.get("msg") or _last(raised) or "no answer").strip()
+    told = str(result.get("msg") or _last(raised) or "no answer").replace(ELSEWHERE, "").strip()
     beside = _last(result.get("module_stderr")) or _last(result.get("module_stdout"))
     return f"{told.rstrip('.')}: {beside}" if beside and beside not in told else told
 
@@ -96,7 +98,7 @@ class ActionModule(ActionBase):
 
     def _why(self, text: str) -> str:
         """Why there is no connection. Where SSH ends while a module is sent to it, its own words may be lost."""
-        if SENDING not in text or unreachable(text).kind:
+        if PIPE not in text and (SENDING not in text or unreachable(text).kind):
             return text
         try:
             self._low_level_execute_command("true", sudoable=False)  # has nothing to send

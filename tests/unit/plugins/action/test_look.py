@@ -99,7 +99,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("no_python", ["gave no answer", "not found", "set ansible_python_interpreter"]),
+        ("no_python", ["gave no answer", "/nowhere/python3", "not found", "set ansible_python_interpreter"]),
         ("old_python", ["gave no answer", "SyntaxError: future feature annotations", "3.9 or newer is needed"]),
         ("noisy", ["gave no answer", "Killed", "no memory left"]),
         ("no_tmp", ["gave no answer", "temporary directory", "df -h"]),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import socket
 import subprocess
@@ -38,13 +39,23 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def plan() -> Plan:
     """A plan of two hosts at addresses of loopback, its ports moved to where nothing listens."""
-    found = []
-    for __ in range(14):
-        with socket.create_server(("127.0.0.10", 0)) as probe:
-            found.append(probe.getsockname()[1])
+    with contextlib.ExitStack() as all_at_once:
+        probes = [all_at_once.enter_context(socket.create_server(("127.0.0.10", 0))) for __ in range(14)]
+        found = [probe.getsockname()[1] for probe in probes]
     names = ["api", "proxy", "torch", "ray", "ray_node_manager", "ray_object_manager", "ray_runtime_env_agent"]
     names += ["ray_metrics", "ray_dashboard", "ray_dashboard_agent", "ray_dashboard_agent_grpc"]
-    return bound(nodes(plan_ports=dict(zip(names, found))))
+    # Those of Ray's workers too, for another process of the tests may be at it: a range of two, with none of the others in it.
+    first = next(port for port in found[len(names) :] if port + 1 not in found and _is_free(port + 1))
+    workers = {"ray_worker_first": first, "ray_worker_last": first + 1}
+    return bound(nodes(plan_ports={**dict(zip(names, found)), **workers}))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.10", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def here(address: str) -> str:
