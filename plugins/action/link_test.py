@@ -106,6 +106,8 @@ class ActionModule(ClientAction):
             answers = run.every(f"links{number}")
             failed = board.read("failed")
             lost = {*failed, *silent}  # they are told as what they are, not as what their groups lack
+            if lost:  # the others end where they are, and may have no answer of this round yet
+                lost |= {name for group in going for name in group.nodes if name not in answers}
             done += [measured(plan, group, answers, hosts) for group in going if not lost.intersection(group.nodes)]
             trouble = [f"{name}: {why}" for name, why in failed.items()]
             trouble += [f"{name} gave no answer: its connection hangs, or it is gone." for name in silent]
