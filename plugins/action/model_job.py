@@ -13,10 +13,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from ansible_collections.lmfleet.lmdeploy.plugins.action.model_decide import WORD
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, bad, program
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import (
+    PACKAGE,
+    ClientAction,
+    bad,
+    last_words,
+    program,
+)
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.transfer import progress_line, summary
@@ -27,7 +31,7 @@ TELL_S = 10.0
 LOST = 5  # polls in a row without an answer, as from a host whose connection broke
 
 
-class ActionModule(ActionBase):
+class ActionModule(ClientAction):
     """``lmfleet.lmdeploy.model_job``; documented in plugins/modules/model_job.py."""
 
     _supports_check_mode = True
@@ -57,16 +61,12 @@ class ActionModule(ActionBase):
         if options["state"] == "started":
             return self._start(run, kept["key"], job, options)
         if options["state"] == "followed":
-            return self._follow(host, options["timeout"])
+            return self._until_done(host, options["timeout"])
         outcome = self._job("removed")
         return {**outcome, "changed": False}
 
     def _job(self, state: str, **more: Any) -> dict[str, Any]:
-        arguments = {"state": state, "kind": KIND, "name": self._name, **more}
-        outcome: dict[str, Any] = self._execute_module(
-            module_name="lmfleet.lmdeploy.client_job", module_args=arguments, task_vars=self._vars
-        )
-        return outcome
+        return self.client_job(KIND, self._name, state, self._vars, **more)
 
     def _start(self, run: Run, key: str, job: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         made = self._execute_module(
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
             return {**outcome, "changed": False}
         return {"changed": True}
 
-    def _follow(self, host: str, timeout_s: float) -> dict[str, Any]:
+    def _until_done(self, host: str, timeout_s: float) -> dict[str, Any]:
         """Show how far it is until its part is done; the container stays, for the others."""
         began, told, stage, lost = time.monotonic(), float("-inf"), "", 0
         while True:
@@ -110,12 +110,8 @@ class ActionModule(ActionBase):
             if result:
                 return self._ended(host, result, now - began)
             if not outcome["running"]:
-                why = outcome["stderr_tail"] or "it wrote nothing to stderr"
-                return {
-                    "failed": True,
-                    "changed": False,
-                    "msg": f"{host}: its container ended with exit code {outcome['exit_code']} and no result:\n{why}",
-                }
+                why = f"its container ended with exit code {outcome['exit_code']} and no result:\n{last_words(outcome)}"
+                return {"failed": True, "changed": False, "msg": f"{host}: {why}"}
             if now - began > timeout_s:
                 shown = progress_line(progress) if progress else "nothing"
                 return {

@@ -102,10 +102,11 @@ class ActionModule(ActionBase):
         """What all hosts have found, in sentences."""
         board.meet("stopped", hosts, PATIENCE_S)
         failed, plan = board.read("failed"), run.plan
-        listeners = {name: run.read(f"listens@{name}") for name in board.read("listening") if name not in failed}
+        listening = {name: run.read(f"listens@{name}") for name in board.read("listening")}
+        listeners = {name: listener for name, listener in listening.items() if name not in failed}
         tried = []
         for source in board.read("tried"):
-            todo = targets(links, source, {name: run.read(f"listens@{name}") for name in board.read("listening")})
+            todo = targets(links, source, listening)
             for (link, port, held), outcome in zip(todo, run.read(f"tried@{source}")):
                 # What was refused by a listener that was gone says nothing.
                 if outcome == "reached" or (

@@ -80,17 +80,17 @@ file:
   type: str
 table:
   description: The figures in lines.
-  returned: where something was measured
+  returned: where something was measured, on success
   type: list
   elements: str
 faults:
   description: What is broken, a sentence each.
-  returned: where something was measured
+  returned: where something was measured, on success
   type: list
   elements: str
 warned:
   description: What is slow, or went over what it should not.
-  returned: where something was measured
+  returned: where something was measured, on success
   type: list
   elements: str
 """

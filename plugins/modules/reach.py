@@ -38,11 +38,11 @@ EXAMPLES = r"""
 RETURN = r"""
 links:
   description: How many links were tried.
-  returned: always
+  returned: success
   type: int
 closed:
-  description: What is closed, a sentence each; on the first host by name.
-  returned: always
+  description: What is closed and serving does without, a sentence each; on the first host by name.
+  returned: success
   type: list
   elements: str
 msg:

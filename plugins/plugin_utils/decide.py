@@ -272,7 +272,7 @@ def _essence(asked: Mapping[str, Any]) -> dict[str, Any]:
         ["" if target == RANK_PROGRAM_TARGET else source, target, read_only]
         for source, target, read_only in asked["mounts"]
     ]
-    return {**asked, "environment": environment, "mounts": sorted(mounts)}
+    return _ordered({**asked, "environment": environment, "mounts": mounts})
 
 
 def _split_formation(services: Sequence[Service], hosts: Mapping[str, Host]) -> list[str]:

@@ -41,8 +41,24 @@ def bad(outcome: Mapping[str, Any]) -> bool:
     return bool(outcome.get("failed") or outcome.get("unreachable"))
 
 
+def last_words(outcome: Mapping[str, Any]) -> str:
+    """What a client that has ended wrote to stderr at last."""
+    return str(outcome["stderr_tail"] or "it wrote nothing to stderr")
+
+
 class ClientAction(ActionBase):
     """An action that runs a client to its end and shows its progress."""
+
+    def client_job(
+        self, kind: str, name: str, state: str, task_vars: dict[str, Any] | None, **more: Any
+    ) -> dict[str, Any]:
+        """One step of a client's container on the task's host: started, polled or removed; the outcome of M(client_job)."""
+        outcome: dict[str, Any] = self._execute_module(
+            module_name="lmfleet.lmdeploy.client_job",
+            module_args={"state": state, "kind": kind, "name": name, **more},
+            task_vars=task_vars,
+        )
+        return outcome
 
     def run_client(
         self,
@@ -61,19 +77,14 @@ class ClientAction(ActionBase):
         """
         name = f"{container_name}-{uuid.uuid4().hex[:8]}"
 
-        def job(state: str, **more: Any) -> dict[str, Any]:
-            arguments = {"state": state, "kind": kind, "name": name, **more}
-            outcome: dict[str, Any] = self._execute_module(
-                module_name="lmfleet.lmdeploy.client_job", module_args=arguments, task_vars=task_vars
-            )
-            return outcome
-
         try:
-            last = job("started", **started)
+            last = self.client_job(kind, name, "started", task_vars, **started)
             if not bad(last):
-                last = self._follow(lambda: job("polled"), kind, limit_s, poll_s, line)
+                last = self._follow(
+                    lambda: self.client_job(kind, name, "polled", task_vars), kind, limit_s, poll_s, line
+                )
         finally:
-            removed = job("removed")
+            removed = self.client_job(kind, name, "removed", task_vars)
         if bad(last):
             repeated: dict[str, Any] = {key: last[key] for key in ("unreachable", "exception") if key in last}
             return {**repeated, "failed": True, "msg": f"{kind}: {last.get('msg')}"}
@@ -81,10 +92,8 @@ class ClientAction(ActionBase):
             warn(f"{kind}: container {name} could not be removed: {removed.get('msg')}")
         event = last["events"].get("result")
         if event is None:
-            why = last["stderr_tail"] or "it wrote nothing to stderr"
-            said = (
-                f"the client ended with exit code {last['exit_code']}, no result, in image {started['image']}:\n{why}"
-            )
+            said = f"the client ended with exit code {last['exit_code']}, no result, in image {started['image']}:\n"
+            said += last_words(last)
             return {"failed": True, "msg": f"{kind}: {said}"}
         return {"event": event}
 

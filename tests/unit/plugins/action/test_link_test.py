@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +16,8 @@ from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action import link_test
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts import looked_at, on_hosts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, running
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "links"
@@ -58,26 +56,8 @@ class Containers:
 
 def measure_on(world: World, containers: Containers, folder: Path, **arguments: Any) -> dict[str, dict[str, Any]]:
     """What the task gives on each host."""
-    run = Run()
-    run.keep_plan(world.plan)
-    for name, answer in world.answers.items():
-        run.saw(name, json.loads(json.dumps(answer)))
-
-    def of(host: str) -> dict[str, Any]:
-        task = SimpleNamespace(
-            args={"folder": str(folder), **arguments}, check_mode=False, async_val=0, _uuid="task", action="x"
-        )
-        action = link_test.ActionModule.__new__(link_test.ActionModule)
-        action._task, action._connection = task, SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
-        action._execute_module = lambda module_name, module_args, **_: containers.module(host, module_args)
-        try:
-            result: dict[str, Any] = action.run(task_vars={"inventory_hostname": host})
-        except AnsibleConnectionFailure as error:
-            return {"raised": repr(error)}
-        return result
-
-    with concurrent.futures.ThreadPoolExecutor(len(world.answers)) as pool:
-        return {host: done.result() for host, done in {h: pool.submit(of, h) for h in world.answers}.items()}
+    looked_at(world)
+    return on_hosts(world, link_test, {"folder": str(folder), **arguments}, containers.module)
 
 
 def test_all_rounds_are_measured_and_written_and_nothing_is_left(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import json
 import socket
@@ -13,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +22,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.action import reach
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts import looked_at, on_hosts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, running
 
 COLLECTIONS = {"PYTHONPATH": str(Path(__file__).parents[4] / "collections")}
@@ -82,25 +81,8 @@ def tried(
     world: World, change: Change = lambda host, given, answer: answer, **arguments: Any
 ) -> dict[str, dict[str, Any]]:
     """What the task gives on each host, all at once; ``change`` makes another answer of a module's."""
-    run = Run()
-    run.keep_plan(world.plan)
-    run.keep_decision(world.decide())
-    for name, answer in world.answers.items():
-        run.saw(name, json.loads(json.dumps(answer)))
-
-    def of(host: str) -> dict[str, Any]:
-        task = SimpleNamespace(args=arguments, check_mode=False, async_val=0, _uuid="task", action="x")
-        action = reach.ActionModule.__new__(reach.ActionModule)
-        action._task, action._connection = task, SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
-        action._execute_module = lambda name, given, **_: change(host, given, module(given))
-        try:
-            result: dict[str, Any] = action.run(task_vars={"inventory_hostname": host})
-        except AnsibleConnectionFailure as error:
-            return {"raised": repr(error)}
-        return result
-
-    with concurrent.futures.ThreadPoolExecutor(len(world.answers)) as pool:
-        return {host: done.result() for host, done in {h: pool.submit(of, h) for h in world.answers}.items()}
+    looked_at(world).keep_decision(world.decide())
+    return on_hosts(world, reach, arguments, lambda host, given: change(host, given, module(given)))
 
 
 def test_open_hosts_are_proven_and_nothing_is_left_listening(plan: Plan) -> None:
