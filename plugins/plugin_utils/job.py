@@ -18,6 +18,7 @@ from .keeping import Keeper
 from .leaving import tell, warn
 
 PACKAGE = "lmfleet_client"
+ALONE_S = 300  # without a poll for so long, as after a Ctrl-C, a client ends itself
 
 
 def program(*modules: str) -> dict[str, str]:
@@ -77,7 +78,8 @@ class ClientAction(ActionBase):
         event as ``event``; or ``failed`` with ``msg``, and what of a failed step the task's result should repeat.
         """
         name = f"{container_name}-{uuid.uuid4().hex[:8]}"
-
+        started["files"] = {**started["files"], "watched.py": source("watched")}
+        started["argv"] = ["watched.py", str(ALONE_S), *started["argv"]]
         try:
             last = self.client_job(kind, name, "started", task_vars, **started)
             if not bad(last):
