@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import host
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import gpus, network, ports
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containers import asked_of, new_lines, up_after
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.endpoints import http_status
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import read_answer, read_metrics
@@ -43,11 +43,11 @@ def mixed(*words: str) -> st.SearchStrategy[str]:
     mixed("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)", "NVIDIA H200", "Enabled", "Default", "570.86.15", "MIG 1g.10gb")
 )
 def test_nvidia_smi(text: str) -> None:
-    names, driver = host.gpus(text)
+    names, driver = gpus.gpus(text)
     assert all(isinstance(name, str) for name in names)
     assert driver is None or isinstance(driver, str)
-    assert all(len(row) == 6 for row in host.devices(text))
-    assert host.any_works(text) in (True, False)
+    assert all(len(row) == 6 for row in gpus.devices(text))
+    assert gpus.any_works(text) in (True, False)
 
 
 addresses = st.fixed_dictionaries(
@@ -66,10 +66,10 @@ links = st.fixed_dictionaries(
 @fuzz
 @given(st.lists(links | st.just({}), max_size=4, unique_by=lambda link: str(link.get("ifname"))).map(json.dumps))
 def test_ip(text: str) -> None:
-    found = host.interfaces(text)
+    found = network.interfaces(text)
     assert all("@" not in name for name in found)
-    assert set(host.networks(text)) == {address for each in found.values() for address in each}
-    assert set(host.down(text)) <= set(found)
+    assert set(network.networks(text)) == {address for each in found.values() for address in each}
+    assert set(network.down(text)) <= set(found)
 
 
 @fuzz
@@ -77,8 +77,8 @@ def test_ip(text: str) -> None:
 @example(["sl\n 0: 0100007F:5B25 00000000:0000 0A 0 0 0 0 0 77"])
 @example(["sl\n 0: broken 00000000:0000 0A 0 0 0 0 0 77"])
 def test_tables_of_tcp(tables: list[str]) -> None:
-    assert all(port >= 0 for port in host.listening_ports(tables))
-    assert isinstance(host.listeners(tables, Path("/nowhere")), dict)
+    assert all(port >= 0 for port in ports.listening_ports(tables))
+    assert isinstance(ports.listeners(tables, Path("/nowhere")), dict)
 
 
 nothing = st.none()
