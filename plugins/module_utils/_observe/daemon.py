@@ -101,11 +101,11 @@ def settings_of(client: Any) -> dict[str, Any]:
         "userns": "name=userns" in options,
         "rootless": "name=rootless" in options,
         "gpus": _gives_gpus(daemon, said),
-        **_described(said),
+        **described(said),
     }
 
 
-def _described(said: Mapping[str, Any]) -> dict[str, Any]:
+def described(said: Mapping[str, Any]) -> dict[str, Any]:
     """What only describes the daemon and its host; None is what it does not say, being too old."""
     proxies = {"http_proxy": "HttpProxy", "https_proxy": "HttpsProxy", "no_proxy": "NoProxy"}
     cdi = said.get("CDISpecDirs")  # from 25 on; empty where CDI is off

@@ -29,5 +29,5 @@ def variables(lines: Iterable[str]) -> dict[str, str]:
 
 
 def without_login(value: str) -> str:
-    """A proxy's URL, or a list of hosts, without user and password."""
-    return re.sub(r"(^|//)[^/\s,]*@", r"\1", value)
+    """A proxy's URL without user and password, which may have any signs; a list of hosts has none."""
+    return re.sub(r"^(\w+://)?\S*@", r"\1", value)

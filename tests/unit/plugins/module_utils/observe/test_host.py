@@ -146,7 +146,9 @@ def _name(pid: int) -> str:
 def test_nvidia_smi_is_read_with_an_empty_stdin(tools: Path) -> None:
     script(
         tools / "nvidia-smi",
-        'cat\ncase "$1" in -q | topo | nvlink) exit 2;; -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; *mig*) echo "0, NVIDIA H100, Disabled, Default, 4, 81559";; '
+        "cat\n"
+        'case "$1" in -q | topo | nvlink) exit 2;; -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; '
+        '*mig*) echo "0, NVIDIA H100, Disabled, Default, 4, 81559";; '
         '*) echo "NVIDIA H100, 570.86";; esac',
     )
     assert gpu_facts() == {
