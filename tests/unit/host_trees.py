@@ -42,10 +42,10 @@ def write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
 
 
-def pci(root: Path, address: str, numa: int = 0, **files: str) -> Path:
-    """A device on PCI; ``files`` of its directory by name."""
+def pci(root: Path, address: str, numa: int = 0, vendor: str = "0x10de", kind: str = "0x030200") -> Path:
+    """A device on PCI, a GPU of NVIDIA's unless ``vendor`` and ``kind`` (its class) say otherwise."""
     device = root / "sys/devices/pci0000:00" / address
-    for name, content in {"numa_node": str(numa), **files}.items():
+    for name, content in {"numa_node": str(numa), "vendor": vendor, "class": kind}.items():
         write(device / name, f"{content}\n")
     link = root / "sys/bus/pci/devices" / address
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def hca(
     places: int = 16,
 ) -> None:
     """An RDMA device with one port, whose GIDs are (GID, type, interface); the other places of its table are empty."""
-    card = pci(root, address, numa, vendor="0x15b3", **{"class": "0x020000"})
+    card = pci(root, address, numa, vendor="0x15b3", kind="0x020000")
     (root / "sys/bus/pci/drivers" / driver).mkdir(parents=True, exist_ok=True)
     (card / "driver").symlink_to(root / "sys/bus/pci/drivers" / driver)
     for each in netdevs:
@@ -152,7 +152,7 @@ def _looked(address: str, peers: tuple[str, ...], count: int) -> dict[str, Any]:
         for index, each in enumerate(addresses):
             (root / "sys/kernel/iommu_groups" / str(index)).mkdir(parents=True)
             write(root / "sys/kernel/iommu_groups" / str(index) / "type", "identity\n")
-            device = pci(root, each, index * 2 // count, vendor="0x10de", **{"class": "0x030200"})
+            device = pci(root, each, index * 2 // count)
             (device / "iommu_group").symlink_to(root / "sys/kernel/iommu_groups" / str(index))
             name, on = f"mlx5_{index}", "bond0" if index == 0 else f"eth{index}"
             if index:

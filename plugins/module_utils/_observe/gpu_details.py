@@ -63,7 +63,7 @@ def _gpus(xml: str) -> Iterator[Element]:
     from xml.etree import ElementTree
 
     # The text is from this host's own nvidia-smi, and is read without its document type, which could define entities.
-    reader = ElementTree.XMLPullParser(["end"])
+    reader: Any = ElementTree.XMLPullParser(["end"])
     reader.feed(xml[xml.index("<nvidia_smi_log") :])
     with contextlib.suppress(ElementTree.ParseError):  # cut off, or followed by a warning
         for __, element in reader.read_events():

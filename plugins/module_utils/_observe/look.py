@@ -19,8 +19,6 @@ from . import (
     engines,
     files,
     gpu_users,
-    gpus,
-    host,
     image,
     model,
     parallel,
@@ -168,7 +166,8 @@ class _Look:
     def _docker_settings(self) -> dict[str, Any]:
         if self._settings is None:
             raise AssertionError("only what asks for them asks this")
-        return self._settings.result()
+        result: dict[str, Any] = self._settings.result()
+        return result
 
     def _docker_root(self) -> str | None:
         """Docker's own directory, where Docker is asked and answers."""
@@ -247,6 +246,8 @@ class _Look:
         return result
 
     def _host(self) -> dict[str, Any]:
+        from . import host  # with its parts it is much to compile, and a wait asks other things every few seconds
+
         asked = self._asked
         return host.host_facts(asked.get("host_peers") or [], asked.get("host_disks") or [], self._docker_root)
 
@@ -298,6 +299,8 @@ class _Look:
         """Asked by every rank's probe at once; one of them asks nvidia-smi."""
         with self._gpus_lock:
             if time.monotonic() - self._gpus_asked > GPUS_S:
+                from . import gpus
+
                 self._gpus_seen, self._gpus_asked = gpus.gpus_work(), time.monotonic()
             return self._gpus_seen
 

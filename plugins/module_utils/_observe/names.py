@@ -41,6 +41,6 @@ def resolved(name: str) -> list[str]:
 def is_loopback(address: str) -> bool:
     """Whether an address never leaves its host."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False

@@ -219,9 +219,9 @@ def test_all_of_it_comes_from_one_nvidia_smi(tmp_path: Path, monkeypatch: pytest
 
 
 def test_switches_are_found_by_their_driver_or_on_pci(tmp_path: Path) -> None:
-    pci(tmp_path, "0000:00:06.0", vendor="0x10de", **{"class": "0x030200"})
+    pci(tmp_path, "0000:00:06.0")
     assert fabric.has_switches(tmp_path) is False
-    pci(tmp_path, "0000:c1:00.0", vendor="0x10de", **{"class": "0x068000"})
+    pci(tmp_path, "0000:c1:00.0", kind="0x068000")
     assert fabric.has_switches(tmp_path) is True
     write(tmp_path / "driver/proc/driver/nvidia-nvswitch/devices/0000:c1:00.0", "")
     assert fabric.has_switches(tmp_path / "driver") is True
@@ -244,5 +244,6 @@ def test_the_fabric_manager_and_who_needs_one(tmp_path: Path, monkeypatch: pytes
     assert fabric.needed(False, {"details": rows("h200/q.xml")}) is True
     assert fabric.needed(False, {"details": rows("h100_550_sick.xml")}) is True
     assert fabric.needed(False, {"details": rows("a100_470.xml")}) is False
+    assert fabric.needed(False, {"details": rows("a100_535_mig.xml")}) is False  # N/A
     assert fabric.needed(False, {"details": None}) is False
     assert fabric.needed(True, None) is True

@@ -83,16 +83,16 @@ def test_control_groups_iommu_and_numa_balancing(tmp_path: Path) -> None:
     assert kernel.cgroups(tmp_path) == 1
     write(tmp_path / "sys/fs/cgroup/cgroup.controllers", "cpu\n")
     assert kernel.cgroups(tmp_path) == 2
-    first, second = (
-        pci(tmp_path, f"0000:{bus}:00.0", vendor="0x10de", **{"class": "0x030200"}) for bus in ("18", "2a")
-    )
-    pci(tmp_path, "0000:00:1f.0", vendor="0x8086", **{"class": "0x060100"})
+    first, second = (pci(tmp_path, f"0000:{bus}:00.0") for bus in ("18", "2a"))
+    pci(tmp_path, "0000:00:1f.0", vendor="0x8086", kind="0x060100")
     assert kernel.iommu(tmp_path) == "off"
     write(first / "iommu_group/type", "identity\n")
     write(second / "iommu_group/type", "identity\n")
     assert kernel.iommu(tmp_path) == "identity"
     write(second / "iommu_group/type", "DMA-FQ\n")
     assert kernel.iommu(tmp_path) == "DMA-FQ"
+    write(second / "iommu_group/type", "unmanaged\n")
+    assert kernel.iommu(tmp_path) == "unmanaged"
     for content, on in (("0\n", False), ("1\n", True), ("2\n", True)):
         write(tmp_path / "proc/sys/kernel/numa_balancing", content)
         assert kernel.kernel_facts(tmp_path)["numa_balancing"] is on

@@ -69,6 +69,13 @@ def test_roce_on_a_bond_with_a_vlan(tmp_path: Path) -> None:
     assert parents(tmp_path / "sys/class/net") == {"bond0": ["ens1f0np0", "ens1f1np1"], "bond0.2973": ["bond0"]}
 
 
+def test_a_device_that_only_its_gids_tie_to_a_bond(tmp_path: Path) -> None:
+    bond(tmp_path, "bond1", ("eth0", "eth1"))
+    hca(tmp_path, "mlx5_bond_0", "0000:18:00.0", gids_of(("bond1", "10.0.0.10")))
+    [found] = hcas(tmp_path)
+    assert (found["netdevs"], found["bond"]) == (["bond1"], "bond1")
+
+
 def test_ports_that_are_down_and_other_makers(tmp_path: Path) -> None:
     # As rdma link shows them of Broadcom's (openucx/ucx issue 11048), and Intel's irdma on ice.
     down = {"state": "1: DOWN", "physical": "3: Disabled", "rate": "2.5 Gb/sec (1X SDR)"}
