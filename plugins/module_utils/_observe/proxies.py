@@ -30,4 +30,6 @@ def variables(lines: Iterable[str]) -> dict[str, str]:
 
 def without_login(value: str) -> str:
     """A proxy's URL without user and password, which may have any signs; a list of hosts has none."""
-    return re.sub(r"^(\w+://)?\S*@", r"\1", value)
+    scheme = re.match(r"\w+://", value)
+    __, at, place = value.rpartition("@")
+    return f"{scheme[0] if scheme and at else ''}{place}"
