@@ -143,7 +143,7 @@ def repeated_status(count: int) -> tuple[str, str]:
 
 
 @functools.cache
-def _looked(address: str, peers: tuple[str, ...], count: int) -> dict[str, Any]:
+def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> dict[str, Any]:
     listing, status = repeated_status(count)
     xml = repeated(count)
     with tempfile.TemporaryDirectory() as folder:
@@ -154,14 +154,14 @@ def _looked(address: str, peers: tuple[str, ...], count: int) -> dict[str, Any]:
             write(root / "sys/kernel/iommu_groups" / str(index) / "type", "identity\n")
             device = pci(root, each, index * 2 // count)
             (device / "iommu_group").symlink_to(root / "sys/kernel/iommu_groups" / str(index))
-            name, on = f"mlx5_{index}", "bond0" if index == 0 else f"eth{index}"
+            name, on = f"mlx5_{index}", bonded if index == 0 else f"eth{index}"
             if index:
                 interface(root, on)
             # The cluster's own address is on the first; the others have one each in a network of their own.
             gids = gids_of((on, address if index == 0 else f"10.{100 + index}.0.{address.rpartition('.')[2]}"))
             members = ("ens1f0np0",) if index == 0 else (on,)
             hca(root, name, f"0000:{0x11 + 0x10 * index:02x}:00.0", gids, netdevs=members, numa=index * 2 // count)
-        bond(root, "bond0", ("ens1f0np0", "ens1f1np1"))
+        bond(root, bonded, ("ens1f0np0", "ens1f1np1"))
         write(root / "proc/driver/nvidia/params", text("h200/params.txt"))
         write(root / "proc/driver/nvidia/version", text("h200/version.txt"))
         (root / "sys/module/nvidia_peermem").mkdir(parents=True)
@@ -181,10 +181,10 @@ def _looked(address: str, peers: tuple[str, ...], count: int) -> dict[str, Any]:
             "links": gpu_details.links(topology),
             "error": "",
         }
-        interfaces = {"lo": ["127.0.0.1"], "bond0": [address], "ens1f0np0": [], "ens1f1np1": []}
+        interfaces = {"lo": ["127.0.0.1"], bonded: [address], "ens1f0np0": [], "ens1f1np1": []}
         mounted = disks.mounts("25 1 259:2 / / rw - ext4 /dev/nvme0n1p2 rw\n40 25 9:0 / /data rw - xfs /dev/md0 rw\n")
         room = {"total_bytes": 28 << 40, "free_bytes": 20 << 40, "free_inodes": 10**9, "writable": True}
-        route = {"interface": "bond0", "source": address, "gateway": ""}
+        route = {"interface": bonded, "source": address, "gateway": ""}
         return {
             "interfaces": interfaces,
             "networks": {"127.0.0.1": "127.0.0.0/8", address: f"{address.rpartition('.')[0]}.0/24"},
@@ -193,7 +193,7 @@ def _looked(address: str, peers: tuple[str, ...], count: int) -> dict[str, Any]:
             "source": address,
             "listening": [22],
             "listeners": {"22": {"pid": 1000, "command": "sshd", "container": ""}},
-            "links": {"bond0": "800000 Mb/s", **{f"mlx5_{index}/1": "400 Gb/sec (4X NDR)" for index in range(count)}},
+            "links": {bonded: "800000 Mb/s", **{f"mlx5_{index}/1": "400 Gb/sec (4X NDR)" for index in range(count)}},
             "boot_id": "1",
             "time": 1795737685.9,
             "uptime": 1000.0,
@@ -228,9 +228,12 @@ def _looked(address: str, peers: tuple[str, ...], count: int) -> dict[str, Any]:
         }
 
 
-def h200_host(address: str = "10.0.0.10", peers: Sequence[str] = ("10.0.0.11",), count: int = 8) -> dict[str, Any]:
+def h200_host(
+    address: str = "10.0.0.10", peers: Sequence[str] = ("10.0.0.11",), count: int = 8, bonded: str = "bond0"
+) -> dict[str, Any]:
     """``host`` of M(observe) of a healthy host with ``count`` (2 or 8) H200, each with a network card of 400 Gbit/s.
 
+    The first card is a bond named ``bonded``, which has the cluster's address; the others have networks of their own.
     Made by the parsers out of the fixtures and a tree of /sys. The caller may break it.
     """
-    return copy.deepcopy(_looked(address, tuple(peers), count))
+    return copy.deepcopy(_looked(address, tuple(peers), count, bonded))

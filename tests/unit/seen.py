@@ -60,16 +60,18 @@ TOKEN = "the one token of this engine, which nobody knows"
 FIRST = "20261124T222500-0000"  # the formation that runs
 
 
-def h200_host(address: str = "10.0.0.10", peers: Sequence[str] = ("10.0.0.11",), count: int = 8) -> dict[str, Any]:
+def h200_host(
+    address: str = "10.0.0.10", peers: Sequence[str] = ("10.0.0.11",), count: int = 8, bonded: str = "bond0"
+) -> dict[str, Any]:
     """``host`` of M(observe) of a healthy host with ``count`` (2 or 8) H200 and as many network cards; see host_trees."""
-    return host_trees.h200_host(address, peers, count)
+    return host_trees.h200_host(address, peers, count, bonded)
 
 
 def on_gpus(world: World) -> World:
-    """The same world, whose hosts are healthy ones with eight H200 each, on the bond ``bond0``."""
+    """The same world, whose hosts are healthy ones with eight H200 each."""
     for node in world.plan.nodes:
         peers = [each.address for each in world.plan.nodes if each.name != node.name]
-        world.answers[node.name]["host"] = h200_host(node.address, peers)
+        world.answers[node.name]["host"] = h200_host(node.address, peers, bonded=node.interface or "bond0")
     return world
 
 

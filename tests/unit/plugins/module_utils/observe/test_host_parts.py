@@ -34,9 +34,11 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import (
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.gpu_users import gpus_of
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import host_facts
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, host_warnings
 from ansible_collections.lmfleet.lmdeploy.tests.unit import seen
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd, container
 from ansible_collections.lmfleet.lmdeploy.tests.unit.host_trees import pci, text, write
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
 
 # The kernel ------------------------------------------------------------------------------------------------------------
 
@@ -390,3 +392,12 @@ def test_a_healthy_host_of_the_tests_has_what_a_real_one_has() -> None:
     made["gpus"]["details"].clear()
     assert len(seen.h200_host()["gpus"]["details"]) == 8  # a test may break its own
     assert len(seen.h200_host(count=2)["gpus"]["details"]) == 2
+
+
+def test_hosts_with_gpus_are_good_ones() -> None:
+    plan = seen.bound(nodes())
+    hosts = seen.on_gpus(seen.World(plan)).hosts
+    assert (host_faults(plan, hosts), host_warnings(plan, hosts)) == ([], [])
+    assert hosts["node0"].network["routes"] == {
+        "10.0.0.11": {"interface": "eth0", "source": "10.0.0.10", "gateway": ""}
+    }
