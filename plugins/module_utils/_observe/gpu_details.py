@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LISTED = re.compile(r"GPU (\d+): .*\(UUID: ([^)\s]+)\)")
 ADDRESS = re.compile(r"([0-9a-f]+):([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-9a-f]))?", re.IGNORECASE)
-REASON = re.compile(r"clocks_(?:event|throttle)_reason_(\w+)")  # throttle: until driver 530
+REASON = re.compile(r"clocks_(?:event|throttle)_reason_(\w+)")  # throttle: older drivers
 # The others (idle, power cap, clocks that somebody set) are how a healthy GPU works.
 SLOWDOWNS = ("hw_thermal_slowdown", "hw_power_brake_slowdown", "hw_slowdown", "sw_thermal_slowdown")
 NO_LINK = re.compile(r"inactive", re.IGNORECASE)
@@ -92,7 +92,7 @@ def _gpu(gpu: Element, place: int, known: dict[str, int]) -> dict[str, Any]:
         "ecc_uncorrected": _uncorrected(gpu.find("ecc_errors/volatile")),
         "remap_pending": _truth(said("remapped_rows/remapped_row_pending") or said("retired_pages/pending_retirement")),
         "remap_failed": _truth(said("remapped_rows/remapped_row_failure")),
-        "recovery": said("gpu_recovery_action") or _recovery(said),
+        "recovery": _recovery(said),
         "fabric": said("fabric/state"),
         "fabric_status": said("fabric/status"),
         "slowdown": _slowdowns(gpu),
@@ -101,7 +101,10 @@ def _gpu(gpu: Element, place: int, known: dict[str, int]) -> dict[str, Any]:
 
 
 def _recovery(said: Any) -> str | None:
-    """What drivers before 560 say in other words, in those of ``gpu_recovery_action``."""
+    """What the driver says has to be done; what older ones say in other words is told in those of ``gpu_recovery_action``."""
+    action = said("gpu_recovery_action")
+    if action:
+        return None if action == "N/A" else str(action)
     reset, drain = (
         _truth(said(f"gpu_reset_status/{name}")) for name in ("reset_required", "drain_and_reset_recommended")
     )
@@ -174,7 +177,7 @@ def nvlinks(status: str) -> dict[int, tuple[int, int | None]]:
 def links(topology: str) -> dict[str, dict[str, str]] | None:
     """GPU -> device -> the way between them (NV18, PIX, PXB, PHB, NODE, SYS), from ``nvidia-smi topo -m``.
 
-    Network cards have their devices' names, such as mlx5_0, where nvidia-smi says them (from driver 515 on in a legend).
+    Network cards have their devices' names, such as mlx5_0, where nvidia-smi says them (newer drivers in a legend).
     None where there is no such table.
     """
     rows = [line.split() for line in COLOUR.sub("", topology).splitlines()]

@@ -209,7 +209,7 @@ def test_the_proxys_list_and_a_servers_models(server: _Server, body: bytes) -> N
 
 # ---- what hosts with GPUs say
 
-XMLS = [fixture(f"{name}.xml") for name in ("h200/q", "a100_535_mig", "a100_470", "v100_418", "h100_550_sick")]
+XMLS = [fixture(f"{name}.xml") for name in ("h200/q", "a100_535_mig", "a100_470", "v100_418", "h100_565_sick")]
 JSONABLE = (type(None), bool, int, str, list)
 TAGS = """
 gpu uuid ecc_errors volatile double_bit total sram_uncorrectable processes process_info pid fb_memory_usage fabric state

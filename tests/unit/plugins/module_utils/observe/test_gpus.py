@@ -92,7 +92,7 @@ def test_a_v100_of_driver_418() -> None:
 
 
 def test_sick_h100s_say_so_and_nothing_is_made_up() -> None:
-    first, second = rows("h100_550_sick.xml")
+    first, second = rows("h100_565_sick.xml")
     assert (first["recovery"], first["fabric"], first["remap_failed"]) == ("Drain and Reset", "In Progress", True)
     assert first["slowdown"] == ["hw_power_brake_slowdown", "hw_slowdown", "sw_thermal_slowdown"]
     assert (first["memory_used_mib"], first["ecc"], first["ecc_uncorrected"]) == (None, False, None)
@@ -115,11 +115,16 @@ def test_sick_h100s_say_so_and_nothing_is_made_up() -> None:
     ("required", "recommended", "recovery"),
     [("Yes", "No", "Reset"), ("No", "Yes", "Drain and Reset"), ("No", "No", "None"), ("N/A", "N/A", None)],
 )
-def test_what_a_driver_before_560_recommends(required: str, recommended: str, recovery: str | None) -> None:
+def test_what_an_older_driver_recommends(required: str, recommended: str, recovery: str | None) -> None:
     xml = text("a100_535_mig.xml")
     xml = xml.replace("<reset_required>No", f"<reset_required>{required}")
     [gpu] = details(xml.replace("recommended>No<", f"recommended>{recommended}<"), {}) or []
     assert gpu["recovery"] == recovery
+
+
+def test_a_recovery_that_a_gpu_does_not_know_is_unknown() -> None:
+    xml = text("h200/q.xml").replace("<gpu_recovery_action>None<", "<gpu_recovery_action>N/A<")
+    assert [gpu["recovery"] for gpu in details(xml, {}) or []] == [None, None]
 
 
 def test_of_a_text_that_is_cut_off_or_followed_by_a_warning_the_whole_gpus_are_read() -> None:
@@ -242,7 +247,7 @@ def test_the_fabric_manager_and_who_needs_one(tmp_path: Path, monkeypatch: pytes
     assert (found["running"], found["version"]) == (True, "535.104.05")
     assert fabric.fabric_manager(None, tmp_path)["running"] is None
     assert fabric.needed(False, {"details": rows("h200/q.xml")}) is True
-    assert fabric.needed(False, {"details": rows("h100_550_sick.xml")}) is True
+    assert fabric.needed(False, {"details": rows("h100_565_sick.xml")}) is True
     assert fabric.needed(False, {"details": rows("a100_470.xml")}) is False
     assert fabric.needed(False, {"details": rows("a100_535_mig.xml")}) is False  # N/A
     assert fabric.needed(False, {"details": None}) is False
