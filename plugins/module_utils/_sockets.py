@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._observe.host import listening_ports, read_tcp_tables
+from ._observe.ports import listening_ports, read_tcp_tables
 
 ANY = 0  # a port of the kernel's choice
 BACKLOG = 512

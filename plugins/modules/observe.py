@@ -46,6 +46,10 @@ options:
     description: Ask Docker for those of its settings that decide whether it can run the containers of a deployment.
     type: bool
     default: false
+  gpu_users:
+    description: Ask Docker for the running containers that were given GPUs, whoever made them.
+    type: bool
+    default: false
   image:
     description: An image to look for.
     type: dict
@@ -72,6 +76,17 @@ options:
     description: Look at the host itself.
     type: bool
     default: false
+  host_peers:
+    description: With O(host), the addresses of other hosts to which the routes are asked.
+    type: list
+    elements: str
+    default: []
+  host_disks:
+    description: With O(host), the paths whose file systems are looked at, be they there yet or not. With O(docker_settings),
+      Docker's own directory is one more.
+    type: list
+    elements: path
+    default: []
   files:
     description: Paths of files whose digests are wanted.
     type: list
@@ -227,7 +242,7 @@ docker:
     - C(version) and C(api) of the Docker engine.
     - Or C(error), what is wrong and what to do, and its C(kind), V(sdk), V(permission), V(socket), V(daemon), V(podman) or
       V(timeout).
-      RV(containers), RV(docker_settings), RV(image), RV(image_ids) and RV(ray) are missing then.
+      RV(containers), RV(docker_settings), RV(gpu_users), RV(image), RV(image_ids) and RV(ray) are missing then.
   returned: when something of Docker is asked
   type: dict
   sample: {version: 28.5.1, api: "1.51"}
@@ -236,9 +251,22 @@ docker_settings:
     - C(log_driver), what containers log with unless they say otherwise; C(log_cache), whether Docker keeps a copy of logs that
       it sends away; C(userns), whether C(userns-remap) is on; C(rootless); C(gpus), whether Docker has what gives containers
       GPUs, none where that cannot be known.
+    - C(version), C(storage_driver), C(root_dir), C(cgroup_driver), C(cgroup_version), C(kernel) and C(os) in Docker's words,
+      none where it does not say; C(runtimes), their names; C(cdi), whether devices are given by CDI, none before Docker 25;
+      C(proxies), those of Docker itself, without passwords.
   returned: when O(docker_settings) is set
   type: dict
   sample: {log_driver: json-file, log_cache: true, userns: false, rootless: false, gpus: true}
+gpu_users:
+  description:
+    - The running containers that were given GPUs, each C(name), C(image), C(deployment) (empty where it is of none) and
+      C(gpus), V(all) or a list of indices and UUIDs.
+    - Given is what Docker was asked for (C(--gpus), CDI, a device), or what NVIDIA's runtime was
+      (C(NVIDIA_VISIBLE_DEVICES)).
+  returned: when O(gpu_users) is set
+  type: list
+  elements: dict
+  sample: [{name: trainer, image: "pytorch:2.8", deployment: "", gpus: all}]
 containers:
   description:
     - By name, C(present), and of one that is there C(id), C(labels), C(image) (its id), C(created), C(status), C(exit_code),
@@ -275,8 +303,36 @@ host:
     - C(gpus), none where C(nvidia-smi) is not installed, has C(listing) (the text of C(nvidia-smi -L)), C(devices), a list of
       C(index), C(name), C(mig), C(compute_mode), C(used) and C(total) (memory in MiB) as C(nvidia-smi) says them;
       C(names), C(driver), and C(error), one line, or empty.
+    - C(gpus) also has C(cuda), the highest version of CUDA that the driver has; C(links), by GPU and device the way between
+      them in the words of C(nvidia-smi topo -m), as in C(GPU0), C(mlx5_0), V(PIX); and C(details), a list with a row for each
+      GPU; C(index), C(uuid), C(name), C(bus) (as V(0000:18:00.0)), C(numa), C(memory_total_mib), C(memory_used_mib),
+      C(mig), C(compute_mode), C(persistence), C(ecc), C(ecc_uncorrected) (errors since the driver was loaded),
+      C(remap_pending), C(remap_failed), C(recovery) (what the driver says has to be done, V(None) for nothing), C(fabric) and
+      C(fabric_status), C(slowdown) (what slows its clocks down, empty for a healthy one), C(nvlinks) that are up,
+      C(nvlinks_down) (none where all are, which links that lead nowhere are too), and C(processes), each C(pid), C(name),
+      C(used_mib) and C(container) (an id, or empty). What a driver does not say is none.
     - C(rdma), none without a driver of NVIDIA, has what GPUs need to speak RDMA themselves; C(modules), those of the kernel;
       C(parameters) of the driver; C(open), whether it is the open kernel module; C(devices), of InfiniBand or RoCE.
+    - C(hcas), a list of the devices of InfiniBand and RoCE, each C(device), C(driver), C(numa), C(bus), C(netdevs), C(bond)
+      (that they are in, or empty) and C(ports). A port has C(port), C(state), C(physical), C(layer), C(rate_gbps) and
+      C(gids), those that are set, each C(index), C(gid), C(type), C(address) (the IPv4 address that it is made of, or empty)
+      and C(netdev).
+    - C(fabric_manager) has C(switches), whether NVSwitches are on PCI; C(needed), whether these or a state of the fabric in
+      C(gpus) ask for one; C(running), and C(version) of what is installed. In a virtual machine the manager may be its
+      host's; what counts is the state of the fabric.
+    - C(mtus) by interface; C(parents), by interface those that it is stacked on; C(routes), by address of O(host_peers)
+      C(interface), C(source) and C(gateway), empty where there is no route, or none where it cannot be known.
+    - C(names) has C(hostname), the C(addresses) that it resolves to here, and C(loopback), whether one of them is.
+    - C(kernel) has C(release); C(cgroups), V(1) or V(2); C(xids), the errors of GPUs in the kernel's log as far back as it
+      goes, each C(bus), C(xid), C(count) and the last C(text), none where the log cannot be read or there is no driver;
+      C(iommu), what it does to the GPUs, V(off), V(identity) or V(DMA); C(numa_balancing).
+    - C(limits), as containers inherit them, has C(memlock_bytes) and C(nofile), V(-1) for no limit. C(memory) has
+      C(total_bytes), C(available_bytes), C(shm_bytes) (the size of C(/dev/shm)), C(hugepages) and C(hugepage_bytes).
+    - C(disks), by path of O(host_disks) C(device), C(type), C(total_bytes), C(free_bytes), C(free_inodes) and C(writable), of
+      the file system that it is on or will be on; none where that does not answer.
+    - C(clock) has C(synchronized); C(proxies), by variable those in C(/etc/environment) and in the environment of Docker's
+      daemon, without passwords.
+    - A part or a value that could not be read is none, which is neither zero nor good.
   returned: when O(host) is set
   type: dict
 paths:
@@ -358,6 +414,7 @@ SPEC = {
     "logs": {"type": "dict", "default": {}},
     "measure": {"type": "bool", "default": False},
     "docker_settings": {"type": "bool", "default": False},
+    "gpu_users": {"type": "bool", "default": False},
     "image": {
         "type": "dict",
         "options": {
@@ -368,6 +425,8 @@ SPEC = {
     },
     "image_ids": STRINGS,
     "host": {"type": "bool", "default": False},
+    "host_peers": STRINGS,
+    "host_disks": {"type": "list", "elements": "path", "default": []},
     "files": {"type": "list", "elements": "path", "default": []},
     "paths": {"type": "list", "elements": "path", "default": []},
     "model": {

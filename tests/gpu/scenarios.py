@@ -28,7 +28,7 @@ from gpu.results import Results
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import EngineProbe, Patience
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import gpus_work
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.gpus import gpus_work
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.services import KERNEL_CACHE_PLACES
 from ansible_collections.lmfleet.lmdeploy.programs.warmup import measured_shapes
 

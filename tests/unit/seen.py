@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import daemon
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containers import asked_of
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.model import EMPTY
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes import changes
@@ -25,6 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan, Service
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import new_record
 
+from . import host_trees
 from .plans import Groups, Variables, plan_of
 
 IMAGE, OTHER_IMAGE = (f"sha256:{letter * 64}" for letter in "ab")
@@ -34,10 +36,43 @@ PROBED = {
     "modules": {"deep_ep": True, "deep_gemm": True},
     "errors": [],
 }
+DOCKER_SAYS = {
+    "ServerVersion": "28.5.1",
+    "Driver": "overlay2",
+    "DockerRootDir": "/var/lib/docker",
+    "CgroupDriver": "systemd",
+    "CgroupVersion": "2",
+    "KernelVersion": "6.8.0-60-generic",
+    "OperatingSystem": "Ubuntu 24.04.2 LTS",
+    "Runtimes": {"io.containerd.runc.v2": {}, "nvidia": {}, "runc": {}},
+    "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+}
 # As settings_of gives them of a Docker that is as it was installed.
-DOCKER = {"log_driver": "json-file", "log_cache": True, "userns": False, "rootless": False, "gpus": True}
+DOCKER = {
+    "log_driver": "json-file",
+    "log_cache": True,
+    "userns": False,
+    "rootless": False,
+    "gpus": True,
+    **daemon.described(DOCKER_SAYS),
+}
 TOKEN = "the one token of this engine, which nobody knows"
 FIRST = "20261124T222500-0000"  # the formation that runs
+
+
+def h200_host(
+    address: str = "10.0.0.10", peers: Sequence[str] = ("10.0.0.11",), count: int = 8, bonded: str = "bond0"
+) -> dict[str, Any]:
+    """``host`` of M(observe) of a healthy host with ``count`` (2 or 8) H200 and as many network cards; see host_trees."""
+    return host_trees.h200_host(address, peers, count, bonded)
+
+
+def on_gpus(world: World) -> World:
+    """The same world, whose hosts are healthy ones with eight H200 each."""
+    for node in world.plan.nodes:
+        peers = [each.address for each in world.plan.nodes if each.name != node.name]
+        world.answers[node.name]["host"] = h200_host(node.address, peers, bonded=node.interface or "bond0")
+    return world
 
 
 def bound(variables: Variables, *, groups: Groups | None = None, image: str = IMAGE) -> Plan:
@@ -93,7 +128,8 @@ class World:
                 "unreachable": "",
                 "failed": "",
                 "docker": {"version": "28.5.1", "api": "1.51"},
-                "docker_settings": dict(DOCKER),
+                "docker_settings": copy.deepcopy(DOCKER),
+                "gpu_users": [],
                 "containers": {},
                 "image": {"id": plan.engine(node.engine).image.run, "digests": [], "answer": PROBED},
                 "host": {

@@ -10,9 +10,11 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .proxies import without_login
 
 SECONDS = 20.0  # for each call; a daemon that answers at all answers in far less
 SOCKET = "unix:///var/run/docker.sock"
@@ -99,6 +101,28 @@ def settings_of(client: Any) -> dict[str, Any]:
         "userns": "name=userns" in options,
         "rootless": "name=rootless" in options,
         "gpus": _gives_gpus(daemon, said),
+        **described(said),
+    }
+
+
+def described(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What only describes the daemon and its host; None is what it does not say, being too old."""
+    proxies = {"http_proxy": "HttpProxy", "https_proxy": "HttpsProxy", "no_proxy": "NoProxy"}
+    cdi = said.get("CDISpecDirs")  # from 25 on; empty where CDI is off
+    texts = {
+        "version": "ServerVersion",
+        "storage_driver": "Driver",
+        "root_dir": "DockerRootDir",
+        "cgroup_driver": "CgroupDriver",
+        "cgroup_version": "CgroupVersion",
+        "kernel": "KernelVersion",
+        "os": "OperatingSystem",
+    }
+    return {
+        **{key: str(said[name]) if said.get(name) else None for key, name in texts.items()},
+        "runtimes": None if said.get("Runtimes") is None else sorted(said["Runtimes"]),
+        "cdi": None if cdi is None else bool(cdi),
+        "proxies": {key: without_login(str(said[name])) for key, name in proxies.items() if said.get(name)},
     }
 
 
@@ -215,12 +239,37 @@ def _cache_disabled(daemon: Path | None) -> bool:
     arguments = _arguments(daemon)
     if any("cache-disabled=true" in each for each in arguments):
         return True
+    options = _configuration(arguments).get("log-opts")
+    disabled = options.get("cache-disabled", "false") if isinstance(options, dict) else "false"
+    return str(disabled).lower() in ("true", "1", "t")
+
+
+def _configuration(arguments: Sequence[str]) -> Mapping[str, Any]:
+    """What dockerd's configuration file holds; empty where there is none."""
     named = [each.partition("=")[2] for each in arguments if each.startswith("--config-file=")]
     named += [value for option, value in zip(arguments, arguments[1:]) if option == "--config-file"]
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        options = json.loads(Path((named or [CONFIGURATION])[-1]).read_bytes()).get("log-opts") or {}
-        return str(options.get("cache-disabled", "false")).lower() in ("true", "1", "t")
-    return False
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(Path((named or [CONFIGURATION])[-1]).read_bytes())
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def default_limits() -> dict[str, int]:
+    """Name -> the soft limit that Docker gives every container which asks for none; -1 is no limit."""
+    arguments = _arguments(_process())
+    given = [each.partition("=")[2] for each in arguments if each.startswith("--default-ulimit=")]
+    given += [value for option, value in zip(arguments, arguments[1:]) if option == "--default-ulimit"]
+    found = {}
+    configured = _configuration(arguments).get("default-ulimits")
+    for name, limit in configured.items() if isinstance(configured, dict) else ():
+        if isinstance(limit, dict) and isinstance(limit.get("Soft"), int):
+            found[str(name)] = int(limit["Soft"])
+    for each in given:
+        name, __, limit = each.partition("=")
+        with contextlib.suppress(ValueError):
+            found[name] = int(limit.partition(":")[0])
+    return found
 
 
 def _gives_gpus(daemon: Path | None, info: Mapping[str, Any]) -> bool | None:

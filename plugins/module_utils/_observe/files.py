@@ -27,6 +27,22 @@ def digest(path: str) -> str | None:
         return None
 
 
+def text_of(path: Path) -> str | None:
+    """What a small file of the kernel's says, without the spaces around it; None where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def number_of(path: Path) -> int | None:
+    """The whole number that such a file has; None where it has none."""
+    try:
+        return int(text_of(path) or "")
+    except ValueError:
+        return None
+
+
 def kept_json(path: str) -> Any:
     """What a JSON file holds; None where there is none, ``{"error": ...}`` where it cannot be read."""
     try:

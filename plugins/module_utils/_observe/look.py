@@ -12,12 +12,25 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from . import containers, daemon, endpoints, engines, files, host, image, model, parallel, proxy, ray
+from . import (
+    containers,
+    daemon,
+    endpoints,
+    engines,
+    files,
+    gpu_users,
+    image,
+    model,
+    parallel,
+    proxy,
+    ray,
+)
 
 # Far beyond what the parts allow themselves; only what hangs outside all time-outs, such as a lost file system, gets here.
 WHOLE_SECONDS = 120.0
-OF_DOCKER = ("containers", "docker_settings", "image", "image_ids", "ray")
+OF_DOCKER = ("containers", "docker_settings", "gpu_users", "image", "image_ids", "ray")
 Tokens = Mapping[str, Any]
+ROOT_S = 5.0  # that the look at file systems waits for Docker to say where its own directory is
 GPUS_S = 1.5  # as long an answer of nvidia-smi is good for
 
 
@@ -51,6 +64,8 @@ class _Look:
         self._given = client is not None
         self._docker = parallel.start(_reach, client) if self._asks_docker() else None
         self._inspected = parallel.start(self._inspect) if self._docker else None
+        settings = self._with_docker(daemon.settings_of)
+        self._settings = parallel.start(settings) if asked.get("docker_settings") else None
 
     def answer(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -83,7 +98,7 @@ class _Look:
 
     def _asks_docker(self) -> bool:
         asked = self._asked
-        names = ("deployment", "names", "logs", "docker_settings", "image", "image_ids", "ray_container")
+        names = ("deployment", "names", "logs", "docker_settings", "gpu_users", "image", "image_ids", "ray_container")
         return any(asked.get(name) for name in names) or bool(self._tokens.get("urls"))
 
     def _parts(self) -> dict[str, Callable[[], Any]]:
@@ -91,7 +106,8 @@ class _Look:
         asked = self._asked
         every: dict[str, tuple[bool, Callable[[], Any]]] = {
             "docker": (self._docker is not None, self._version),
-            "docker_settings": (bool(asked.get("docker_settings")), self._with_docker(daemon.settings_of)),
+            "docker_settings": (self._settings is not None, self._docker_settings),
+            "gpu_users": (bool(asked.get("gpu_users")), self._with_docker(gpu_users.gpu_users)),
             "containers": (bool(asked.get("deployment") or asked.get("names") or asked.get("logs")), self._containers),
             "image": (bool(asked.get("image")), self._with_docker(image.image_facts, asked.get("image"))),
             "image_ids": (bool(asked.get("image_ids")), self._with_docker(image.present, asked.get("image_ids"))),
@@ -99,7 +115,7 @@ class _Look:
             "tcp": (bool(asked.get("tcp")), lambda: parallel.each(endpoints.tcp_status, asked["tcp"])),
             "http": (bool(asked.get("http")), lambda: endpoints.http_statuses(asked["http"])),
             "proxy": (bool(asked.get("proxy")), lambda: proxy.proxy_status(asked["proxy"])),
-            "host": (bool(asked.get("host")), host.host_facts),
+            "host": (bool(asked.get("host")), self._host),
             "files": (bool(asked.get("files")), lambda: parallel.each(files.digest, asked["files"])),
             "paths": (bool(asked.get("paths")), lambda: parallel.each(os.path.exists, asked["paths"])),
             "model": (bool(asked.get("model")), lambda: model.model_facts(asked["model"])),
@@ -146,6 +162,19 @@ class _Look:
         if self._docker is None:
             raise AssertionError("only parts of Docker ask this")
         return self._docker.result()
+
+    def _docker_settings(self) -> dict[str, Any]:
+        if self._settings is None:
+            raise AssertionError("only what asks for them asks this")
+        result: dict[str, Any] = self._settings.result()
+        return result
+
+    def _docker_root(self) -> str | None:
+        """Docker's own directory, where Docker is asked and answers."""
+        try:
+            return None if self._settings is None else self._settings.result(timeout=ROOT_S)["root_dir"]
+        except (daemon.DockerError, parallel.Late):
+            return None
 
     def _found(self) -> dict[str, Any]:
         if self._inspected is None:
@@ -216,6 +245,12 @@ class _Look:
         result: dict[str, Any] = self._with_docker(ask)()
         return result
 
+    def _host(self) -> dict[str, Any]:
+        from . import host  # with its parts it is much to compile, and a wait asks other things every few seconds
+
+        asked = self._asked
+        return host.host_facts(asked.get("host_peers") or [], asked.get("host_disks") or [], self._docker_root)
+
     # ---- tokens
 
     def _ask_tokens(self) -> dict[str, dict[str, Any]]:
@@ -264,7 +299,9 @@ class _Look:
         """Asked by every rank's probe at once; one of them asks nvidia-smi."""
         with self._gpus_lock:
             if time.monotonic() - self._gpus_asked > GPUS_S:
-                self._gpus_seen, self._gpus_asked = host.gpus_work(), time.monotonic()
+                from . import gpus
+
+                self._gpus_seen, self._gpus_asked = gpus.gpus_work(), time.monotonic()
             return self._gpus_seen
 
     def _start_lines(self, container: Any) -> list[str]:

@@ -224,6 +224,18 @@ def settings(dockerd: Dockerd) -> dict[str, Any]:
 
 def test_settings_are_read_from_what_docker_says(dockerd: Dockerd) -> None:
     plain = {"log_driver": "json-file", "log_cache": True, "userns": False, "rootless": False, "gpus": None}
+    unsaid = (
+        "version",
+        "storage_driver",
+        "root_dir",
+        "cgroup_driver",
+        "cgroup_version",
+        "kernel",
+        "os",
+        "runtimes",
+        "cdi",
+    )
+    plain = {**plain, **dict.fromkeys(unsaid), "proxies": {}}
     assert settings(dockerd) == plain
     dockerd.info = {
         "LoggingDriver": "syslog",
@@ -231,6 +243,33 @@ def test_settings_are_read_from_what_docker_says(dockerd: Dockerd) -> None:
         "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}],
     }
     assert settings(dockerd) == {**plain, "log_driver": "syslog", "userns": True, "rootless": True, "gpus": True}
+
+
+def test_a_daemon_describes_itself_and_its_host(dockerd: Dockerd) -> None:
+    # As in the API's reference (GET /info), of Docker 27 with NVIDIA's runtime.
+    dockerd.info = {
+        "LoggingDriver": "json-file",
+        "ServerVersion": "27.5.1",
+        "Driver": "overlay2",
+        "DockerRootDir": "/var/lib/docker",
+        "CgroupDriver": "systemd",
+        "CgroupVersion": "2",
+        "KernelVersion": "6.8.0-60-generic",
+        "OperatingSystem": "Ubuntu 24.04.2 LTS",
+        "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "nvidia-container-runtime"}},
+        "CDISpecDirs": [],
+        "HttpProxy": "http://fleet:secret@proxy.example:3128",
+        "HttpsProxy": "",
+        "NoProxy": "localhost,10.0.0.0/8",
+    }
+    found = settings(dockerd)
+    assert (found["version"], found["storage_driver"], found["root_dir"]) == ("27.5.1", "overlay2", "/var/lib/docker")
+    assert (found["cgroup_driver"], found["cgroup_version"]) == ("systemd", "2")
+    assert (found["kernel"], found["os"]) == ("6.8.0-60-generic", "Ubuntu 24.04.2 LTS")
+    assert (found["runtimes"], found["cdi"]) == (["nvidia", "runc"], False)
+    assert found["proxies"] == {"http_proxy": "http://proxy.example:3128", "no_proxy": "localhost,10.0.0.0/8"}
+    dockerd.info["CDISpecDirs"] = ["/etc/cdi", "/var/run/cdi"]
+    assert settings(dockerd)["cdi"] is True
 
 
 @pytest.fixture
@@ -308,3 +347,32 @@ def test_a_configuration_file_of_another_name_is_read(
     for argument in ([f"--config-file={tmp_path}/own.json"], ["--config-file", f"{tmp_path}/own.json"]):
         (process / "cmdline").write_bytes("\0".join(["dockerd", *argument, ""]).encode())
         assert of_process(dockerd, monkeypatch)["log_cache"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "configuration", "limits"),
+    [
+        ([], None, {}),
+        ([], '{"default-ulimits": {"memlock": {"Name": "memlock", "Hard": -1, "Soft": -1}}}', {"memlock": -1}),
+        (
+            ["--default-ulimit", "memlock=-1:-1", "--default-ulimit=nofile=65536"],
+            None,
+            {"memlock": -1, "nofile": 65536},
+        ),
+        (["--default-ulimit"], '{"default-ulimits": [1]}', {}),
+        (["--default-ulimit=memlock=lots"], '{"default-ulimits": {"memlock": {"Soft": "-1"}, "nofile": 7}}', {}),
+    ],
+)
+def test_limits_that_docker_gives_every_container(
+    dockerd: Dockerd,
+    process: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    configuration: str | None,
+    limits: dict[str, int],
+) -> None:
+    monkeypatch.setattr(daemon, "SOCKET", dockerd.host)
+    (process / "cmdline").write_bytes("\0".join(["dockerd", *options, ""]).encode())
+    if configuration is not None:
+        Path(daemon.CONFIGURATION).write_text(configuration)
+    assert daemon.default_limits() == limits

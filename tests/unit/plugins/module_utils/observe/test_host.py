@@ -16,23 +16,22 @@ from typing import Any
 import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import commands
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import (
-    any_works,
-    devices,
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.gpus import any_works, devices, gpu_facts, gpus
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import host_facts
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.network import (
     down,
-    gpu_facts,
-    gpus,
-    host_facts,
     interfaces,
     link_speeds,
-    listeners,
-    listening_ports,
     local_bridges,
     networks,
-    rdma_facts,
-    read_tcp_tables,
     source_address,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.ports import (
+    listeners,
+    listening_ports,
+    read_tcp_tables,
+)
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.rdma import rdma_facts
 
 
 def test_interfaces_and_their_addresses_are_read_from_ip() -> None:
@@ -126,7 +125,8 @@ def test_a_command_that_hangs_is_named_and_does_not_hold_the_look(
     found = host_facts()
     assert time.monotonic() - began < 55, "it was waited for"  # of the 60 s that they sleep
     error = "nvidia-smi -L timed out after 0.5 s"
-    assert found["gpus"] == {"listing": "", "names": [], "driver": None, "devices": [], "error": error}
+    unknown = {"cuda": None, "details": None, "links": None}
+    assert found["gpus"] == {"listing": "", "names": [], "driver": None, "devices": [], "error": error, **unknown}
     assert found["error"] == "ip -json -4 address timed out after 0.5 s"
     assert found["interfaces"] == {}
     for pid in pids.read_text().split():
@@ -146,7 +146,9 @@ def _name(pid: int) -> str:
 def test_nvidia_smi_is_read_with_an_empty_stdin(tools: Path) -> None:
     script(
         tools / "nvidia-smi",
-        'cat\ncase "$1" in -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; *mig*) echo "0, NVIDIA H100, Disabled, Default, 4, 81559";; '
+        "cat\n"
+        'case "$1" in -q | topo | nvlink) exit 2;; -L) echo "GPU 0: NVIDIA H100 (UUID: 1)";; '
+        '*mig*) echo "0, NVIDIA H100, Disabled, Default, 4, 81559";; '
         '*) echo "NVIDIA H100, 570.86";; esac',
     )
     assert gpu_facts() == {
@@ -163,6 +165,9 @@ def test_nvidia_smi_is_read_with_an_empty_stdin(tools: Path) -> None:
                 "total": "81559",
             }
         ],
+        "cuda": None,
+        "details": None,
+        "links": None,
         "error": "",
     }
 
