@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -44,9 +43,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.proxy im
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes import ProxyError, ProxyList
 from ansible_collections.lmfleet.lmdeploy.tests.unit.host_trees import text as fixture
 
-# More of them for a long run, such as LMFLEET_FUZZ_EXAMPLES=20000.
-EXAMPLES = int(os.environ.get("LMFLEET_FUZZ_EXAMPLES", "150"))
-fuzz = settings(max_examples=EXAMPLES, derandomize=True, deadline=None)
+fuzz = settings(max_examples=150, derandomize=True, deadline=None)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
