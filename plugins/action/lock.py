@@ -18,6 +18,7 @@ from ansible import context
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._lock import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import keep
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell, warn
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import (
     Ended,
@@ -29,7 +30,6 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import (
     taken_over,
     wrong_break,
 )
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run as Store
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "path": {"type": "path", "required": True},
@@ -76,7 +76,8 @@ class ActionModule(ActionBase):
             warn(f"The lock file {options['path']} held no lock: it was put aside as {answer['broken']}")
         answer["msg"] = message(answer, options, this)
         # Whoever waits for long tells the lock meanwhile that this run is alive.
-        Store().write("lock", {**options, "me": dataclasses.asdict(this)} if answer["held"] else None)
+        host = self._task.delegate_to or (task_vars or {})["inventory_hostname"]
+        keep(host, {**options, "me": dataclasses.asdict(this)} if answer["held"] else None)
         if refused and self._task.check_mode:
             tell(f"  check mode; a run would be refused now: {answer['msg']}")
         elif refused:

@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, left_listed
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
@@ -25,15 +26,13 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 ROUND_S = 2.0
 # A round may take a minute on a host under load; one that has given no sign for this long hangs.
 SILENT_S = 240.0
-KEEP_S = 60.0
 
 
 class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.wait``; documented in plugins/modules/wait.py."""
 
     _supports_check_mode = True
-    _lock: dict[str, Any] | None = None  # where this run's lock is, on the host that has it
-    _kept = 0.0
+    _keeper: Keeper | None = None
 
     @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -59,8 +58,7 @@ class ActionModule(ActionBase):
         run = Run()
         plan = run.plan
         limits = Limits(arguments["timeout"], arguments["no_progress_timeout"])
-        self._lock = run.read("lock") if host == plan.head else None
-        self._kept = time.monotonic()
+        self._keeper = Keeper(host)
         decision, number = run.decision, arguments["round"]
         left = left_listed(plan, decision, number, run.host(host).listed or {})
         wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, decision, number), left)
@@ -82,7 +80,7 @@ class ActionModule(ActionBase):
         host = task_vars["inventory_hostname"]
         while True:
             board.post("alive", str(time.monotonic()))
-            refused = self._keep_lock(task_vars)
+            refused = self._lost_lock(task_vars)
             if refused:
                 board.post("failed", refused)
                 return {"failed": True, "changed": False, "msg": refused}
@@ -131,15 +129,10 @@ class ActionModule(ActionBase):
                 return {"failed": True, "changed": False, "msg": f"{host} stopped waiting, because {why}."}
             time.sleep(ROUND_S)
 
-    def _keep_lock(self, task_vars: dict[str, Any]) -> str:
-        """Tell the lock now and then that this run is alive; why it may not go on, where another run has taken it."""
-        if not self._lock or time.monotonic() - self._kept < KEEP_S:
+    def _lost_lock(self, task_vars: dict[str, Any]) -> str:
+        if self._keeper is None:
             return ""
-        self._kept = time.monotonic()
-        result = self._execute_module(
-            "lmfleet.lmdeploy.lock", {**self._lock, "state": "kept", "gone": ""}, task_vars=task_vars
-        )
-        return str(result.get("msg") or "the lock was lost") if result.get("failed") or result.get("refused") else ""
+        return self._keeper.refused(lambda name, given: self._execute_module(name, given, task_vars=task_vars))
 
 
 def unanswered(answer: dict[str, Any]) -> str:

@@ -16,7 +16,9 @@ description:
   - The program and its configuration are put into the container as files, so no key shows on a command line.
 options:
   state:
-    description: V(started) creates and starts the container, V(polled) reads how far it is, V(removed) removes it.
+    description: >-
+      V(started) creates and starts the container, V(polled) reads how far it is, and tells it by SIGURG that somebody asks,
+      V(removed) removes it.
     type: str
     choices: [started, polled, removed]
     required: true
@@ -111,6 +113,7 @@ stderr_tail:
   returned: O(state=polled)
 """
 
+import contextlib
 import io
 import json
 import tarfile
@@ -220,6 +223,9 @@ def poll(client: Any, kind: str, name: str) -> dict[str, Any]:
     if container is None:
         raise ValueError(f"container {name} is gone: something removed it while its job ran")
     running = container.status in ("created", "running")  # before the log, so that an ended client's log is whole
+    if running:
+        with contextlib.suppress(docker.errors.APIError):  # it ends at this moment
+            container.kill("SIGURG")  # for programs/watched.py; without it, nothing comes of that signal
     log = container.logs(stdout=True, stderr=False, tail=LOG_LINES).decode(errors="replace")
     tail = "" if running else container.logs(stdout=False, stderr=True, tail=20).decode(errors="replace").strip()
     code = None if running else container.attrs["State"]["ExitCode"]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What to do about a container that Docker did not start, by Docker's own words. Pure."""
+"""What to do about a container that Docker did not start, and an image that it did not bring, by Docker's own words. Pure."""
 
 from __future__ import annotations
 
@@ -93,4 +93,60 @@ def remedy(text: str) -> str:
     said = text.lower()
     return next(
         (each for pattern, each in _REMEDIES if re.search(pattern, said)), "see journalctl -u docker on this host"
+    )
+
+
+_REACH = (
+    "let the host reach the registry (its DNS and firewall, and the proxy of Docker's service: systemctl edit docker), name a "
+    "mirror in /etc/docker/daemon.json (registry-mirrors), or carry the image there by hand (docker save, and image_archive)"
+)
+_LOGIN = "image_registry, image_registry_username and image_registry_password"
+_FULL = (
+    "free some space where Docker keeps its data (docker info --format '{{.DockerRootDir}}'; df -h; docker system df): an image of "
+    "LMDeploy takes about 30 GB, and as much again while it is unpacked"
+)
+_CERTIFICATE = (
+    "put the registry's certificate authority where Docker looks for it (/etc/docker/certs.d/REGISTRY/ca.crt), and see the "
+    "host's clock"
+)
+# As Docker, containerd and registries say it; in the order in which they are tried.
+_OF_IMAGES = (
+    (r"toomanyrequests|rate limit", f"log in ({_LOGIN}), or pull from a mirror"),
+    (
+        r"server gave http response to https client",
+        "the registry speaks no TLS: give it a certificate, or name it under insecure-registries in /etc/docker/daemon.json",
+    ),
+    (r"x509|certificate", _CERTIFICATE),
+    (
+        r"no matching manifest",
+        "there is no such image for this host's processor (uname -m): set plan_image to one that has it",
+    ),
+    (
+        r"no basic auth|unauthorized|authentication required|resource is denied|access denied|forbidden|status: 40[13]",
+        f"correct plan_image if there is no such repository; if it is private, set {_LOGIN}",
+    ),
+    (
+        r"manifest unknown|manifest for .* not found|name unknown|repository .* not found|not found: (?:manifest|name)",
+        "the registry has no such tag: correct plan_image",
+    ),
+    (r"no space left on device|disk quota exceeded", _FULL),
+    (r"no such host|server misbehaving|dial tcp|i/o timeout|tls handshake|proxyconnect|request canceled", _REACH),
+    (r"connection (?:refused|reset)|network is unreachable|unexpected eof|deadline exceeded|bad gateway", _REACH),
+    (
+        r"read timed out|connection aborted",
+        "Docker hangs or has ended: see journalctl -u docker on this host, and restart it (systemctl restart docker)",
+    ),
+    (
+        r"invalid tar|archive/tar|not a tar|unrecognized image format",
+        "image_archive is no archive of docker save, or was cut: make it anew",
+    ),
+    (r"invalid reference format", "correct plan_image: it is no name of an image"),
+)
+
+
+def image_remedy(text: str) -> str:
+    """The same for an image that was not pulled, loaded, or let in."""
+    said = text.lower()
+    return next(
+        (each for pattern, each in _OF_IMAGES if re.search(pattern, said)), "see journalctl -u docker on this host"
     )

@@ -14,9 +14,11 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from .keeping import Keeper
 from .leaving import tell, warn
 
 PACKAGE = "lmfleet_client"
+ALONE_S = 300  # without a poll for so long, as after a Ctrl-C, a client ends itself
 
 
 def program(*modules: str) -> dict[str, str]:
@@ -76,13 +78,12 @@ class ClientAction(ActionBase):
         event as ``event``; or ``failed`` with ``msg``, and what of a failed step the task's result should repeat.
         """
         name = f"{container_name}-{uuid.uuid4().hex[:8]}"
-
+        started["files"] = {**started["files"], "watched.py": source("watched")}
+        started["argv"] = ["watched.py", str(ALONE_S), *started["argv"]]
         try:
             last = self.client_job(kind, name, "started", task_vars, **started)
             if not bad(last):
-                last = self._follow(
-                    lambda: self.client_job(kind, name, "polled", task_vars), kind, limit_s, poll_s, line
-                )
+                last = self._follow(kind, name, limit_s, poll_s, line, task_vars)
         finally:
             removed = self.client_job(kind, name, "removed", task_vars)
         if bad(last):
@@ -97,19 +98,24 @@ class ClientAction(ActionBase):
             return {"failed": True, "msg": f"{kind}: {said}"}
         return {"event": event}
 
-    @staticmethod
     def _follow(
-        poll: Callable[[], dict[str, Any]],
+        self,
         kind: str,
+        name: str,
         limit_s: float,
         poll_s: float,
         line: Callable[[Mapping[str, Any]], str],
+        task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """Poll until the client has ended, showing each change; the last outcome, or a failure after `limit_s`."""
         deadline = time.monotonic() + limit_s
+        keeper = Keeper((task_vars or {}).get("inventory_hostname", ""))
         shown = ""
         while True:
-            outcome = poll()
+            refused = keeper.refused(lambda module, given: self._execute_module(module, given, task_vars=task_vars))
+            if refused:
+                return {"failed": True, "msg": refused}
+            outcome = self.client_job(kind, name, "polled", task_vars)
             if bad(outcome):
                 return outcome
             progress = outcome["events"].get("progress")

@@ -460,12 +460,11 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
 def by_hand(run: Run) -> Deployment:
     """LMDeploy with --tp as a person starts it on one host: no Ray beforehand, nothing in its environment but the caches."""
     ports = {"api": 23433, "torch": 29700}
-    plan = run.machine.plan("two_nodes", plan_name="byhand", plan_ports=ports)
+    plan = run.machine.plan("one", plan_name="byhand", plan_ports=ports, plan_gpus=run.machine.gpus)
     api = next(service for service in plan["services"] if service["service"] == "api")
     kept = {key: value for key, value in api["environment"].items() if key in (*KERNEL_CACHE_PLACES, "HF_HUB_OFFLINE")}
     api = {**api, "environment": kept, "secrets": []}
-    nodes = [{**plan["nodes"][0], "gpus": run.machine.gpus}]
-    return Deployment(run.machine, {**plan, "services": [api], "nodes": nodes})
+    return Deployment(run.machine, {**plan, "services": [api]})
 
 
 def workers_of(at: Deployment, node: str) -> list[int]:

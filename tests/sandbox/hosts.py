@@ -134,12 +134,6 @@ class Sandbox:
             )
         )
 
-    def interrupted(self, name: str, seen: str, **variables: Any) -> None:
-        """Run a playbook and kill it, with all that it started here, once a line of its output matches `seen`."""
-        run = self.begin(name, **variables)
-        run.until(seen)
-        run.kill()
-
     def deploy(self, *arguments: str, **variables: Any) -> Run:
         """``deploy_tp16.yml`` or ``deploy_dpep.yml``, as typed."""
         return self.playbook(self._deploy, *arguments, **variables)

@@ -147,13 +147,17 @@ def test_what_was_measured_is_not_measured_again(measured: Measured, slow_engine
 @pytest.mark.slow
 def test_an_interrupted_benchmark_goes_on_at_the_row_where_it_was(slow_engine: Sandbox, tmp_path: Path) -> None:
     rows = {"benchmark_rows": OTHER_ROWS}
-    slow_engine.interrupted("playbooks/benchmark.yml", r"proxied-whole: [1-9]\d* of 6", **options(tmp_path, **rows))
+    run = slow_engine.begin("playbooks/benchmark.yml", **options(tmp_path, **rows))
+    run.until(r"proxied-whole: [1-9]\d* of 6")
+    other = slow_engine.deploy(plan_proxy=True, plan_environment=SIM, plan_api_server_options={"max_batch_size": 8})
+    other.failed_with("is in use", "benchmark.yml", "This run has changed nothing")
+    run.kill()
     (first,) = tmp_path.glob("rows/*.json")
     written = first.stat().st_mtime_ns
-    run = benchmark(slow_engine, tmp_path, **rows).succeeded()
-    assert "3 rows, 1 measured already" in run.text
+    done = benchmark(slow_engine, tmp_path, **rows).succeeded()
+    assert "3 rows, 1 measured already" in done.text
     assert first.stat().st_mtime_ns == written
-    measured = Measured(run, tmp_path, stamps_of(slow_engine))
+    measured = Measured(done, tmp_path, stamps_of(slow_engine))
     for row in OTHER_ROWS:
         the_figures_are_what_the_server_did(measured, str(row["name"]))
 

@@ -13,8 +13,8 @@ What LMDeploy's metrics are worth as signs of life:
 - ``prompt_tokens_total`` and ``generation_tokens_total`` count tokens, but those of a prompt only with the first token
   generated: they stand still during a long prefill.
 - ``num_requests_running`` and ``gpu_cache_usage_perc`` are the engine's scheduler's own. They grow when it takes requests,
-  or more blocks for one, into a batch. When they shrink, or ``num_requests_waiting`` changes, it may be clients that came
-  or gave up, which a dead engine does not prevent.
+  or more blocks for one, into a batch, and say so up to 10 s later. When they shrink, or ``num_requests_waiting`` changes, it
+  may be clients that came or gave up, which a dead engine does not prevent.
 - ``num_api_requests_*``, ``num_requests_failed`` and the like are the server's, not the engine's.
 
 Nothing of this has to move while one long prompt is worked on. A processor or a GPU that works tells that from an engine
@@ -45,8 +45,9 @@ _SAMPLE = re.compile(
 )
 METRICS_TIMEOUT_S = 5.0
 ANSWER_BYTES = 1 << 20
-# Within these the probe's own request has been taken in, or never will be: what moves later is not its doing.
-SETTLE_S = 5.0
+# LMDeploy sets its gauges once in 10 s, so that long after the probe's own request was taken in they may still tell of it; what
+# moves later is not its doing.
+SETTLE_S = 15.0
 # Processors at work, of all of an engine's containers together: more than the event loops of idle ones take. Too low only
 # makes it wait for `patience_s`.
 WORKING = 0.3

@@ -106,7 +106,6 @@ class OneAnswer(wait_action.ActionModule):
 
     def __init__(self, answer: dict[str, Any]) -> None:  # without a task, which is ansible-playbook's
         self._answer = answer
-        self._lock = None
 
     def _execute_module(self, *_args: Any, **_more: Any) -> dict[str, Any]:
         return self._answer

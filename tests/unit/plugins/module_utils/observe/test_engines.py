@@ -96,8 +96,9 @@ def test_who_does_not_wait_never_calls_silence_death(waited: float, seen: list[R
         (watched(318, cores=None), None),
         (watched(320, cores=None), State.DEAD),
         (watched(20, 0.0, lambda at: {"gpu_cache_usage_perc": at / 100}), State.BUSY),  # chunks of a prompt
-        (watched(20, 0.0, lambda at: {"num_requests_running": float(at > 10)}), State.BUSY),
-        (watched(50, 0.0, lambda at: {"num_requests_running": float(at > 2)}), State.DEAD),  # the probe's own request
+        (watched(20, 0.0, lambda at: {"num_requests_running": float(at > 16)}), State.BUSY),
+        # The probe's own request, of which the gauges may tell 10 s later (docs/gpu.md, the hang in a collective).
+        (watched(50, 0.0, lambda at: {"num_requests_running": float(at > 10)}), State.DEAD),
         (watched(50, 0.0, lambda at: {"num_requests_running": float(at < 10)}), State.DEAD),  # a client gave up
     ],
 )
