@@ -52,9 +52,9 @@ class Observations:
     image_id: str | None = None
     interfaces: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    model_config: Mapping[str, Any] | None = None
     hcas: Mapping[str, Sequence[Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     links: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(default_factory=dict)
-    model_config: Mapping[str, Any] | None = None
 
 
 def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
