@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .observed import DEPLOYMENT, ENGINE, FORMATION, IDENTITY, SERVICE
+from .observed import DEPLOYMENT, DERIVED, ENGINE, FORMATION, IDENTITY, SERVICE
 from .planning.dpep import RANK_PROGRAM
 from .planning.types import RANK_PROGRAM_TARGET, Service
 
@@ -29,6 +29,7 @@ def docker_arguments(deployment: str, service: Service, formation: str) -> dict[
             SERVICE: service.service,
             IDENTITY: service.identity,
             FORMATION: formation,
+            **({DERIVED: ",".join(service.derived)} if service.derived else {}),
             **({ENGINE: service.engine} if service.engine else {}),
         },
         "network_mode": asked["network_mode"],

@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 
 from .judge import lacks
 from .logs import fatal_line, of_rank
-from .observed import ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
+from .observed import DERIVED, ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
 from .planning.types import RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
 
 SHOWN = 12  # words of a difference
@@ -243,23 +243,36 @@ def is_as_planned(container: Container, service: Service, engine: Engine | None 
     if container.labels.get(IDENTITY) == service.identity:
         return True
     late = missed(container, service, engine)
-    asked = {**container.asked, "environment": {**container.asked.get("environment", {}), **late}}
+    environment = {**container.asked.get("environment", {}), **late}
+    asked = {
+        **container.asked,
+        "environment": {name: value for name, value in environment.items() if value is not None},
+    }
     if FORMATION in container.labels:
         return bool(late) and _ordered(asked) == _ordered(service.asked)
     return _essence(asked) == _essence(service.asked)
 
 
-def missed(container: Container, service: Service, engine: Engine | None) -> dict[str, str]:
-    """The variables that the plan sets by itself, and that earlier versions of this collection did not, or not so."""
+def missed(container: Container, service: Service, engine: Engine | None) -> dict[str, str | None]:
+    """The variables that the plan sets by itself, and that the container has not, or has otherwise; None: it is not to have it.
+
+    Earlier versions of this collection did not set them, or not so; or they are taken from the host, where a link is down for a
+    while. Nothing that serves is stopped for that.
+    """
     old, new = container.asked.get("environment", {}), service.environment
     if engine is None:
         return {}
     computed = {name: new.get(INTERFACE) if name.endswith("_IFNAME") else None for name in ADDED}
     computed.update(engine.deepep.environment if engine.deepep else {})
-    found = {name: new[name] for name in ADDED if name in new and name not in old and new[name] == computed.get(name)}
+    found: dict[str, str | None] = {
+        name: new[name] for name in ADDED if name in new and name not in old and new[name] == computed.get(name)
+    }
     if INTERFACE in old and new.get(INTERFACE) == f"={old[INTERFACE]}":
         found[INTERFACE] = new[INTERFACE]
-    return found
+    before = set(filter(None, container.labels.get(DERIVED, "").split(",")))
+    found.update({name: new[name] for name in service.derived if name not in old or name in before})
+    found.update(dict.fromkeys(name for name in before & old.keys() if name not in new))
+    return {name: value for name, value in found.items() if value != old.get(name)}
 
 
 def _ordered(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -438,12 +451,12 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
 
 
 def _missed_by(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for service in plan.services_of(engine.name):
         container = hosts[service.node].containers.get(service.name)
         if container and container.labels.get(IDENTITY) != service.identity:
             found.update(missed(container, service, engine))
-    return [f"{name}={value}" for name, value in sorted(found.items())]
+    return [f"{name}={value}" if value is not None else f"no {name}" for name, value in sorted(found.items())]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

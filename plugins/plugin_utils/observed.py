@@ -12,8 +12,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-DEPLOYMENT, SERVICE, ENGINE, IDENTITY, FORMATION = (
-    f"lmfleet.lmdeploy.{name}" for name in ("deployment", "service", "engine", "identity", "formation")
+DEPLOYMENT, SERVICE, ENGINE, IDENTITY, FORMATION, DERIVED = (
+    f"lmfleet.lmdeploy.{name}" for name in ("deployment", "service", "engine", "identity", "formation", "derived")
 )
 # Tokens flow: nothing may stop such an engine but a change of the plan.
 SERVING = ("alive", "busy")

@@ -14,6 +14,7 @@ from ..releases import Command, at_least, option_name, release_table, resolve_im
 from . import deepep, dpep, tp
 from .inputs import Inputs
 from .model import Model
+from .rdma import rdma_of
 from .refused import reason
 from .services import proxy_service
 from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
@@ -43,7 +44,8 @@ class Observations:
     """What was asked of hosts and image; every part may be missing, which leaves the plan unverified there.
 
     ``image`` is the probe's answer, ``image_id`` the image's identity, ``interfaces`` maps a node to its interfaces and
-    their IPv4 addresses, ``sources`` to its own address on its default route, ``model_config`` is the hosts' config.json.
+    their IPv4 addresses, ``sources`` to its own address on its default route, ``hcas`` to its RDMA devices and ``links`` to its
+    GPUs' ways to them; ``model_config`` is the hosts' config.json.
     """
 
     image: Mapping[str, Any] | None = None
@@ -51,6 +53,8 @@ class Observations:
     interfaces: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model_config: Mapping[str, Any] | None = None
+    hcas: Mapping[str, Sequence[Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+    links: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(default_factory=dict)
 
 
 def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
@@ -71,6 +75,7 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
         raise PlanError(faults.listed(), what)
 
     token = bool(seen.image["ray_token_auth"]) if seen.image else True
+    inputs = dataclasses.replace(inputs, nodes=[_bind_rdma(node, engines, seen) for node in inputs.nodes])
     head = inputs.nodes[0]
     services, endpoints = _services(inputs, image, engines, proxy_arguments, token)
     proxy = Proxy(head.name, _proxy_url(inputs), [each.url for each in endpoints]) if inputs.proxy else None
@@ -141,6 +146,14 @@ def _bind_interface(node: Node, seen: Observations, faults: Faults) -> Node:
         return node
     owner = owner_of(node.address, interfaces)
     return dataclasses.replace(node, interface=node.interface or owner)
+
+
+def _bind_rdma(node: Node, engines: Sequence[Engine], seen: Observations) -> Node:
+    engine = next(each for each in engines if each.name == node.engine)
+    if len(engine.nodes) < 2 or not seen.hcas.get(node.name):
+        return node
+    found = rdma_of(seen.hcas[node.name], seen.links.get(node.name), node.gpus, deepep=engine.deepep is not None)
+    return dataclasses.replace(node, rdma=found)
 
 
 def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults: Faults) -> list[str]:

@@ -73,6 +73,8 @@ def observations(hosts: Mapping[str, Host]) -> Observations:
         image_id=image,
         interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network.get("interfaces")},
         sources={name: host.network["source"] for name, host in hosts.items() if "source" in host.network},
+        hcas={name: host.network["hcas"] for name, host in hosts.items() if host.network.get("hcas")},
+        links={name: found for name, host in hosts.items() if (found := (host.network.get("gpus") or {}).get("links"))},
         model_config=next((host.model["config"] for host in hosts.values() if host.model.get("config")), None),
     )
 

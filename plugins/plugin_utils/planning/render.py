@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ..text import columns
 from .deepep import gib
-from .types import RANK_PROGRAM_TARGET, DeepEP, Image, Plan, Service
+from .types import RANK_PROGRAM_TARGET, DeepEP, Image, Node, Plan, Service
 
 MANY = 12
 
@@ -63,6 +63,9 @@ def as_table(plan: Plan) -> str:
     if len(plan.endpoints) > 1:
         ranks = [(str(each.rank), each.node, _ports(each.gpus), each.url) for each in plan.endpoints]
         lines += ["", *columns([("RANK", "NODE", "GPU", "URL"), *ranks])]
+    devices = [line for node in plan.nodes for line in _rdma(node)]
+    if devices:
+        lines += ["", "rdma, taken from the hosts:", *devices]
     for title, notes in (("unverified until the hosts are asked", plan.unverified), ("warnings", plan.warnings)):
         if notes:
             lines += ["", f"{title}:", *(f"  - {note}" for note in notes)]
@@ -86,6 +89,17 @@ def _deepep(needs: DeepEP) -> str:
     takes = f"{gib(size)} of every GPU ({size} bytes)" if size else "a buffer of unknown size: the model is asked"
     sets = "".join(f"; {name}={value}" for name, value in needs.environment.items())
     return f"deepep {needs.tokens_per_rank} tokens a rank take {takes}{sets}"
+
+
+def _rdma(node: Node) -> list[str]:
+    """What a host's RDMA devices are, what is set for them, and why others are left out."""
+    if node.rdma is None:
+        return []
+    sets = "".join(f"; {name}={value}" for name, value in node.rdma.environment.items())
+    return [
+        f"  {node.name}: {', '.join(node.rdma.devices)}{sets}",
+        *(f"    not {name}: it {why}" for name, why in node.rdma.left_out.items()),
+    ]
 
 
 def _release(image: Image) -> str:

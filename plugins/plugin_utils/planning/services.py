@@ -55,6 +55,7 @@ def engine_service(
     ``token``: the image's Ray asks its clients for one.
     """
     caches = {f"{home_of(inputs, node)}/{name}": target for name, target in KERNEL_CACHES.items()}
+    given = inputs.environments[node.name]
     return Service(
         service=service,
         node=node.name,
@@ -68,7 +69,7 @@ def engine_service(
             **KERNEL_CACHE_PLACES,
             **environment,
             **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": RAY_TOKEN_PATH} if token else {}),
-            **inputs.environments[node.name],
+            **given,
         },
         mounts=[
             *(Mount(source, target) for source, target in caches.items()),
@@ -83,6 +84,7 @@ def engine_service(
         listens=list(listens),
         secrets=[Secret("ray_token", f"{home_of(inputs, node)}/secrets/ray_token", RAY_TOKEN_PATH)] if token else [],
         directories=[*caches, *directories],
+        derived=sorted(node.rdma.environment.keys() - given.keys()) if node.rdma else [],
     )
 
 
@@ -116,6 +118,7 @@ def network_environment(inputs: Inputs, engine: Engine, node: Node) -> dict[str,
     variables = {**INTERFACE_VARIABLES, **(DEEPEP_INTERFACE_VARIABLES if engine.deepep else {})}
     return {
         **{name: f"{exactly}{interface}" for name, exactly in variables.items()},
+        **(node.rdma.environment if node.rdma else {}),
         "HF_HUB_OFFLINE": "1",
         **_direct(inputs, node),
     }

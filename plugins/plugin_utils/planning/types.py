@@ -17,7 +17,7 @@ from typing import Any
 
 from .codec import decode
 
-PLAN_FORMAT = 3
+PLAN_FORMAT = 4
 RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"  # where containers of DP ranks have it
 REFUSED = "The plan was refused before any host was touched"
 
@@ -119,8 +119,24 @@ class Image:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rdma:
+    """The RDMA devices of a host, as in mlx5_0:1: those that its engine uses, and those that are ``left_out``, with the reason.
+
+    ``gid_index`` is that of RoCE v2 and IPv4 where it is one for all of them. ``environment`` is what containers get for it.
+    """
+
+    devices: list[str]
+    left_out: dict[str, str]
+    gid_index: int | None
+    environment: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Node:
-    """A GPU host. ``rank`` is its place in its engine, 0 is the engine's head; ``gpus`` is a count."""
+    """A GPU host. ``rank`` is its place in its engine, 0 is the engine's head; ``gpus`` is a count.
+
+    ``rdma`` is known once the host was asked, where its engine has other hosts.
+    """
 
     name: str
     engine: str
@@ -130,6 +146,7 @@ class Node:
     interface: str | None
     hf_home: str
     state_dir: str
+    rdma: Rdma | None = None
 
     @property
     def is_head(self) -> bool:
@@ -210,7 +227,8 @@ class Service:
     """One planned container. ``service`` is its kind (ray, api, dp, proxy), ``engine`` what it is part of (None: the proxy).
 
     ``command`` is the argument vector, ``environment`` what the container gets on top of the image's own, ``directories``
-    the host directories that have to exist before it starts (created, never emptied), ``listens`` its TCP ports.
+    the host directories that have to exist before it starts (created, never emptied), ``listens`` its TCP ports. ``derived``
+    are the variables whose values were taken from the host: while it serves, other ones are no reason to start it anew.
     """
 
     service: str
@@ -228,6 +246,7 @@ class Service:
     listens: list[int]
     secrets: list[Secret] = dataclasses.field(default_factory=list)
     directories: list[str] = dataclasses.field(default_factory=list)
+    derived: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def sources(self) -> list[str]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.rdma import hcas
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import dpep as dpep_planning
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import types
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import (
     PLAN_FORMAT,
     Mount,
@@ -25,6 +27,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
     Secret,
     Service,
 )
+from ansible_collections.lmfleet.lmdeploy.tests.unit.host_trees import hca
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import Variables, nodes, plan_of, service
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import OTHER_IMAGE, bound
 
@@ -145,25 +148,29 @@ KEYS = {
     "Engine": "name topology launcher head nodes gpus tp dp ep image arguments deepep",
     "Image": "reference id release moving",
     "Mount": "source target read_only",
-    "Node": "name engine rank address gpus interface hf_home state_dir",
+    "Node": "name engine rank address gpus interface hf_home state_dir rdma",
     "Plan": "format bound name model served_model_name model_revision head engines nodes ports services endpoints proxy url "
     "ray_token_auth unverified warnings gpus identity",
     "Ports": "api proxy torch dp_master ray ray_node_manager ray_object_manager ray_runtime_env_agent ray_metrics "
     "ray_dashboard ray_dashboard_agent ray_dashboard_agent_grpc ray_worker_first ray_worker_last",
     "Proxy": "node url ranks",
+    "Rdma": "devices left_out gid_index environment",
     "Secret": "name source target",
     "Service": "service node name engine image command environment mounts restart_policy pid_mode privileged gpus listens "
-    "secrets directories identity",
+    "secrets directories derived identity",
 }
 
 
-def test_the_keys_of_a_plan_are_those_of_its_format() -> None:
+def test_the_keys_of_a_plan_are_those_of_its_format(tmp_path: Path) -> None:
     """Where this fails, a reader of the JSON would notice: raise PLAN_FORMAT, and write the keys of the new format down."""
-    assert PLAN_FORMAT == 3
+    assert PLAN_FORMAT == 4
     data = SHAPES["bound"]().to_json()
     places = {"Plan": data, **{place: entry(data, place) for place in PLACES}}
     names = ["Plan", "Engine", "Image", "Node", "Ports", "Service", "Mount", "Secret", "Endpoint", "Proxy"]
     found = {name: " ".join(keys) for name, keys in zip(names, places.values())}
+    hca(tmp_path, "mlx5_0", "0000:18:00.0", [])
+    with_card = plan_of(nodes(), Observations(hcas={"node0": hcas(tmp_path)}))
+    found["Rdma"] = " ".join(with_card.to_json()["nodes"][0]["rdma"])
     found["DeepEP"] = " ".join(SHAPES["dpep"]().to_json()["engines"][0]["deepep"])
     assert found == KEYS
     declared = {

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which RDMA devices of a host its engine uses, and by which GID, out of what was seen of them. Pure.
+
+NCCL takes every device with an active port, and NVSHMEM, which DeepEP uses, does too: a storage network's, a bond's, a slow one.
+Where there is something to leave out, both are told what to take, each in its own words: NCCL_IB_HCA takes whole names after
+"=", NVSHMEM_HCA_LIST knows no "=". Where there is nothing to leave out nothing is set, so that a link that comes back is used.
+
+A RoCE device has several GIDs. NCCL finds one of RoCE v2 and IPv4 by itself since 2.21; NVSHMEM before 3 takes the first, which is
+RoCE v1's. They have one number for all devices of a host, so it is set where one number fits all.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .types import Rdma
+
+ACTIVE, ETHERNET, V2 = "ACTIVE", "Ethernet", "RoCE v2"
+# The ways between a GPU and a card as nvidia-smi topo -m names them, the nearest first.
+WAYS = ("PIX", "PXB", "PHB", "NODE", "SYS")
+Port = Mapping[str, Any]
+
+
+def rdma_of(
+    hcas: Sequence[Mapping[str, Any]], links: Mapping[str, Mapping[str, str]] | None, gpus: int, *, deepep: bool
+) -> Rdma | None:
+    """What the first ``gpus`` of a host use of ``hcas``, as M(observe) tells them; None where no port is active.
+
+    ``links`` is the GPUs' way to each device; ``deepep``: NVSHMEM is told as well.
+    """
+    active = {
+        f"{hca['device']}:{port['port']}": (hca, port)
+        for hca in hcas
+        for port in hca["ports"]
+        if port["state"] == ACTIVE
+    }
+    if not active:
+        return None
+    left: dict[str, str] = {}
+    kept = list(active)
+
+    def leave(out: Iterable[str], why: str) -> None:
+        """Leave some out, unless nothing would be left."""
+        nonlocal kept
+        wanted = set(out)
+        gone = [name for name in kept if name in wanted]
+        if gone and len(gone) < len(kept):
+            left.update(dict.fromkeys(gone, why))
+            kept = [name for name in kept if name not in gone]
+
+    for bond in dict.fromkeys(hca["bond"] for hca, __ in active.values() if hca["bond"]):
+        leave((name for name, (hca, __) in active.items() if hca["bond"] == bond), f"is part of {bond}")
+    leave(
+        (name for name, (__, port) in active.items() if port["layer"] == ETHERNET and _index(port) is None),
+        "has no RoCE v2 GID with an IPv4 address",
+    )
+    kinds = collections.Counter((active[name][1]["layer"], active[name][1]["rate_gbps"] or 0.0) for name in kept)
+    layer, rate = max(kinds, key=lambda kind: (kinds[kind], kind[1]))
+    for other in [kind for kind in kinds if kind != (layer, rate)]:
+        leave(
+            (name for name in kept if (active[name][1]["layer"], active[name][1]["rate_gbps"] or 0.0) == other),
+            f"is {other[0]} of {other[1]:g} Gbit/s, and most are {layer} of {rate:g}",
+        )
+    near = _nearest(kept, links or {}, gpus)
+    leave((name for name in kept if near and name not in near), "is farther than others from every GPU")
+    index = _common_index([active[name][1] for name in kept])
+    return Rdma(kept, left, index, _environment(kept, left, index, deepep=deepep))
+
+
+def _index(port: Port) -> int | None:
+    """The first GID of RoCE v2 and IPv4."""
+    return next((gid["index"] for gid in port.get("gids") or () if gid["type"] == V2 and gid["address"]), None)
+
+
+def _common_index(ports: Sequence[Port]) -> int | None:
+    """The one number that is such a GID's of every port, on Ethernet alone."""
+    if any(port["layer"] != ETHERNET for port in ports):
+        return None
+    of_each = [
+        {gid["index"] for gid in port.get("gids") or () if gid["type"] == V2 and gid["address"]} for port in ports
+    ]
+    return min(set.intersection(*of_each), default=None)
+
+
+def _nearest(names: Sequence[str], links: Mapping[str, Mapping[str, str]], gpus: int) -> set[str]:
+    """The devices to which one of the GPUs has no longer way than to any other; none where the ways are not known."""
+    found: set[str] = set()
+    for gpu in range(gpus):
+        ways = {name: links.get(f"GPU{gpu}", {}).get(name.partition(":")[0]) for name in names}
+        if any(way not in WAYS for way in ways.values()):
+            return set()
+        best = min(WAYS.index(str(way)) for way in ways.values())
+        found |= {name for name, way in ways.items() if WAYS.index(str(way)) == best}
+    return found
+
+
+def _environment(kept: Sequence[str], left: Mapping[str, str], index: int | None, *, deepep: bool) -> dict[str, str]:
+    names, number = ",".join(kept), str(index)
+    return {
+        **({"NCCL_IB_HCA": f"={names}"} if left else {}),
+        **({"NVSHMEM_HCA_LIST": names} if left and deepep else {}),
+        **({"NCCL_IB_GID_INDEX": number} if index is not None else {}),
+        **({"NVSHMEM_IB_GID_INDEX": number} if index is not None and deepep else {}),
+    }
