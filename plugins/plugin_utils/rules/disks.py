@@ -133,6 +133,7 @@ RULES = (
         check=_mounts,
         remedy="Make it, or correct `plan_hf_home` or `plan_extra_mounts`.",
         needs=("paths",),
+        waivable=False,
     ),
     Rule(
         id="disk.read-only",

@@ -145,6 +145,7 @@ RULES = (
         check=_answers,
         remedy="Install and start Docker, or give the user its right, as the message says.",
         needs=("docker",),
+        waivable=False,
     ),
     Rule(
         id="docker.version",
@@ -153,6 +154,7 @@ RULES = (
         check=_old,
         remedy="Install a newer Docker Engine.",
         needs=("docker.api",),
+        waivable=False,
     ),
     Rule(
         id="docker.userns",
@@ -233,5 +235,6 @@ NAMES = (
         check=_foreign,
         remedy="Rename or remove it, or set `plan_name`.",
         needs=("containers",),
+        waivable=False,
     ),
 )

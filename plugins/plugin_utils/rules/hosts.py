@@ -55,5 +55,6 @@ RULES = (
         check=_answers,
         remedy="What the message says of SSH, sudo or Python on that host; run the play without `--limit`.",
         answered=False,
+        waivable=False,
     ),
 )

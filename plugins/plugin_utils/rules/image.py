@@ -54,6 +54,7 @@ RULES = (
         needs=("image.id",),
         scope=GROUP,
         brought=True,
+        waivable=False,
     ),
     Rule(
         id="image.lmdeploy",
@@ -63,5 +64,6 @@ RULES = (
         remedy="Set `plan_image` to an image of LMDeploy.",
         scope=GROUP,
         brought=True,
+        waivable=False,
     ),
 )

@@ -125,12 +125,14 @@ def _waived(result: Result, reason: str) -> Result:
     return dataclasses.replace(result, state=WAIVED, why=reason)
 
 
-def waiver_faults(given: Mapping[str, object], rules: Iterable[Rule] = RULES) -> Iterator[str]:
+def waiver_faults(given: Mapping[str, object], rules: Sequence[Rule] = RULES) -> Iterator[str]:
     """What is wrong with the waivers of a node, a sentence each."""
-    known = [rule.id for rule in rules]
+    known = {rule.id: rule for rule in rules}
     for name, reason in given.items():
         if name not in known:
             yield f"plan_waive has {name!r}, which is no rule{did_you_mean(name, known)}: docs/preflight.md lists them."
+        elif not known[name].waivable:
+            yield f"plan_waive has {name}, which cannot be waived, since nothing can be started without it: take it out."
         elif not isinstance(reason, str) or not reason.strip():
             yield f"plan_waive.{name} has no reason: write in a few words why {name} does not count here."
 

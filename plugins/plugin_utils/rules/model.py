@@ -167,6 +167,7 @@ RULES = (
         remedy="What the message says: mount, set, or fetch with `playbooks/model.yml`.",
         needs=("model",),
         scope=GROUP,
+        waivable=False,
     ),
     Rule(
         id="model.same",

@@ -137,6 +137,7 @@ RULES = (
         check=_addresses,
         remedy="Correct `plan_cluster_address` or `plan_interface`.",
         needs=("host",),
+        waivable=False,
     ),
     Rule(
         id="net.default-route",

@@ -39,7 +39,8 @@ class Rule:
     before or after that, for what could not be read. ``needs`` are the parts of a host's answer without which nothing can be
     said, with dots between keys. ``applies`` says whether the plan has any use for the rule there. ``title`` is what holds
     where all is well, ``remedy`` what to do first; both are for the page of rules.
-    ``answered``: hosts that gave no answer are left out. ``brought``: judged only after the image is there.
+    ``answered``: hosts that gave no answer are left out. ``brought``: judged only after the image is there. ``waivable``: the
+    run can go on without it.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Rule:
     applies: Callable[[Any], bool] = lambda _: True
     answered: bool = True
     brought: bool = False
+    waivable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
