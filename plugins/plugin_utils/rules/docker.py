@@ -20,8 +20,11 @@ FEW_FILES = 65536
 
 
 def _answers(of: OfHost) -> Iterator[str]:
-    if "error" in of.known("docker"):
-        yield of.host.answer["docker"]["error"]  # with its remedy, which is another for each kind
+    docker = of.known("docker")
+    if not docker:
+        raise Unknown("Docker was not asked")
+    if "error" in docker:
+        yield docker["error"]  # with its remedy, which is another for each kind
 
 
 def _api(of: OfHost) -> tuple[int, ...]:

@@ -312,7 +312,7 @@ def _them(devices: Sequence[object]) -> str:
     return "it" if len(devices) == 1 else "them"
 
 
-LIST, ROWS = ("host.gpus",), ("host.gpus.details",)
+LIST, ROWS = ("host.gpus.listing",), ("host.gpus.details",)
 RULES = (
     Rule(
         id="gpu.driver",

@@ -41,7 +41,7 @@ def _whole(hosts: Iterable[Host]) -> list[Host]:
 def same_faults(plan: Plan, hosts: Iterable[Host]) -> Iterator[Found]:
     """Where the hosts hold different files; raises ``Unknown`` where the model is not whole."""
     groups: dict[str, list[Host]] = {}
-    for host in _whole(hosts):
+    for host in (each for each in _whole(hosts) if each.model.get("digest") is not None):
         groups.setdefault(str(host.model["digest"]), []).append(host)
     if len(groups) < 2:
         return
@@ -59,7 +59,7 @@ def same_faults(plan: Plan, hosts: Iterable[Host]) -> Iterator[Found]:
 def path_faults(plan: Plan, hosts: Iterable[Host]) -> Iterator[Found]:
     """Where a TP engine's workers would look for the model in vain: its head hands them its own path."""
     asked = _whole(hosts)
-    if len({str(host.model["digest"]) for host in asked}) > 1:
+    if len({str(host.model.get("digest")) for host in asked} - {"None"}) > 1:
         raise Unknown("the hosts hold different files of the model")
     for engine in plan.engines:
         places = {host.name: host.model.get("reads") for host in asked if host.name in engine.nodes}
@@ -165,7 +165,7 @@ RULES = (
         title="The model's files are whole on every host, and can be seen in containers",
         check=lambda of: whole_faults(of.plan, of.hosts.values()),
         remedy="What the message says: mount, set, or fetch with `playbooks/model.yml`.",
-        needs=("model",),
+        needs=("model.faults",),
         scope=GROUP,
         waivable=False,
     ),
@@ -175,7 +175,7 @@ RULES = (
         title="The hosts hold the same files of the model",
         check=lambda of: same_faults(of.plan, of.hosts.values()),
         remedy="Set `plan_model_revision` to one commit, or copy the model.",
-        needs=("model",),
+        needs=("model.digest",),
         scope=GROUP,
     ),
     Rule(
@@ -184,7 +184,7 @@ RULES = (
         title="The hosts of a TP engine have the model at one path in containers",
         check=lambda of: path_faults(of.plan, of.hosts.values()),
         remedy="Make the links in `plan_hf_home` the same.",
-        needs=("model",),
+        needs=("model.faults",),
         scope=GROUP,
         applies=lambda of: of.plan.topology == "tp",
     ),

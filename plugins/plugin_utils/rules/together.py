@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .types import GROUP, WARNING, Found, OfAll, Rule
+from .types import GROUP, WARNING, Found, OfAll, Rule, Unknown
 
 
 def _kinds(of: OfAll) -> Iterator[Found]:
     kinds: dict[str, list[str]] = {}
-    for name, gpus in of.each("host.gpus").items():
-        for kind in dict.fromkeys(gpus.get("names") or ()):
+    listed = of.each("host.gpus.names")
+    for name, names in listed.items():
+        for kind in dict.fromkeys(names):
             kinds.setdefault(kind, []).append(name)
     if len({tuple(names) for names in kinds.values()}) > 1:
         each = "; ".join(f"{kind} on {', '.join(names)}" for kind, names in kinds.items())
@@ -22,6 +23,9 @@ def _kinds(of: OfAll) -> Iterator[Found]:
             f"The hosts have GPUs of different kinds ({each}); an engine is as fast as its slowest.",
             tuple(dict.fromkeys(name for names in kinds.values() for name in names)),
         )
+    silent = [name for name, names in listed.items() if not names]
+    if silent:
+        raise Unknown(f"nvidia-smi named no GPU ({', '.join(silent)})")
 
 
 def _same(path: str, what: str, remedy: str) -> Callable[[OfAll], Iterator[Found]]:
@@ -53,7 +57,7 @@ RULES = (
         title="The hosts have GPUs of one kind",
         check=_kinds,
         remedy="Plan with hosts whose GPUs are the same.",
-        needs=("host.gpus",),
+        needs=("host.gpus.names",),
         scope=GROUP,
     ),
     Rule(
