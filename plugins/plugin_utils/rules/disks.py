@@ -51,17 +51,16 @@ def _source_of_model(plan: Plan, node: Node) -> str | None:
     return max(over, key=lambda mount: len(mount.target.rstrip("/"))).source if over else None
 
 
-def _each(of: OfHost) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """What a disk is for, its path, and what is told of it, of those that are known."""
+def _each(of: OfHost) -> Iterator[tuple[str, str, Mapping[str, Any] | None]]:
+    """What a disk is for, its path, and what is told of it, if anything."""
     disks = of.known("host.disks")
-    root = of.get("docker_settings.root_dir")
+    root = of.get("docker_settings.root_dir") or "?"
     for what, path in (
         ("plan_state_dir", of.node.state_dir),
         ("plan_hf_home", of.node.hf_home),
         ("Docker's data", root),
     ):
-        if path and disks.get(path):
-            yield what, path, disks[path]
+        yield what, path, disks.get(path)
 
 
 def _every(key: str, told: Callable[[OfHost, str, str, Mapping[str, Any]], str]) -> Callable[[OfHost], Iterator[str]]:
@@ -70,14 +69,15 @@ def _every(key: str, told: Callable[[OfHost, str, str, Mapping[str, Any]], str])
     def check(of: OfHost) -> Iterator[str]:
         silent = []
         for what, path, disk in _each(of):
-            if disk.get(key) is None:
-                silent.append(path)
+            # A file system without a table of inodes has none to tell.
+            if disk is None or (disk.get(key) is None and key != "free_inodes"):
+                silent.append(f"{path} ({what})")
                 continue
             found = told(of, what, path, disk)
             if found:
                 yield found
         if silent:
-            raise Unknown(f"{key} of {', '.join(silent)} could not be read")
+            raise Unknown(f"the disk of {', '.join(silent)} could not be read")
 
     return check
 
@@ -106,7 +106,7 @@ def _space(of: OfHost, what: str, path: str, disk: Mapping[str, Any]) -> str:
 
 def _inodes(__: OfHost, what: str, path: str, disk: Mapping[str, Any]) -> str:
     free = disk["free_inodes"]
-    if free >= FEW_INODES or (free == 0 and disk.get("type") not in WITH_INODES):
+    if free is None or free >= FEW_INODES or (free == 0 and disk.get("type") not in WITH_INODES):
         return ""
     return (
         f"the disk of {path} ({what}) has {free} inodes left, so few files can still be made (No space left on device): look with "

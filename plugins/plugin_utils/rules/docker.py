@@ -105,11 +105,9 @@ def _memlock(of: OfHost) -> Iterator[str]:
     limit = of.known("host.limits.memlock_bytes")
     if limit != UNLIMITED:
         yield (
-            f"Docker's own process may lock {limit} bytes of memory, and RDMA has to lock all that it registers; where Docker "
-            "may not "
-            "raise that limit its containers fail (ibv_reg_mr: Cannot allocate memory): systemctl edit docker, "
-            "LimitMEMLOCK=infinity, "
-            "and restart Docker; or set plan_privileged: true."
+            f"Docker's containers may lock {limit} bytes of memory, and RDMA has to lock all that it registers; where Docker "
+            "may not raise that limit, ibv_reg_mr fails (Cannot allocate memory): systemctl edit docker containerd, "
+            "LimitMEMLOCK=infinity, and restart both; or set plan_privileged: true."
         )
 
 
@@ -117,8 +115,9 @@ def _files(of: OfHost) -> Iterator[str]:
     limit = of.known("host.limits.nofile")
     if limit != UNLIMITED and limit < FEW_FILES:
         yield (
-            f"Docker's own process, and so each container, may open {limit} files, and ranks open a socket to each other rank and "
-            "each client: systemctl edit docker, LimitNOFILE=1048576, and restart Docker."
+            f"Docker's containers may open {limit} files, and a rank opens a socket to each client and to each other rank: put "
+            '"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 1048576, "Hard": 1048576}} into /etc/docker/daemon.json, '
+            "and restart Docker."
         )
 
 
@@ -224,7 +223,7 @@ RULES = (
         severity=WARNING,
         title="Containers may open enough files",
         check=_files,
-        remedy="Set `LimitNOFILE=1048576` for Docker's service.",
+        remedy="Set `default-ulimits` in `/etc/docker/daemon.json`.",
         needs=("host.limits.nofile",),
         applies=lambda of: of.real,
     ),

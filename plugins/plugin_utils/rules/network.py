@@ -48,8 +48,13 @@ def _routes(of: OfHost) -> Iterator[str]:
     silent = []
     for peer in (of.plan.node(each) for each in of.engine.nodes if each != of.node.name):
         route = routes.get(peer.address)
-        if not route or not route.get("interface"):
+        if not route:
             silent.append(peer.address)
+        elif not route["interface"]:
+            yield (
+                f"there is no route to {peer.name} ({peer.address}): give the host one (ip route get {peer.address}), or correct "
+                "plan_cluster_address of either."
+            )
         elif route["interface"] != name:
             yield (
                 f"the way to {peer.name} ({peer.address}) leaves by {route['interface']}, and not by {name}, on which Gloo "
@@ -71,7 +76,9 @@ def _own_name(of: OfHost) -> Iterator[str]:
 
 
 def _registry_proxy(of: OfHost) -> Iterator[str]:
-    found = {name.lower(): value for name, value in of.known("host.proxies").items() if value}
+    # What Docker itself says goes before.
+    told = {**of.known("host.proxies"), **(of.get("docker_settings.proxies") or {})}
+    found = {name.lower(): value for name, value in told.items() if value}
     proxy = found.get("https_proxy") or found.get("http_proxy")
     registry = _private_registry(of.engine.image.reference)
     if proxy and registry and not _left_out(registry, found.get("no_proxy", "")):

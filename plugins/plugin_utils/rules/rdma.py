@@ -79,7 +79,9 @@ def _ports(hcas: Any, state: str | None = ACTIVE) -> list[Port]:
 def _active(of: OfHost) -> Iterator[str]:
     hcas = of.known("host.hcas")
     if hcas and not _ports(hcas):
-        states = ", ".join(f"{name} {port['state']}" for name, port in _ports(hcas, None)) or "none has a port"
+        states = (
+            ", ".join(f"{name} {port['state'] or 'unknown'}" for name, port in _ports(hcas, None)) or "none has a port"
+        )
         yield (
             f"no port of an RDMA device is active ({states}), and DeepEP needs one between hosts: see ibstat, cable and "
             "switch; on "
@@ -114,7 +116,8 @@ def _rates(of: OfHost) -> Iterator[str]:
 def _layers(of: OfHost) -> Iterator[str]:
     layers: dict[str, list[str]] = {}
     for name, port in _ports(of.known("host.hcas")):
-        layers.setdefault(port["layer"], []).append(name)
+        if port["layer"]:
+            layers.setdefault(port["layer"], []).append(name)
     if len(layers) > 1 and not _chosen(of):
         told = "; ".join(f"{layer}: {', '.join(names)}" for layer, names in layers.items())
         yield (
@@ -160,10 +163,10 @@ def _by_port(of: OfAll) -> dict[str, dict[str, Mapping[str, Any]]]:
 
 def _down_here(of: OfAll) -> Iterator[Found]:
     for name, hosts in _by_port(of).items():
-        down = {host: port for host, port in hosts.items() if port["state"] != ACTIVE}
-        if down and len(down) < len(hosts):
+        down = {host: port for host, port in hosts.items() if port["state"] not in (None, ACTIVE)}
+        if down and any(port["state"] == ACTIVE for port in hosts.values()):
             told = ", ".join(f"{host} ({port['state']}, {port.get('physical') or '?'})" for host, port in down.items())
-            others = ", ".join(host for host in hosts if host not in down)
+            others = ", ".join(host for host, port in hosts.items() if port["state"] == ACTIVE)
             yield Found(
                 f"{told}: the RDMA device {name} is not active, and it is on {others}: see ibstat {name.partition(':')[0]}, "
                 "cable, "
@@ -191,7 +194,7 @@ def _rates_differ(of: OfAll) -> Iterator[Found]:
 def _layers_differ(of: OfAll) -> Iterator[Found]:
     layers: dict[str, list[str]] = {}
     for host, hcas in of.each("host.hcas").items():
-        found = sorted({port["layer"] for __, port in _ports(hcas)})
+        found = sorted({port["layer"] for __, port in _ports(hcas) if port["layer"]})
         if found:
             layers.setdefault(" and ".join(found), []).append(host)
     if len(layers) > 1:
