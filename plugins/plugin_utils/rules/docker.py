@@ -16,7 +16,7 @@ OLDEST_API = (1, 40)  # Docker 19.03: device requests, for --gpus
 FIRST_CACHE_API = (1, 41)
 READABLE = ("json-file", "local", "journald")
 UNLIMITED = -1
-FEW_FILES = 65536
+FEW_FILES = 8192
 
 
 def _answers(of: OfHost) -> Iterator[str]:

@@ -37,9 +37,10 @@ def _default_route(of: OfHost) -> Iterator[str]:
 
 def _interface(of: OfHost) -> str:
     """The interface that the engine is told to use; raises ``Unknown``."""
-    found = of.node.interface or owner_of(of.node.address, of.known("host.interfaces"))
-    if not found:
-        raise Unknown(f"no interface has {of.node.address}")
+    interfaces = of.known("host.interfaces")
+    found = of.node.interface or owner_of(of.node.address, interfaces)
+    if found not in interfaces:
+        raise Unknown(f"no interface is {found}" if found else f"no interface has {of.node.address}")
     return found
 
 
