@@ -38,7 +38,7 @@ def _default_route(of: OfHost) -> Iterator[str]:
 def _interface(of: OfHost) -> str:
     """The interface that the engine is told to use; raises ``Unknown``."""
     interfaces = of.known("host.interfaces")
-    found = of.node.interface or owner_of(of.node.address, interfaces)
+    found = of.node.interface or owner_of(of.node.address, interfaces) or ""
     if found not in interfaces:
         raise Unknown(f"no interface is {found}" if found else f"no interface has {of.node.address}")
     return found

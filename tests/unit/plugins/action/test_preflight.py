@@ -69,7 +69,7 @@ def test_what_hosts_wrote_obeys_no_terminal_and_an_error_fails_after_the_files_a
 def test_a_report_that_cannot_be_written_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     world = with_gpus(World(bound(nodes())))
-    with pytest.raises(AnsibleActionFail, match="The report cannot be written to .*file/x: "):
+    with pytest.raises(AnsibleActionFail, match=r"The report cannot be written to .*file/x: "):
         run_on(world, tmp_path, monkeypatch, report=str(tmp_path / "file" / "x"))
 
 
@@ -123,7 +123,7 @@ def playbook(folder: Path, *arguments: str, **group: Any) -> subprocess.Complete
         str(Path(sys.executable).with_name("ansible-playbook")),
         "playbooks/preflight.yml",
         "-i",
-        folder / "hosts.yml",
+        str(folder / "hosts.yml"),
     ]
     return subprocess.run(
         [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120

@@ -381,12 +381,13 @@ def test_without_what_it_needs_a_rule_is_unknown_and_never_ok(rule: Rule) -> Non
 @pytest.mark.parametrize("shape", PLANS)
 def test_of_hosts_that_tell_nothing_nothing_is_ok_and_nothing_breaks(shape: str) -> None:
     plan = PLANS[shape]
-    for answer in (
+    answers: tuple[Answer, ...] = (
         {},
         {"host": None, "docker": None},
         {"host": {}, "docker": {}, "docker_settings": {}},
         {"host": {"gpus": {}}},
-    ):
+    )
+    for answer in answers:
         hosts = {node.name: Host(node.name, answer) for node in plan.nodes}
         found = judged(plan, hosts)
         assert [each.rule for each in found if each.state == "ok" and each.rule != "host.answers"] == []
