@@ -99,7 +99,7 @@ RULES = (
         check=_manager,
         remedy="Install and start nvidia-fabricmanager of the driver's version.",
         needs=("host.fabric_manager",),
-        applies=lambda of: of.real,
+        applies=lambda of: of.real and not of.serves,
     ),
     Rule(
         id="fabric.version",
@@ -117,7 +117,7 @@ RULES = (
         check=_state,
         remedy="See `/var/log/fabricmanager.log`; reset the GPUs or reboot.",
         needs=("host.gpus.details", "host.fabric_manager"),
-        applies=lambda of: of.real,
+        applies=lambda of: of.real and not of.serves,
     ),
     Rule(
         id="fabric.status",

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..observed import Host
+from ..observed import SERVING, Host
 from ..planning.types import Engine, Node, Plan
 
 ERROR, WARNING = "error", "warning"
@@ -79,6 +79,12 @@ class OfHost:
     def idle(self) -> bool:
         """Whether no container of the deployment runs there."""
         return not any(container.running for container in self.host.own(self.plan.name).values())
+
+    @property
+    def serves(self) -> bool:
+        """Whether an endpoint of its engine gives tokens: then nothing keeps it from starting."""
+        seen = ((each.url, self.hosts.get(each.node)) for each in self.plan.endpoints_of(self.engine.name))
+        return any(host is not None and host.tokens(url).state in SERVING for url, host in seen)
 
     @property
     def real(self) -> bool:

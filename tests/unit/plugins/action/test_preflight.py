@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +18,13 @@ import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action import decide, preflight
+from ansible_collections.lmfleet.lmdeploy.plugins.action import decide, look, preflight
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.judging import judged
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, with_gpus
 
-from .on_hosts import looked_at
+from .on_hosts import looked_at, on_hosts
 
 ROOT = Path(__file__).parents[4]
 
@@ -94,6 +96,22 @@ def test_a_waiver_of_the_inventory_counts_here_and_in_a_deployment(
     [warning] = run_on(world(waived=True), tmp_path, monkeypatch, decide)["warnings"]
     assert warning.endswith("(Waived by plan_waive.docker.log-driver: read elsewhere.)")
     assert Run().waivers == {"node1": {"docker.log-driver": "read elsewhere"}}
+
+
+def test_a_look_keeps_when_the_host_told_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ansible.constants.DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
+    world = with_gpus(World(bound(nodes())))
+    run = looked_at(world)
+    for name in world.answers:
+        run.write(f"asked@{name}", {"host": True, "image": {}, "tokens": {}})
+    on_hosts(world, look, {}, lambda host, asked: {"host": {"time": time.time() + (30 if host == "node1" else 0)}})
+    kept = {name: host.answer["looked"] for name, host in run.hosts().items()}
+    assert all(0 <= after - before < 60 for before, after in kept.values())
+    found = {each.rule: each for each in judged(world.plan, run.hosts())}
+    assert "The clock of node1 is at least" in found["system.clocks"].told[0]
+    # A later look that does not ask the host leaves both as they were.
+    on_hosts(world, look, {"only": ["tokens"]}, lambda host, asked: {"tokens": {}})
+    assert {name: host.answer["looked"] for name, host in run.hosts().items()} == kept
 
 
 # The playbook --------------------------------------------------------------------------------------------------------

@@ -502,6 +502,15 @@ def test_the_memory_that_the_own_engine_holds_is_its_own() -> None:
     assert bad(results(world)) == {}
 
 
+def test_an_engine_that_serves_is_not_kept_by_what_would_only_keep_it_from_starting() -> None:
+    world = good(PLANS["tp"])
+    world.answers["node1"]["host"]["fabric_manager"]["running"] = False
+    gpu(fabric="In Progress")(world.answers["node1"])
+    assert set(bad(results(world))) == {"fabric.manager"}
+    world.states("busy")
+    assert bad(results(world)) == {}
+
+
 # Waivers -------------------------------------------------------------------------------------------------------------
 
 
