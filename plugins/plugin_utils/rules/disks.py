@@ -54,7 +54,7 @@ def _source_of_model(plan: Plan, node: Node) -> str | None:
 def _each(of: OfHost) -> Iterator[tuple[str, str, Mapping[str, Any] | None]]:
     """What a disk is for, its path, and what is told of it, if anything."""
     disks = of.known("host.disks")
-    root = of.get("docker_settings.root_dir") or "?"
+    root = of.get("docker_settings.root_dir") or "a directory that Docker does not tell"
     for what, path in (
         ("plan_state_dir", of.node.state_dir),
         ("plan_hf_home", of.node.hf_home),

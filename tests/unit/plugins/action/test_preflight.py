@@ -24,7 +24,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, with_gpus
 
-from .on_hosts import looked_at, on_hosts
+from .on_hosts import looked_at
 
 ROOT = Path(__file__).parents[4]
 
@@ -102,16 +102,24 @@ def test_a_look_keeps_when_the_host_told_its_time(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("ansible.constants.DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
     world = with_gpus(World(bound(nodes())))
     run = looked_at(world)
-    for name in world.answers:
-        run.write(f"asked@{name}", {"host": True, "image": {}, "tokens": {}})
-    on_hosts(world, look, {}, lambda host, asked: {"host": {"time": time.time() + (30 if host == "node1" else 0)}})
-    kept = {name: host.answer["looked"] for name, host in run.hosts().items()}
-    assert all(0 <= after - before < 60 for before, after in kept.values())
+
+    def look_at(host: str, answer: dict[str, Any], **arguments: Any) -> list[float]:
+        run.write(f"asked@{host}", {"host": True, "image": {}, "tokens": {}})
+        action = look.ActionModule.__new__(look.ActionModule)
+        action._task = SimpleNamespace(args=arguments, check_mode=False, async_val=0, _uuid="task", action="x")
+        action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
+        action._execute_module = lambda module_name, module_args, **_: answer
+        action.run(task_vars={"inventory_hostname": host})
+        return list(run.host(host).answer["looked"])
+
+    began = time.time()
+    before, after = look_at("node0", {"host": {"time": time.time()}})
+    assert began <= before <= after <= time.time()
+    look_at("node1", {"host": {"time": time.time() + 3600}})
     found = {each.rule: each for each in judged(world.plan, run.hosts())}
     assert "The clock of node1 is at least" in found["system.clocks"].told[0]
     # A later look that does not ask the host leaves both as they were.
-    on_hosts(world, look, {"only": ["tokens"]}, lambda host, asked: {"tokens": {}})
-    assert {name: host.answer["looked"] for name, host in run.hosts().items()} == kept
+    assert look_at("node0", {"tokens": {}}, only=["tokens"]) == [before, after]
 
 
 # The playbook --------------------------------------------------------------------------------------------------------
