@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
         plan, hosts = run.plan, run.hosts()
         if not self._task.check_mode:
             refuse_beside_another(plan, hosts, arguments["break_lock"])
-        faults = host_faults(plan, hosts)
+        faults = host_faults(plan, hosts, run.waivers)
         if faults:
             stop(faults)
         pulls = {} if arguments["image_brought"] else steps.to_pull(plan, hosts)
@@ -124,7 +124,7 @@ class ActionModule(ActionBase):
         for line in lines:
             tell(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
-        warnings = host_warnings(plan, hosts) if decision.rounds else []
+        warnings = host_warnings(plan, hosts, run.waivers) if decision.rounds else []
         return {
             "changed": False,
             **({"warnings": warnings} if warnings else {}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -72,7 +73,11 @@ class ActionModule(ActionBase):
         limit = {"limit_s": arguments["limit"]} if arguments["limit"] else {}
         # Stands where the task's own time limit ends it.
         run.saw(host, {"unreachable": "it gave no answer in the time that it was given"})
-        run.saw(host, self._answer({**{key: asked[key] for key in only or asked}, **limit}, task_vars))
+        before = time.time()
+        answer = self._answer({**{key: asked[key] for key in only or asked}, **limit}, task_vars)
+        # Between these moments of the control node the host told its own time.
+        looked = {"looked": [before, time.time()]} if "host" in answer else {}
+        run.saw(host, {**answer, **looked})
         return {"changed": False}
 
     @staticmethod

@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
         except PlanError as error:
             unbound = [str(error)]
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = status_of(plan, hosts, now, unbound, has_ended)
+        status = status_of(plan, hosts, now, unbound, has_ended, run.waivers)
         table = as_table(status)
         for line in table:
             tell(line)

@@ -397,17 +397,18 @@ def _slow(members: Sequence[Measured], limits: Limits) -> list[str]:
     prompt = statistics.median(min(m.latency for m in members if name in m.group.nodes) for name in best)
     slow = [each for each in members if each.busbw < limits.slow * usual]
     lines = []
-    for name in best:
-        mine = [each for each in members if name in each.group.nodes]
+    left = list(members)
+    for name in sorted(best, key=lambda each: best[each].busbw):  # what the slowest is to blame for is no fault of others
+        mine = [each for each in left if name in each.group.nodes]
         if len(mine) > 1 and all(each in slow for each in mine):
-            reached = max(each.busbw for each in mine)
             lines.append(
-                f"{name} is slow with every other host: at best {reached:.2f} GB/s, where the median of the hosts is {usual:.2f}. "
-                f"Look at its links first (rate, errors, PCIe width)."
+                f"{name} is slow with every other host: at best {_gbs(best[name].busbw)} GB/s, where the median of the hosts is "
+                f"{_gbs(usual)}. Look at its links first (rate, errors, PCIe width)."
             )
             slow = [each for each in slow if each not in mine]
+            left = [each for each in left if each not in mine]
     lines += [
-        f"{each.group}: {each.busbw:.2f} GB/s, where the median of the hosts is {usual:.2f}"
+        f"{each.group}: {_gbs(each.busbw)} GB/s, where the median of the hosts is {_gbs(usual)}"
         + (": what is between them is slow." if each.group.kind == "pair" else ": its own GPUs' links are slow.")
         for each in slow
     ]
@@ -418,6 +419,11 @@ def _slow(members: Sequence[Measured], limits: Limits) -> list[str]:
         if each.backend == "nccl" and each.latency > max(LATE_TIMES * prompt, prompt + LATE_BY_S)
     ]
     return lines
+
+
+def _gbs(rate: float) -> str:
+    """GB/s, with two digits at least."""
+    return f"{rate:.2f}" if rate >= 0.1 else f"{rate:.2g}"
 
 
 def _fallbacks(between: Sequence[Measured], hosts: Mapping[str, Host]) -> list[str]:

@@ -83,6 +83,11 @@ class Run:
         return decode(Inputs, found)
 
     @property
+    def waivers(self) -> dict[str, dict[str, str]]:
+        """By node and rule, why a fault does not count; empty where there are no inputs yet."""
+        return dict((self.read("inputs") or {}).get("waivers", {}))
+
+    @property
     def plan(self) -> Plan:
         """The plan of this run."""
         found = self.read("plan")

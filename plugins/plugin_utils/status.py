@@ -146,16 +146,18 @@ def status_of(
     looked_at: str = "",
     unbound: Sequence[str] = (),
     ended: Callable[[Mapping[str, Any]], bool] = lambda _: False,
+    waivers: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Status:
     """The status from what ``hosts`` (by node) were seen to be.
 
-    ``unbound`` is why the plan could not be bound, ``ended`` says whether the run that a lock names is gone.
+    ``unbound`` is why the plan could not be bound, ``ended`` says whether the run that a lock names is gone,
+    ``waivers`` are by node the rules that do not count.
     """
     seen = {node.name: hosts.get(node.name) or Host(node.name, {"unreachable": "nobody looked"}) for node in plan.nodes}
     why_not = {name: _why_not(host) for name, host in seen.items()}
     comparable = plan.bound and not unbound
     # Of a host without its planned address the plan cannot be bound: that is told once.
-    faults = [*host_faults(plan, hosts), *(() if lacks_addresses(plan, hosts) else unbound)]
+    faults = [*host_faults(plan, hosts, waivers), *(() if lacks_addresses(plan, hosts) else unbound)]
     decision, pulls = (
         _decided(plan, seen, [name for name, why in why_not.items() if not why]) if comparable else (None, {})
     )

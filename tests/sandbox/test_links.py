@@ -163,5 +163,6 @@ def test_a_host_behind_a_bottleneck_is_named_among_four(dpep: Sandbox, tmp_path:
     finally:
         dpep.on(2, "tc", "qdisc", "del", "dev", device, "root")
     run.succeeded()  # slow is a warning
-    [line] = [each for each in result(tmp_path)["warnings"] if "is slow with every other host" in str(each)]
-    assert str(line).startswith("node2 ")
+    # On a busy machine others may be slow as well: the slowest comes first.
+    slow = [str(each) for each in result(tmp_path)["warnings"] if "is slow with every other host" in str(each)]
+    assert slow[0].startswith("node2 ")

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A large model from one host of the sandbox to the other three, over links of a known rate.
 
-The model is as large as LMFLEET_FANOUT_GB says (4), in 163 shards, and holds random bytes behind true safetensors headers.
+The model is as large as LMFLEET_FANOUT_GB says (1), in 163 shards, and holds random bytes behind true safetensors headers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sandbox.hosts import Run, Sandbox
 
 # On the hosts of DP+EP, for there are four.
 pytestmark = [pytest.mark.slow, pytest.mark.dpep]
-SIZE = int(float(os.environ.get("LMFLEET_FANOUT_GB", "4")) * 1e9)
+SIZE = int(float(os.environ.get("LMFLEET_FANOUT_GB", "1")) * 1e9)
 RATE_MBIT = int(os.environ.get("LMFLEET_FANOUT_MBIT", "300"))
 STATE = Path(os.environ.get("LMFLEET_SANDBOX_STATE", "~/.local/state/lmfleet-sandbox")).expanduser()
 KEY = "/root/fanout-test-key"
@@ -121,7 +121,7 @@ def test_fanout_takes_little_longer_than_one_copy(four: Sandbox) -> None:
 def test_a_transfer_that_is_cut_off_goes_on_where_it_was(four: Sandbox) -> None:
     forget(four, 1, 2, 3)
     run = four.begin("playbooks/model.yml", **FAN)
-    run.until(r"node3: copy [1-9]\.")
+    run.until(r"node3: copy (?!0\.[01])")  # a tenth or more
     run.interrupt()
     for node in (1, 2, 3):
         four.on(node, "sh", "-c", "docker rm -f lmdeploy-model >/dev/null 2>&1 || true")

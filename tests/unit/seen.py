@@ -384,3 +384,122 @@ def former(world: World) -> World:
                 mount[0] = mount[0].replace("/programs/rank.py", "/programs/rank-0123456789ab.py")
         answer["record"] = None
     return world
+
+
+# What a look tells of hosts with GPUs, beside what World has ----------------------------------------------------------
+
+GIB = 2**30
+
+
+def gpu_details(index: int, **changed: Any) -> dict[str, Any]:
+    """A GPU of an HGX H100, at rest."""
+    return {
+        "index": index,
+        "uuid": f"GPU-{index}",
+        "name": "NVIDIA H100 80GB HBM3",
+        "bus": f"0000:{0x18 + index:02x}:00.0",
+        "numa": index // 4,
+        "memory_total_mib": 81559,
+        "memory_used_mib": 4,
+        "mig": False,
+        "compute_mode": "Default",
+        "persistence": True,
+        "ecc": True,
+        "ecc_uncorrected": 0,
+        "remap_pending": False,
+        "remap_failed": False,
+        "recovery": "None",
+        "fabric": "Completed",
+        "fabric_status": "Success",
+        "slowdown": [],
+        "nvlinks_down": 0,
+        "processes": [],
+        **changed,
+    }
+
+
+def hca(index: int, address: str, **port: Any) -> dict[str, Any]:
+    """A ConnectX-7 on Ethernet, as observe tells it."""
+    netdev = f"ens{index}np0"
+    gids = [
+        {"index": 2, "gid": "fe80::1", "type": "RoCE v2", "address": "", "netdev": netdev},
+        {"index": 3, "gid": "::ffff:0a00:0001", "type": "RoCE v2", "address": address, "netdev": netdev},
+    ]
+    plain = {"port": 1, "state": "ACTIVE", "physical": "LinkUp", "layer": "Ethernet", "rate_gbps": 400.0, "gids": gids}
+    return {
+        "device": f"mlx5_{index}",
+        "driver": "mlx5_core",
+        "numa": 0,
+        "bus": f"0000:{0x50 + index:02x}:00.0",
+        "netdevs": [netdev],
+        "bond": "",
+        "ports": [{**plain, **port}],
+    }
+
+
+def with_gpus(world: World) -> World:
+    """Every host of it with GPUs, RDMA and all that a look can tell, and nothing wrong."""
+    plan = world.plan
+    listing = "".join(f"GPU {n}: NVIDIA H100 80GB HBM3 (UUID: GPU-{n})\n" for n in range(8))
+    plain = {
+        "name": "NVIDIA H100 80GB HBM3",
+        "mig": "Disabled",
+        "compute_mode": "Default",
+        "used": "4",
+        "total": "81559",
+    }
+    for node in plan.nodes:
+        answer = world.answers[node.name]
+        interface = node.interface or "eth0"
+        peers = [each.address for each in plan.nodes if each.name != node.name]
+        disk = {"device": "/dev/nvme0n1p2", "type": "ext4", "total_bytes": 4000 * GIB, "free_bytes": 2000 * GIB}
+        disk = {**disk, "free_inodes": 10**8, "writable": True}
+        answer["looked"] = [1000.0, 1001.0]
+        answer["paths"] = {node.hf_home: True}
+        answer["gpu_users"] = []
+        answer["docker_settings"].update(
+            version="28.5.1",
+            storage_driver="overlay2",
+            root_dir="/var/lib/docker",
+            cgroup_driver="systemd",
+            cgroup_version="2",
+            runtimes=["runc", "nvidia"],
+            cdi=True,
+            kernel="6.8.0-60-generic",
+            os="Ubuntu 24.04",
+        )
+        answer["host"].update(
+            uid=0,
+            time=1000.5,
+            gpus={
+                "listing": listing,
+                "names": ["NVIDIA H100 80GB HBM3"] * 8,
+                "driver": "570.148.08",
+                "error": "",
+                "devices": [{"index": str(n), **plain} for n in range(8)],
+                "cuda": "12.8",
+                "links": {},
+                "details": [gpu_details(n) for n in range(8)],
+            },
+            rdma={
+                "modules": ["nvidia_peermem"],
+                "parameters": {"EnableStreamMemOPs": "1", "RegistryDwords": "PeerMappingOverride=1;"},
+                "open": True,
+                "devices": ["mlx5_0", "mlx5_1"],
+            },
+            fabric_manager={"needed": True, "running": True, "version": "570.148.08"},
+            hcas=[hca(0, node.address), hca(1, "10.1.0.1")],
+            mtus={interface: 9000, "lo": 65536},
+            parents={},
+            routes={each: {"interface": interface, "source": node.address, "gateway": ""} for each in peers},
+            names={"hostname": node.name, "addresses": [node.address], "loopback": False},
+            kernel={"release": "6.8.0-60-generic", "cgroups": 2, "xids": [], "iommu": None, "numa_balancing": False},
+            limits={"memlock_bytes": -1, "nofile": 1048576},
+            memory={"total_bytes": 2000 * GIB, "available_bytes": 1900 * GIB, "shm_bytes": 1000 * GIB},
+            disks={path: dict(disk) for path in (node.hf_home, node.state_dir, "/var/lib/docker")},
+            clock={"synchronized": True},
+            proxies={},
+        )
+        if answer["image"]["answer"]:
+            answer["image"]["answer"] = {**answer["image"]["answer"], "cuda": "12.8"}
+    return world

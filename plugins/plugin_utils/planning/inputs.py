@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..releases import did_you_mean
+from ..rules.judging import waiver_faults
 from .environment import PROXY_VARIABLE, environment_of
 from .options import read_options
 from .types import Faults, Mount, Node, PlanError, Ports
@@ -20,7 +21,10 @@ from .values import WrongValue, read_value, shown, text_keys
 
 # The variables that may differ from node to node; all others describe the deployment and must agree.
 NODE_VARIABLES = frozenset(
-    {"plan_cluster_address", "plan_interface", "plan_gpus", "plan_hf_home", "plan_state_dir", "plan_environment"}
+    {
+        *("plan_cluster_address", "plan_interface", "plan_gpus", "plan_hf_home", "plan_state_dir", "plan_environment"),
+        "plan_waive",
+    }
 )
 # What a container name, a directory and a label can all hold.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -49,7 +53,10 @@ WORDS = ("plan_model", "plan_model_revision", "plan_served_model_name")
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Variables that have been checked, with nothing computed from them yet but the head and the order of nodes."""
+    """Variables that have been checked, with nothing computed from them yet but the head and the order of nodes.
+
+    ``waivers`` are by node and rule the reason why its fault does not count.
+    """
 
     name: str
     topology: str
@@ -71,6 +78,7 @@ class Inputs:
     proxy_options: dict[str, Any]
     privileged: bool
     extra_mounts: list[Mount]
+    waivers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
 
 def read_inputs(
@@ -124,7 +132,7 @@ def read_inputs(
     mounted = [mount["target"] for mount in deployment["plan_extra_mounts"]]
     for name, node in values.items():
         environments[name], wrong_ones = environment_of(node["plan_environment"], mounted=mounted)
-        faults.extend(wrong_ones, name)
+        faults.extend([*wrong_ones, *waiver_faults(node["plan_waive"])], name)
     proxy_environment, wrong_ones = environment_of(deployment[PROXY_VARIABLE], PROXY_VARIABLE)
     faults.extend([*wrong_ones, *_proxy_number_faults(proxy_environment)])
     ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
@@ -169,6 +177,7 @@ def read_inputs(
         proxy_options=options["plan_proxy_options"],
         privileged=deployment["plan_privileged"],
         extra_mounts=[Mount(**mount) for mount in deployment["plan_extra_mounts"]],
+        waivers={name: {rule: str(why) for rule, why in values[name]["plan_waive"].items()} for name in order},
     )
 
 

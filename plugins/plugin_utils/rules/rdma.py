@@ -1,0 +1,319 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""RDMA between hosts: what GPUs need to speak it themselves, ports, rates, link layers and GIDs of the network cards.
+
+DeepEP (third-party/README.md) needs one of two: the driver's parameters, or gdrdrv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .types import GROUP, WARNING, Found, OfAll, OfHost, Rule, Unknown
+
+ACTIVE, ETHERNET = "ACTIVE", "Ethernet"
+V2 = "RoCE v2"
+Port = tuple[str, Mapping[str, Any]]  # the device's name, and what is told of the port
+
+
+def _between_hosts(of: OfHost) -> bool:
+    """Whether GPUs of several hosts speak RDMA to each other: expert parallelism cannot do without."""
+    return of.engine.ep > 1 and of.several
+
+
+def _may_use_it(of: OfHost) -> bool:
+    return of.several and of.real
+
+
+def _devices(of: OfHost) -> Iterator[str]:
+    if not of.known("host.rdma.devices"):
+        yield (
+            "there is no RDMA device (/sys/class/infiniband is empty), and DeepEP needs one between hosts: load its driver "
+            "(modprobe mlx5_ib), or set plan_ep: 1."
+        )
+
+
+def _peermem(of: OfHost) -> Iterator[str]:
+    if not (of.get("host.rdma.open") or {"nvidia_peermem", "nv_peer_mem"} & set(of.known("host.rdma.modules"))):
+        yield "nvidia_peermem is not loaded, by which network cards reach GPU memory: modprobe nvidia_peermem."
+
+
+def _ibgda(of: OfHost) -> Iterator[str]:
+    parameters = of.known("host.rdma.parameters")
+    has = parameters.get("EnableStreamMemOPs") == "1" and "PeerMappingOverride=1" in parameters.get(
+        "RegistryDwords", ""
+    )
+    if not has and "gdrdrv" not in of.known("host.rdma.modules"):
+        yield (
+            "the driver does not let GPUs start transfers themselves (IBGDA), without which DeepEP between hosts was seen to "
+            'hang: put options nvidia NVreg_EnableStreamMemOPs=1 NVreg_RegistryDwords="PeerMappingOverride=1;" into '
+            "/etc/modprobe.d/nvidia.conf, run update-initramfs -u and reboot; or load gdrdrv, of GDRCopy."
+        )
+
+
+def _mlx5(of: OfHost) -> Iterator[str]:
+    hcas = of.known("host.hcas")
+    if hcas and not any(each.get("driver") in (None, "mlx5_core") for each in hcas):
+        drivers = ", ".join(sorted({str(each["driver"]) for each in hcas}))
+        yield (
+            f"no RDMA device is one of mlx5_core ({drivers}), and DeepEP between hosts (NVSHMEM's IBGDA) knows no other: use "
+            "hosts "
+            "with NVIDIA's cards, or set plan_ep: 1."
+        )
+
+
+# ---- ports
+
+
+def _ports(hcas: Any, state: str | None = ACTIVE) -> list[Port]:
+    return [
+        (f"{hca['device']}:{port['port']}" if len(hca["ports"]) > 1 else hca["device"], port)
+        for hca in hcas
+        for port in hca["ports"]
+        if state is None or port["state"] == state
+    ]
+
+
+def _active(of: OfHost) -> Iterator[str]:
+    hcas = of.known("host.hcas")
+    if hcas and not _ports(hcas):
+        states = (
+            ", ".join(f"{name} {port['state'] or 'unknown'}" for name, port in _ports(hcas, None)) or "none has a port"
+        )
+        yield (
+            f"no port of an RDMA device is active ({states}), and DeepEP needs one between hosts: see ibstat, cable and "
+            "switch; on "
+            "InfiniBand a subnet manager has to run."
+        )
+
+
+def _chosen(of: OfHost) -> bool:
+    """Whether a person has said which devices are used."""
+    return bool(of.environment("NCCL_IB_HCA"))
+
+
+def _rates(of: OfHost) -> Iterator[str]:
+    rates: dict[float, list[str]] = {}
+    silent = []
+    for name, port in _ports(of.known("host.hcas")):
+        if port["rate_gbps"] is None:
+            silent.append(name)
+        else:
+            rates.setdefault(port["rate_gbps"], []).append(name)
+    if len(rates) > 1 and not _chosen(of):
+        told = "; ".join(f"{rate:g} Gbit/s: {', '.join(names)}" for rate, names in sorted(rates.items()))
+        yield (
+            f"the RDMA devices have links of different rates ({told}), and NCCL uses all of them: name those of the cluster's "
+            "network "
+            "with NCCL_IB_HCA in plan_environment, or see why a link is slower (ibstat, ethtool)."
+        )
+    if silent:
+        raise Unknown(f"the rate of {', '.join(silent)} could not be read")
+
+
+def _layers(of: OfHost) -> Iterator[str]:
+    layers: dict[str, list[str]] = {}
+    for name, port in _ports(of.known("host.hcas")):
+        if port["layer"]:
+            layers.setdefault(port["layer"], []).append(name)
+    if len(layers) > 1 and not _chosen(of):
+        told = "; ".join(f"{layer}: {', '.join(names)}" for layer, names in layers.items())
+        yield (
+            f"the RDMA devices are of different link layers ({told}), and the cluster's network has one: name its devices with "
+            "NCCL_IB_HCA in plan_environment."
+        )
+
+
+def _gids(of: OfHost) -> Iterator[str]:
+    without, silent = [], []
+    for hca in of.known("host.hcas"):
+        for name, port in _ports([hca]):
+            if port["layer"] != ETHERNET:
+                continue
+            if port.get("gids") is None:
+                silent.append(name)
+            elif not any(gid["type"] == V2 and gid["address"] for gid in port["gids"]):
+                without.append((name, hca.get("netdevs") or []))
+    if without and not _chosen(of):
+        told = ", ".join(f"{name} ({', '.join(netdevs) or 'no interface'})" for name, netdevs in without)
+        yield (
+            f"RDMA devices on Ethernet have no RoCE v2 GID with an IPv4 address: {told}. NCCL and NVSHMEM do not get across a "
+            "router "
+            "or, often, to the other host then: give each interface an IPv4 address on the cluster's network (show_gids, ip "
+            "address), "
+            "or leave the device out with NCCL_IB_HCA in plan_environment."
+        )
+    if silent:
+        raise Unknown(f"the GIDs of {', '.join(silent)} could not be read")
+
+
+# ---- beside other hosts
+
+
+def _by_port(of: OfAll) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Port -> host -> what is told of it."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for host, hcas in of.each("host.hcas").items():
+        for name, port in _ports(hcas, None):
+            found.setdefault(name, {})[host] = port
+    return found
+
+
+def _down_here(of: OfAll) -> Iterator[Found]:
+    for name, hosts in _by_port(of).items():
+        down = {host: port for host, port in hosts.items() if port["state"] not in (None, ACTIVE)}
+        if down and any(port["state"] == ACTIVE for port in hosts.values()):
+            told = ", ".join(f"{host} ({port['state']}, {port.get('physical') or '?'})" for host, port in down.items())
+            others = ", ".join(host for host, port in hosts.items() if port["state"] == ACTIVE)
+            yield Found(
+                f"{told}: the RDMA device {name} is not active, and it is on {others}: see ibstat {name.partition(':')[0]}, "
+                "cable, "
+                "transceiver and switch port.",
+                tuple(down),
+            )
+
+
+def _rates_differ(of: OfAll) -> Iterator[Found]:
+    for name, hosts in _by_port(of).items():
+        rates: dict[float, list[str]] = {}
+        for host, port in hosts.items():
+            if port["state"] == ACTIVE and port["rate_gbps"] is not None:
+                rates.setdefault(port["rate_gbps"], []).append(host)
+        if len(rates) > 1:
+            told = "; ".join(f"{rate:g} Gbit/s on {', '.join(names)}" for rate, names in sorted(rates.items()))
+            slow = rates[min(rates)]
+            yield Found(
+                f"The RDMA device {name} has links of different rates ({told}), and all hosts wait for the slowest: see cable, "
+                f"transceiver and the switch port's settings of {', '.join(slow)}.",
+                tuple(slow),
+            )
+
+
+def _layers_differ(of: OfAll) -> Iterator[Found]:
+    layers: dict[str, list[str]] = {}
+    for host, hcas in of.each("host.hcas").items():
+        found = sorted({port["layer"] for __, port in _ports(hcas) if port["layer"]})
+        if found:
+            layers.setdefault(" and ".join(found), []).append(host)
+    if len(layers) > 1:
+        told = "; ".join(f"{layer} on {', '.join(names)}" for layer, names in layers.items())
+        yield Found(
+            f"The hosts' RDMA devices are of different link layers ({told}), and these do not speak to each other: set the ports' "
+            "type with mlxconfig (LINK_TYPE_P1), or name the devices with NCCL_IB_HCA in plan_environment.",
+            tuple(name for names in layers.values() for name in names),
+        )
+
+
+def _several(of: OfAll) -> bool:
+    return any(len(engine.nodes) > 1 for engine in of.plan.engines)
+
+
+RDMA, HCAS = ("host.rdma",), ("host.hcas",)
+RULES = (
+    Rule(
+        id="rdma.device",
+        severity=WARNING,
+        title="There is an RDMA device, for expert parallelism over several hosts",
+        check=_devices,
+        remedy="Load its driver, or set `plan_ep: 1`.",
+        needs=RDMA,
+        applies=_between_hosts,
+    ),
+    Rule(
+        id="rdma.peermem",
+        severity=WARNING,
+        title="Network cards reach GPU memory, for expert parallelism over several hosts",
+        check=_peermem,
+        remedy="`modprobe nvidia_peermem`.",
+        needs=RDMA,
+        applies=_between_hosts,
+    ),
+    Rule(
+        id="rdma.ibgda",
+        severity=WARNING,
+        title="GPUs may start transfers themselves (IBGDA), for expert parallelism over several hosts",
+        check=_ibgda,
+        remedy="Set the driver's parameters, or load gdrdrv.",
+        needs=RDMA,
+        applies=_between_hosts,
+    ),
+    Rule(
+        id="rdma.mlx5",
+        severity=WARNING,
+        title="A network card is one of mlx5, for expert parallelism over several hosts",
+        check=_mlx5,
+        remedy="Use other hosts, or set `plan_ep: 1`.",
+        needs=HCAS,
+        applies=lambda of: _between_hosts(of) and of.real,
+    ),
+    Rule(
+        id="rdma.active",
+        severity=WARNING,
+        title="A port of an RDMA device is active, for expert parallelism over several hosts",
+        check=_active,
+        remedy="See ibstat, cable, switch and subnet manager.",
+        needs=HCAS,
+        applies=lambda of: _between_hosts(of) and of.real,
+    ),
+    Rule(
+        id="rdma.rates",
+        severity=WARNING,
+        title="The active RDMA devices of a host are equally fast",
+        check=_rates,
+        remedy="Name those of the cluster's network with `NCCL_IB_HCA` in `plan_environment`.",
+        needs=HCAS,
+        applies=_may_use_it,
+    ),
+    Rule(
+        id="rdma.layers",
+        severity=WARNING,
+        title="The active RDMA devices of a host are of one link layer",
+        check=_layers,
+        remedy="Name those of the cluster's network with `NCCL_IB_HCA` in `plan_environment`.",
+        needs=HCAS,
+        applies=_may_use_it,
+    ),
+    Rule(
+        id="rdma.gid",
+        severity=WARNING,
+        title="Active RDMA devices on Ethernet have a RoCE v2 GID with an IPv4 address",
+        check=_gids,
+        remedy="Give their interfaces an IPv4 address.",
+        needs=HCAS,
+        applies=_may_use_it,
+    ),
+)
+TOGETHER = (
+    Rule(
+        id="rdma.port-down",
+        severity=WARNING,
+        title="An RDMA device that is active on one host is so on all that have it",
+        check=_down_here,
+        remedy="See ibstat, cable, transceiver and switch port.",
+        needs=HCAS,
+        scope=GROUP,
+        applies=_several,
+    ),
+    Rule(
+        id="rdma.same-rate",
+        severity=WARNING,
+        title="An RDMA device is equally fast on all hosts",
+        check=_rates_differ,
+        remedy="See cable, transceiver and the switch port's settings.",
+        needs=HCAS,
+        scope=GROUP,
+        applies=_several,
+    ),
+    Rule(
+        id="rdma.same-layer",
+        severity=WARNING,
+        title="The RDMA devices of all hosts are of one link layer",
+        check=_layers_differ,
+        remedy="Set the ports' type, or name devices with `NCCL_IB_HCA`.",
+        needs=HCAS,
+        scope=GROUP,
+        applies=_several,
+    ),
+)
