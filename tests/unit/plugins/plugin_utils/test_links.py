@@ -262,6 +262,15 @@ def test_one_slow_host_is_named_once_though_most_pairs_may_be_its_own(count: int
     assert line.startswith("node2 is slow with every other host")
 
 
+def test_the_slowest_host_is_blamed_before_those_that_are_a_little_slow() -> None:
+    """As it was seen on a busy machine, where the first host had to take the blame for the third."""
+    seen = {("node0", "node3"): 2.4, ("node1", "node3"): 1.0, ("node0", "node1"): 2.6}
+    plan = bound(nodes(4, plan_gpus=2, plan_tp=2))
+    lines = warned(pairs(plan, slower=lambda pair: seen.get(pair, 240.0)))
+    assert lines[0].startswith("node2 is slow with every other host")
+    assert not any(line.startswith(("node1 is", "node3 is")) for line in lines)
+
+
 def test_a_host_whose_own_gpus_are_slow_is_named() -> None:
     done = [
         result(Group("host", "lmdeploy", (node.name,)), slower=2.0 if node.name == "node3" else 1.0)
