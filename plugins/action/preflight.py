@@ -25,7 +25,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import harmless_all
 
 ARGUMENT_SPEC = {"report": {"type": "path"}}
-JSON, PAGE = "preflight.json", "preflight.html"
+JSON = "preflight.json"
+PAGE = "preflight.html"
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:

@@ -119,9 +119,8 @@ def _remote(__: OfHost, what: str, path: str, disk: Mapping[str, Any]) -> str:
         return ""
     return (
         f"{path} ({what}) is on a file system of the network ({disk['type']}), where hosts write over each other's files and "
-        "locks are "
-        f"slow: set {'plan_state_dir' if what == 'plan_state_dir' else 'data-root in /etc/docker/daemon.json'} to a directory "
-        "on a disk of the host."
+        f"locks are slow: set {'plan_state_dir' if what == 'plan_state_dir' else 'data-root in /etc/docker/daemon.json'} to a "
+        "directory on a disk of the host."
     )
 
 

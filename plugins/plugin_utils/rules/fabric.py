@@ -33,8 +33,7 @@ def _manager(of: OfHost) -> Iterator[str]:
     if of.known("host.fabric_manager.running") is False:
         yield (
             "this host has NVSwitches, and nvidia-fabricmanager does not run, without which CUDA does not start (error 802, "
-            "system "
-            "not yet initialized): install nvidia-fabricmanager of the driver's version, and systemctl enable --now "
+            "system not yet initialized): install nvidia-fabricmanager of the driver's version, and systemctl enable --now "
             "nvidia-fabricmanager."
         )
 
@@ -45,9 +44,8 @@ def _version(of: OfHost) -> Iterator[str]:
     has, driver = of.known("host.fabric_manager.version"), of.known("host.gpus.driver")
     if has != driver:
         yield (
-            f"nvidia-fabricmanager is {has} and the driver {driver}, and they have to be of one version, else the manager "
-            "ends at its "
-            f"next start: install nvidia-fabricmanager {driver}."
+            f"nvidia-fabricmanager is {has} and the driver {driver}, and they have to be of one version, else the manager ends "
+            f"at its next start: install nvidia-fabricmanager {driver}."
         )
 
 
@@ -60,8 +58,7 @@ def _state(of: OfHost) -> Iterator[str]:
         told = ", ".join(f"GPU {index}: {state}" for index, state in bad.items())
         yield (
             f"the GPUs are not in the NVLink fabric yet ({told}), and CUDA does not start before (error 802): see systemctl "
-            "status "
-            "nvidia-fabricmanager and /var/log/fabricmanager.log; a minute after the host's start this may be over."
+            "status nvidia-fabricmanager and /var/log/fabricmanager.log; a minute after the host's start this may be over."
         )
 
 
@@ -83,8 +80,7 @@ def _links(of: OfHost) -> Iterator[str]:
         told = ", ".join(f"GPU {each['index']}: {each['nvlinks_down']}" for each in down)
         yield (
             f"NVLinks are down ({told}), so NCCL is slower or goes another way: see nvidia-smi nvlink -s and dmesg | grep -i "
-            "xid, and "
-            "reset the GPUs or reboot."
+            "xid, and reset the GPUs or reboot."
         )
     silent = [str(each["index"]) for each in details if each.get("nvlinks_down") is None]
     if silent:

@@ -261,9 +261,9 @@ def _xids(of: OfHost) -> Iterator[str]:
             gpu = f"GPU {index} ({each['bus']})" if index is not None else f"the GPU at {each['bus']}"
             times = "" if each.get("count", 1) == 1 else f", {each['count']} times"
             yield (
-                f"the kernel's log has XID {each['xid']} of {gpu} since the host was started{times}: {XIDS[each['xid']]}. Look at "
-                "dmesg | grep -i xid and nvidia-smi -q; reset the GPU or reboot the host, and have it replaced where it comes "
-                "back."
+                f"the kernel's log has XID {each['xid']} of {gpu} since the host was started{times}: {XIDS[each['xid']]}. Look "
+                "at dmesg | grep -i xid and nvidia-smi -q; reset the GPU or reboot the host, and have it replaced where it "
+                "comes back."
             )
 
 
@@ -275,8 +275,8 @@ def _cuda(of: OfHost) -> Iterator[str]:
     if _version(has) < _version(needs):
         yield (
             f"the driver {of.get('host.gpus.driver') or ''} has CUDA {has}, and the image CUDA {needs}: install a newer one, "
-            "or set "
-            "plan_image to an image with an older CUDA (it may run all the same, by the image's compatibility libraries)."
+            "or set plan_image to an image with an older CUDA (it may run all the same, by the image's compatibility "
+            "libraries)."
         )
 
 
@@ -468,8 +468,7 @@ RULES = (
             lambda on: not on,
             lambda found: (
                 f"persistence mode is off for {_gpus(found)}, so the driver starts anew with every first process, which takes "
-                "seconds "
-                "and forgets settings: systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1."
+                "seconds and forgets settings: systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1."
             ),
         ),
         remedy="`systemctl enable --now nvidia-persistenced`.",

@@ -58,9 +58,9 @@ def _routes(of: OfHost) -> Iterator[str]:
             )
         elif route["interface"] != name:
             yield (
-                f"the way to {peer.name} ({peer.address}) leaves by {route['interface']}, and not by {name}, on which Gloo "
-                "and NCCL "
-                f"are told to work: correct the route (ip route get {peer.address}), plan_interface or plan_cluster_address."
+                f"the way to {peer.name} ({peer.address}) leaves by {route['interface']}, and not by {name}, on which Gloo and "
+                f"NCCL are told to work: correct the route (ip route get {peer.address}), plan_interface or "
+                "plan_cluster_address."
             )
     if silent:
         raise Unknown(f"the route to {', '.join(silent)} could not be read")
@@ -71,8 +71,7 @@ def _own_name(of: OfHost) -> Iterator[str]:
         addresses = ", ".join(of.get("host.names.addresses") or ()) or "the loopback address"
         yield (
             f"the host's own name, {of.get('host.names.hostname')}, resolves to {addresses}, which programs that take their "
-            "address "
-            f"from it would tell the other hosts: let /etc/hosts have {of.node.address} for it."
+            f"address from it would tell the other hosts: let /etc/hosts have {of.node.address} for it."
         )
 
 
@@ -85,9 +84,8 @@ def _registry_proxy(of: OfHost) -> Iterator[str]:
     if proxy and registry and not _left_out(registry, found.get("no_proxy", "")):
         yield (
             f"Docker or this host goes through the proxy {proxy}, and no_proxy does not leave out {registry}, which the image "
-            "comes "
-            "from: add it (systemctl edit docker, Environment=NO_PROXY=...; or /etc/docker/daemon.json, proxies), and restart "
-            "Docker."
+            "comes from: add it (systemctl edit docker, Environment=NO_PROXY=...; or /etc/docker/daemon.json, proxies), and "
+            "restart Docker."
         )
 
 
@@ -131,8 +129,8 @@ def _mtus(of: OfAll) -> Iterator[Found]:
             told = "; ".join(f"{mtu} on {', '.join(names)}" for mtu, names in sorted(mtus.items()))
             yield Found(
                 f"The interfaces of the cluster addresses have different MTUs ({told}), with which large packets get lost and "
-                "transfers "
-                "hang: set one on all hosts (ip link set INTERFACE mtu N, and in the host's network settings) and on the switch.",
+                "transfers hang: set one on all hosts (ip link set INTERFACE mtu N, and in the host's network settings) and "
+                "on the switch.",
                 tuple(each.partition(" ")[0] for names in mtus.values() for each in names),
             )
 

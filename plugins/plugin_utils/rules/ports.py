@@ -36,8 +36,7 @@ def port_faults(plan: Plan, host: Host) -> Iterator[str]:
             filters = " or ".join(f"sport = :{port}" for port in ports)
             yield (
                 f"port{'' if one else 's'} {numbers} of {service.name} {'is' if one else 'are'} in use on this host{by}: stop "
-                "what "
-                f"listens there (ss -ltnp '{filters}'), or choose {'another' if one else 'others'} with plan_ports."
+                f"what listens there (ss -ltnp '{filters}'), or choose {'another' if one else 'others'} with plan_ports."
             )
 
 

@@ -59,8 +59,7 @@ def _mlx5(of: OfHost) -> Iterator[str]:
         drivers = ", ".join(sorted({str(each["driver"]) for each in hcas}))
         yield (
             f"no RDMA device is one of mlx5_core ({drivers}), and DeepEP between hosts (NVSHMEM's IBGDA) knows no other: use "
-            "hosts "
-            "with NVIDIA's cards, or set plan_ep: 1."
+            "hosts with NVIDIA's cards, or set plan_ep: 1."
         )
 
 
@@ -84,8 +83,7 @@ def _active(of: OfHost) -> Iterator[str]:
         )
         yield (
             f"no port of an RDMA device is active ({states}), and DeepEP needs one between hosts: see ibstat, cable and "
-            "switch; on "
-            "InfiniBand a subnet manager has to run."
+            "switch; on InfiniBand a subnet manager has to run."
         )
 
 
@@ -106,8 +104,7 @@ def _rates(of: OfHost) -> Iterator[str]:
         told = "; ".join(f"{rate:g} Gbit/s: {', '.join(names)}" for rate, names in sorted(rates.items()))
         yield (
             f"the RDMA devices have links of different rates ({told}), and NCCL uses all of them: name those of the cluster's "
-            "network "
-            "with NCCL_IB_HCA in plan_environment, or see why a link is slower (ibstat, ethtool)."
+            "network with NCCL_IB_HCA in plan_environment, or see why a link is slower (ibstat, ethtool)."
         )
     if silent:
         raise Unknown(f"the rate of {', '.join(silent)} could not be read")
@@ -140,10 +137,8 @@ def _gids(of: OfHost) -> Iterator[str]:
         told = ", ".join(f"{name} ({', '.join(netdevs) or 'no interface'})" for name, netdevs in without)
         yield (
             f"RDMA devices on Ethernet have no RoCE v2 GID with an IPv4 address: {told}. NCCL and NVSHMEM do not get across a "
-            "router "
-            "or, often, to the other host then: give each interface an IPv4 address on the cluster's network (show_gids, ip "
-            "address), "
-            "or leave the device out with NCCL_IB_HCA in plan_environment."
+            "router or, often, to the other host then: give each interface an IPv4 address on the cluster's network "
+            "(show_gids, ip address), or leave the device out with NCCL_IB_HCA in plan_environment."
         )
     if silent:
         raise Unknown(f"the GIDs of {', '.join(silent)} could not be read")
@@ -169,8 +164,7 @@ def _down_here(of: OfAll) -> Iterator[Found]:
             others = ", ".join(host for host, port in hosts.items() if port["state"] == ACTIVE)
             yield Found(
                 f"{told}: the RDMA device {name} is not active, and it is on {others}: see ibstat {name.partition(':')[0]}, "
-                "cable, "
-                "transceiver and switch port.",
+                "cable, transceiver and switch port.",
                 tuple(down),
             )
 

@@ -30,9 +30,7 @@ def _shared(of: OfHost) -> Iterator[str]:
     if has < needs:
         yield (
             f"the shared memory (/dev/shm) has {has / GIB:.1f} GiB, and Ray's object store asks for {needs / GIB:.1f} GiB; it "
-            "uses /tmp then, "
-            "which is slow: "
-            f"mount -o remount,size={needs / GIB + 1:.0f}G /dev/shm, and in /etc/fstab."
+            f"uses /tmp then, which is slow: mount -o remount,size={needs / GIB + 1:.0f}G /dev/shm, and in /etc/fstab."
         )
 
 
@@ -40,8 +38,7 @@ def _clock(of: OfHost) -> Iterator[str]:
     if of.known("host.clock.synchronized") is False:
         yield (
             "the clock is not synchronized, so the times in logs of several hosts do not fit together, and certificates may "
-            "not be "
-            "valid: systemctl enable --now chrony (or systemd-timesyncd), and see chronyc tracking."
+            "not be valid: systemctl enable --now chrony (or systemd-timesyncd), and see chronyc tracking."
         )
 
 
@@ -61,8 +58,7 @@ def _clocks(of: OfAll) -> Iterator[Found]:
     if apart > APART_S:
         yield Found(
             f"The clock of {first} is at least {apart:.0f} s ahead of that of {last}: have all hosts take the time from one "
-            "source "
-            "(chrony or systemd-timesyncd; chronyc tracking, timedatectl).",
+            "source (chrony or systemd-timesyncd; chronyc tracking, timedatectl).",
             (first, last),
         )
 
