@@ -50,7 +50,7 @@ class Rule:
     remedy: str
     needs: tuple[str, ...] = ()
     scope: str = HOST
-    applies: Callable[[Any], bool] = lambda _: True
+    applies: Callable[[Any], bool] = lambda __: True
     answered: bool = True
     brought: bool = False
     waivable: bool = True

@@ -396,7 +396,7 @@ def test_of_hosts_that_tell_nothing_nothing_is_ok_and_nothing_breaks(shape: str)
 
 
 def test_a_rule_that_breaks_is_unknown_with_what_it_said() -> None:
-    def broken(_: object) -> list[str]:
+    def broken(__: object) -> list[str]:
         raise KeyError("nowhere")
 
     world = good(PLANS["tp"])
