@@ -32,9 +32,6 @@ attributes:
   diff_mode:
     support: full
     description: As the module's own.
-seealso:
-  - plugin: community.docker.docker_image_pull
-    plugin_type: module
 """
 
 EXAMPLES = r"""
