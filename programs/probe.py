@@ -32,7 +32,7 @@ RAY_TOKEN_AUTH = (2, 52)  # the first Ray that knows RAY_AUTH_MODE=token
 
 
 def probe() -> dict[str, object]:
-    """Return the answer: versions by package, ``cuda`` of torch, ``ray_token_auth``, ``modules``, ``<command>_options``, ``errors``."""
+    """Return the answer: versions, torch's ``cuda``, ``ray_token_auth``, ``modules``, ``<command>_options`` and ``errors``."""
     errors: list[str] = []
     versions = {name: version(name, errors) for name in PACKAGES}
     with concurrent.futures.ThreadPoolExecutor() as pool:
