@@ -32,7 +32,7 @@ RAY_TOKEN_AUTH = (2, 52)  # the first Ray that knows RAY_AUTH_MODE=token
 
 
 def probe() -> dict[str, object]:
-    """Return the answer: versions by package, ``ray_token_auth``, ``modules``, ``<command>_options`` and ``errors``."""
+    """Return the answer: versions, torch's ``cuda``, ``ray_token_auth``, ``modules``, ``<command>_options`` and ``errors``."""
     errors: list[str] = []
     versions = {name: version(name, errors) for name in PACKAGES}
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -40,6 +40,7 @@ def probe() -> dict[str, object]:
     return {
         **versions,
         "python": platform.python_version(),
+        "cuda": cuda_of_torch(),
         "ray_token_auth": knows_token_auth(versions["ray"]),
         "modules": {name: importlib.util.find_spec(name) is not None for name in MODULES},
         **{f"{command}_options": found for command, found in zip(COMMANDS, options)},
@@ -54,6 +55,18 @@ def version(package: str, errors: list[str]) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         errors.append(f"{package} is not installed for {platform.python_implementation()} {platform.python_version()}")
         return None
+
+
+def cuda_of_torch() -> str | None:
+    """Return the version of CUDA that torch was built for, as it is written in ``torch/version.py``."""
+    found = importlib.util.find_spec("torch")
+    for place in (found.submodule_search_locations or []) if found else []:
+        with contextlib.suppress(OSError):
+            with open(os.path.join(place, "version.py"), encoding="utf-8", errors="replace") as file:  # noqa: PTH118, PTH123
+                match = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", file.read(), re.MULTILINE)
+            if match:
+                return match[1]
+    return None
 
 
 def options_of(command: str, errors: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import image_remedy, remedy
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import image_remedy, may_pass, remedy
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 
 OF_IMAGES = ("docker_image_pull", "docker_image_load", "docker_login")
@@ -35,4 +35,4 @@ class ActionModule(ActionBase):
             return result
         said = str(result.get("msg", "it said nothing")).strip().rstrip(".")
         todo = image_remedy(said) if module in OF_IMAGES else remedy(said)
-        return {**result, "msg": f"{said}: {todo}."}
+        return {**result, "msg": f"{said}: {todo}.", "transient": may_pass(said)}

@@ -42,4 +42,9 @@ EXAMPLES = r"""
       name: openmmlab/lmdeploy:v0.18.0-cu12.8
 """
 
-RETURN = r""" # """
+RETURN = r"""
+transient:
+  description: Of a failure, whether an image may well come at another try, since its registry was not reached.
+  type: bool
+  returned: failure
+"""

@@ -150,3 +150,8 @@ def image_remedy(text: str) -> str:
     return next(
         (each for pattern, each in _OF_IMAGES if re.search(pattern, said)), "see journalctl -u docker on this host"
     )
+
+
+def may_pass(text: str) -> bool:
+    """Whether an image may well come at another try: its registry was not reached, or gave up."""
+    return image_remedy(text) == _REACH

@@ -35,9 +35,12 @@ parser.parse_args(sys.argv[3:])
 """
 
 
-def run_probe(path: str) -> dict[str, Any]:
+def run_probe(path: str, **environment: str) -> dict[str, Any]:
     answer = subprocess.run(
-        [sys.executable, "-c", PROBE.read_text()], check=True, stdout=subprocess.PIPE, env={**os.environ, "PATH": path}
+        [sys.executable, "-c", PROBE.read_text()],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PATH": path, **environment},
     )
     (line,) = answer.stdout.splitlines()
     found: dict[str, Any] = json.loads(line)
@@ -77,6 +80,22 @@ def test_versions(tmp_path: Path) -> None:
     found = run_probe(str(tmp_path))
     assert found["openai"]
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+@pytest.mark.parametrize(
+    ("line", "cuda"),
+    [
+        ("cuda: Optional[str] = '12.8'", "12.8"),  # as torch 2.7 and later have it
+        ("cuda = '12.4'", "12.4"),
+        ("cuda: Optional[str] = None", None),  # built for processors
+    ],
+)
+def test_the_cuda_of_torch_is_read_where_it_is_written(line: str, cuda: str | None, tmp_path: Path) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('never imported')")
+    (package / "version.py").write_text(f"__version__ = '2.7.0'\ndebug = False\n{line}\nhip: Optional[str] = None\n")
+    assert run_probe(str(tmp_path), PYTHONPATH=str(tmp_path))["cuda"] == cuda
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,13 @@ def test_each_failure_says_what_to_do(module: str, text: str, word: str) -> None
     assert word in message[len(HEAD + text) :]
 
 
+def test_only_a_registry_that_was_not_reached_is_asked_again() -> None:
+    away = 'Get "https://registry-1.docker.io/v2/": net/http: TLS handshake timeout'
+    assert said("docker_image_pull", {"failed": True, "msg": HEAD + away})["transient"] is True
+    unknown = "manifest for openmmlab/lmdeploy:v1 not found: manifest unknown"
+    assert said("docker_image_pull", {"failed": True, "msg": HEAD + unknown})["transient"] is False
+
+
 def test_roles_and_playbooks_speak_to_docker_through_it() -> None:
     # The sandbox's own role speaks to the engine of the person who tests.
     files = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/*.yml")]
