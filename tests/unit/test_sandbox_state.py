@@ -136,7 +136,7 @@ def programs(tmp_path: Path) -> Path:
 
 def test_the_sandboxs_own_engine_leaves_the_packet_filter_of_others_alone(tmp_path: Path, programs: Path) -> None:
     path = f"{programs}:{os.environ['PATH']}"
-    script = "source scripts/lib/docker.sh; _start_own_docker; _filter remove"
+    script = "source scripts/lib/docker.sh; _start_own_docker; _filter remove; wait"  # until the background has written
     with tempfile.TemporaryDirectory() as short:  # a socket's path has 107 bytes
         done = sourced(script, Path(short) / "s", PATH=path)
     assert done.returncode == 0, done.stderr
