@@ -21,12 +21,16 @@ LINE_LENGTH = 4000
 PREFIXES = 8  # a line has at most that many; Ray's inside the rank program's inside Docker's are three
 
 _IP = r"[0-9A-Fa-f.:]*[0-9A-Fa-f]"
-_ADDRESS = re.compile(rf"\b(?:ip|IP|IP address)[=:] ?(?P<ip>\d+\.\d+\.\d+\.\d+|(?=[0-9A-Fa-f]*:){_IP})")
+_ADDRESS = re.compile(
+    rf"\b(?:(?:ip|IP|IP address|Ip address|and address)[=:]|with IP) ?(?P<ip>\d+\.\d+\.\d+\.\d+|(?=[0-9A-Fa-f]*:){_IP})"
+)
 
 # Those that tell no process from another.
 _STAMPS = re.compile(
     # Docker's and kubectl's; containerd's adds the stream
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)\s(?:std(?:out|err) [FP] )?"
+    # NCCL's, from 2.24
+    r"|^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (?=\S{1,120}:\d+:\d+ \[\d+\] )"
 )
 # Those that do. ``ip`` and ``host`` are the host's.
 _SOURCES = (
@@ -46,7 +50,7 @@ _SOURCES = (
     ),
 )
 # Loggers that put their head before every line of a message.
-_HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[\w./-]{1,60}:\d+\] ?")
+_HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]{1,60}:\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\s|Traceback|[\w.]+(?:Error|Exception)\b)")
 _DEDUPLICATED = re.compile(r"(\[repeated \d+x across cluster\]) \(Ray deduplicates logs.*$")
 _LEVELS = (

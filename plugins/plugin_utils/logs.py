@@ -25,10 +25,13 @@ __all__ = ["UP", "Phase", "phase_of"]
 DATA = Path(__file__).with_name("data")
 DECISIVE_LINES = 8
 LINE_LENGTH = 320
+FRONT = 200  # of a longer line, so much of its beginning is shown, and the rest of its end
 # What CUDA and torch add to each of their messages.
 _BOILERPLATE = re.compile(
     r"^(?:CUDA kernel errors might be|For debugging consider|Compile with `?TORCH_USE|Search for `|Device-side assertion tracking)"
 )
+# What Ray adds whenever a worker is gone.
+_GUESSES = re.compile(r"(?:There are some potential root causes|Some common causes include|Possible causes)[.:].*")
 RECORDS = 4  # of a log that has no exception: that many of its error records
 
 
@@ -37,6 +40,7 @@ class Known:
     """A known failure: ``pattern`` finds it.
 
     ``fatal``: waiting on is useless though the container runs. ``lost_start``: chance alone, so another start may do.
+    ``vague``: it only says that something failed, so what its process told before says more.
     """
 
     id: str
@@ -45,6 +49,17 @@ class Known:
     remedy: str
     fatal: bool = False
     lost_start: bool = False
+    vague: bool = False
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Where ``text`` shows it."""
+        return _compiled(self.pattern).search(text)
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # The cache of re is for all of a process, and too small for the catalogue beside others' patterns.
+    return re.compile(pattern)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,37 +111,59 @@ def _end_of(log: Sequence[str]) -> list[str]:
 
 
 def _diagnosis(chosen: list[Failure]) -> Diagnosis:
-    known = _known(chosen)
+    known, hint = _known(chosen)
     if chosen[0].weight == ECHO:
         # A process that was killed says nothing: then its echoes are all there is, the first one the nearest to it.
         first, last = chosen[0], chosen[-1]
         lines = _lines_of(last, known) if last.message else list(dict.fromkeys([first.head, last.head]))
     elif chosen[0].kind == "record":
-        shown = [failure for failure in chosen if known and re.search(known.pattern, failure.head)] or chosen
-        lines = list(dict.fromkeys(failure.head for failure in shown))[-RECORDS:]
+        shown = [failure for failure in chosen if known and known.search(failure.own())] or chosen
+        heads = list(dict.fromkeys(failure.head for failure in shown))[-RECORDS:]
+        lines = [*heads[:-1], *_lines_of(shown[-1], known)]
     else:
         lines = _lines_of(chosen[0], known)
     address = next((failure.address for failure in chosen if failure.address), "")
+    if hint:
+        lines = [hint, *lines][:DECISIVE_LINES]
     return Diagnosis([_clip(line.expandtabs(4), known) for line in lines], known, address)
 
 
-def _known(chosen: list[Failure]) -> Known | None:
-    """The catalogue's entry: by what was said right before, the failure itself, what it came from, where it was raised."""
+def _known(chosen: list[Failure]) -> tuple[Known | None, str]:
+    """The catalogue's entry: by what was said right before, the failure itself, what it came from, where it was raised.
+
+    Where these are vague, by what a library told before; that line is the second value, else empty.
+    """
+    frames: list[str] = []
     if chosen[0].kind == "record" or chosen[0].weight == ECHO:
         whole = "\n".join("\n".join([*failure.frames, failure.own()]) for failure in chosen)
         lost = _find(whole, lambda known: known.lost_start)
         if lost:
-            return lost
-        texts = ["\n".join(failure.own() for failure in chosen)]
+            return lost, ""
+        texts = ["\n".join(map(_said, chosen))]
     else:
         failure = chosen[0]
-        texts = [
-            *failure.leads,
-            failure.own(),
-            *(each.own() for each in failure.causes()),
-            "\n".join(failure.innermost),
-        ]
-    return next((known for text in texts for known in catalogue() if re.search(known.pattern, text)), None)
+        # Of a chain of NVSHMEM's messages the first one is the cause of the others.
+        heads = [failure.head] if log_failures.is_nvshmem(failure.head) else []
+        texts = [*failure.leads, *heads, _said(failure), *map(_said, failure.causes())]
+        frames = failure.innermost
+    plainly = _first(texts, vague=False)
+    if plainly:
+        return plainly, ""
+    for hint in chosen[0].hints():
+        known = _first([hint], vague=False)
+        if known and hint not in texts:
+            return known, hint
+    return _first(texts, vague=True) or explain(frames), ""
+
+
+def _first(texts: Iterable[str], *, vague: bool) -> Known | None:
+    return next((known for text in texts for known in catalogue() if known.vague is vague and known.search(text)), None)
+
+
+def _said(failure: Failure) -> str:
+    """What a failure says itself, without what CUDA and torch add to each of their messages."""
+    lines = [failure.head, *(line for line in failure.message if not _BOILERPLATE.match(line))]
+    return _GUESSES.sub("", "\n".join(lines))
 
 
 def _lines_of(failure: Failure, known: Known | None) -> list[str]:
@@ -145,7 +182,7 @@ def _lines_of(failure: Failure, known: Known | None) -> list[str]:
 
 def _telling(message: Sequence[str], number: int, known: Known | None) -> int:
     line = message[number]
-    if (known and re.search(known.pattern, line)) or (number and message[number - 1].startswith("Last error")):
+    if (known and known.search(line)) or (number and message[number - 1].startswith("Last error")):
         return 0
     return 1 if log_failures.address_of(line) or number in (0, len(message) - 1) else 2
 
@@ -154,9 +191,10 @@ def _clip(line: str, known: Known | None = None) -> str:
     """``line``, cut to ``LINE_LENGTH`` so that what it is known by stays."""
     if len(line) <= LINE_LENGTH:
         return line
-    match = re.search(known.pattern, line) if known else None
-    if match is None or match.end() <= LINE_LENGTH - 4:
-        return f"{line[: LINE_LENGTH - 4]} ..."
+    match = known.search(line) if known else None
+    if match is None or match.end() <= FRONT:
+        # Errors that hand on others have the cause at their end.
+        return f"{line[:FRONT]} ... {line[FRONT + 5 - LINE_LENGTH :]}"
     start = max(0, min(match.start() - 80, len(line) - LINE_LENGTH + 8))
     return f"... {line[start : start + LINE_LENGTH - 8]} ..."
 
@@ -165,7 +203,7 @@ def _clip(line: str, known: Known | None = None) -> str:
 
 
 def _find(text: str, among: Callable[[Known], bool]) -> Known | None:
-    return next((known for known in catalogue() if among(known) and re.search(known.pattern, text)), None)
+    return next((known for known in catalogue() if among(known) and known.search(text)), None)
 
 
 def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
@@ -184,7 +222,7 @@ def is_fatal(line: str) -> bool:
     # What informs tells of others: of users' prompts, of what was tried and is tried again.
     if found.level in ("D", "I", "W", "N") or log_failures.is_noise(found):
         return False
-    return any(known.fatal and re.search(known.pattern, found.text) for known in catalogue())
+    return any(known.fatal and known.search(found.text) for known in catalogue())
 
 
 def fatal_line(lines: Sequence[str]) -> str:
