@@ -65,7 +65,7 @@ _NOISE = re.compile(
     r"metrics (?:exporter )?agent|event_aggregator|opentelemetry|server_chttp2\.cc|chttp2_server\.cc"
     r"|No address added out of"
     r"|observability pubsub|usage stats|Free input ref failed"
-    r"|file_system_monitor\.cc"
+    r"|file_system_monitor\.cc|metric_exporter\.cc"
     # What is logged at an end, or harmless.
     r"|resource_tracker|leaked (?:semaphore|shared_memory)|destroy_process_group"
     r"|hostname of the client socket cannot be retrieved"
@@ -91,6 +91,8 @@ _TIMED_OUT = re.compile(
     r"collective operation timeout|DeepEP.*time-?out|[Tt]imed out (?:after|waiting|initializing)|has timed out after"
     r"|[Ww]ait timeout|GetTimeoutError|Heartbeat monitor timed out|Timeout waiting for"
 )
+# After these torch ends the process; other time-outs that are logged may be of what is tried again.
+_WATCHDOG = re.compile(r"[Ww]atchdog (?:caught|thread terminated)")
 _KILLED = re.compile(
     r"^(?:\S+: line \d+:\s+\d+ )?Killed\b|\bSIGKILL\b|\bsignal 9\b|exit(?:ed)?(?: with)?(?: exit)? code:? (?:-9|137)\b"
     r"|exitcode *: -9\b|died unexpectedly before finishing|WorkerCrashedError|Raylet is terminated"
@@ -123,7 +125,7 @@ _DEATH = re.compile(
     r"|^Failed: (?:CUDA|Cuda|Assertion) error|^ibv_\w+ failed|^/\S*nvshmem\S*:\d+: .*[Ff]ailed"
     r"|^lmfleet: rank \d+ .*\bended\b|Raylet is terminated|worker died or was killed while executing"
     r"|^NVSHMEM.*(?:ERROR|abort)"
-    r"|^Some Ray subprocesses exited|^Process exited with|Failed to connect to GCS within"
+    r"|Some Ray subprocesses exited|^Process exited with|Failed to connect to GCS within"
     r"|Unhandled exception: \S+ what\(\):|No available node types can fulfill|NVRM: .*\bfailed!|^docker: "
     r"|^[\w.-]+ exited with code [1-9]|fate[- ]shares? with the agent|has been marked dead"
     r"|pthread_create failed|Thread creation failed|Unable to determine the device handle"
@@ -138,7 +140,9 @@ _NODE_DEAD = re.compile(r"has been marked dead")
 # Ray tells of a node, which need not be the one that writes it.
 _OF_NODE = re.compile(r"\b(?:[Tt]he|at|on the) node (?:\(|with )")
 # What a library wrote before its caller failed for it, in general words.
-_HINT = re.compile(r"NCCL WARN|UserWarning: CUDA initialization|Failed to initialize NVML|: fatal error: ")
+_HINT = re.compile(
+    r"NCCL WARN|UserWarning: CUDA initialization|Failed to initialize NVML|: fatal error: |^\s+\[\[ .*\(error \d+\) \]\]"
+)
 HINTED = 100  # so many lines before a failure a hint counts
 # Parts of NCCL's message, which has several lines wherever it stands.
 _NCCL_PART = re.compile(r"^(?:nccl\w{1,40}: |Last error)")
@@ -535,7 +539,7 @@ def _weigh(failure: Failure) -> int:
         return ECHO  # torchrun's summary follows, which has the host
     if _KILLED.search(own):
         return KILLED
-    if failure.kind != "record" and _TIMED_OUT.search(own):
+    if _WATCHDOG.search(own) or (failure.kind != "record" and _TIMED_OUT.search(own)):
         return TIMED_OUT
     if _NOTICE.search(own):
         return NOTICE

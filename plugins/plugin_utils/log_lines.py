@@ -54,7 +54,7 @@ _HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d
 _TRACEBACK = re.compile(r"^(?:\s|Traceback|[\w.]+(?:Error|Exception)\b)")
 _DEDUPLICATED = re.compile(r"(\[repeated \d+x across cluster\]) \(Ray deduplicates logs.*$")
 _LEVELS = (
-    re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*(?:[\s-]+[\w.]{1,40}){0,2}?[\s-]+\[?(?P<level>[A-Z]{4,8})\b"),
+    re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*(?:[\s-]+[\w.]{1,40}){0,2}?[\s-]+\[?(?P<level>[A-Z]{4,8}|ERR)\b"),
     re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]* (?P<level>[DIWECF]) \d+ \d+\]"),  # Ray's C++
     re.compile(r"^\[?(?P<level>[IWEFC])\d{3,4} \d\d:\d\d:\d\d[.\d]*"),  # torch, glog, gRPC
     re.compile(r"^\[(?P<level>[IWEFC]) [\w./]{1,80}:\d+\]"),  # torch before 2.2

@@ -31,7 +31,7 @@ _BOILERPLATE = re.compile(
     r"^(?:CUDA kernel errors might be|For debugging consider|Compile with `?TORCH_USE|Search for `|Device-side assertion tracking)"
 )
 # What Ray adds whenever a worker is gone.
-_GUESSES = re.compile(r"(?:There are some potential root causes|Some common causes include|Possible causes)[.:].*")
+_GUESSES = re.compile(r"(?:There are some potential root|Some common|Possible) (?:causes|reasons)\b.*")
 RECORDS = 4  # of a log that has no exception: that many of its error records
 
 
