@@ -132,11 +132,11 @@ _DEATH = re.compile(
 )
 _WARNED = re.compile(
     r"[Ff]ail|[Uu]nable|[Cc]annot|could not|[Tt]imed? ?out|refused|unreachable|[Ee]rror|[Ii]nvalid|[Mm]ismatch"
-    r"|NCCL WARN|not permitted"
+    r"|NCCL WARN|not permitted|have not registered"
 )
 # A warner that writes what it cannot do: torch's and Ray's native loggers, not a server that warns of a request.
 _NATIVE_LOGGER = re.compile(r"^(?:\[|W\d{4} )")
-_NODE_DEAD = re.compile(r"has been marked dead")
+_WARNS_OF_LOSS = re.compile(r"has been marked dead|Unable to connect to GCS")
 # Ray tells of a node, which need not be the one that writes it.
 _OF_NODE = re.compile(r"\b(?:[Tt]he|at|on the) node (?:\(|with )")
 # What a library wrote before its caller failed for it, in general words.
@@ -258,7 +258,7 @@ class _Stream:
         self.blank = False
         self.last: Failure | None = None
         self.chained: Failure | None = None
-        self.leads: list[tuple[int, str]] = []
+        self.leads: list[Failure] = []
         self.prior: Failure | None = None
         self.uncaught = False
         self.ignored = False
@@ -444,7 +444,7 @@ class _Reader:
             line.level == "E"
             or (line.level == "N" and _WARNED.search(text))
             or (line.level == "W" and _NATIVE_LOGGER.match(text) and _WARNED.search(text))
-            or (line.level == "W" and _NODE_DEAD.search(text))
+            or (line.level == "W" and _WARNS_OF_LOSS.search(text))
         ):
             kind = "record"
         else:
@@ -454,11 +454,12 @@ class _Reader:
         failure = Failure(at, stream.source, kind, text, address=address)
         if kind == "death":
             # Why a check failed stands in the record before it.
-            failure.leads = [lead for number, lead in stream.leads if at - number <= 2 and " failed!" in text]
+            near = [lead for lead in stream.leads if at - lead.end <= 2 and " failed!" in text]
+            failure.leads = [line for lead in near for line in (lead.head, *lead.message)]
         failure.request = stream.request
         self._add(stream, failure)
         stream.open, stream.blank = failure, False
-        stream.leads = [(at, text)]
+        stream.leads = [failure]
         return True
 
     def _progress(self, stream: _Stream, line: Line, text: str, at: int) -> None:
@@ -500,6 +501,8 @@ def _is_part(failure: Failure, text: str) -> bool:
         return "NCCL" in failure.own()
     if failure.message and failure.message[-1].startswith("Last error"):
         return True
+    if failure.kind == "record" and failure.head.endswith(":") and not failure.message:
+        return bool(text.strip())
     return is_nvshmem(text) and is_nvshmem(failure.head)
 
 

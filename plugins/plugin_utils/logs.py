@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from . import log_failures, log_lines
-from .log_failures import ECHO, Failure
+from .log_failures import ECHO, LOST_PEER, RECORD, Failure
 from .log_lines import UP, Phase, phase_of
 
 __all__ = ["UP", "Phase", "phase_of"]
@@ -86,23 +86,34 @@ def diagnose(log: Iterable[str]) -> Diagnosis | None:
 
     A failure that its own process got over is none: it went on after it.
     """
-    failures = log_failures.found(map(log_lines.read, log))
-    chosen = log_failures.decisive(failures)
+    chosen = _decisive(log_failures.found(map(log_lines.read, log)))
     return _diagnosis(chosen) if chosen else None
 
 
 def decisive(log: Sequence[str]) -> list[str]:
     """The lines that say why a service failed, which is known to have: the end of its log where that names no failure."""
     failures = log_failures.found(map(log_lines.read, log))
-    chosen = log_failures.decisive(failures) or log_failures.strongest(failures)
+    chosen = _decisive(failures) or log_failures.strongest(failures)
     return _diagnosis(chosen).lines if chosen else _end_of(log)
 
 
 def explained(log: Sequence[str]) -> Diagnosis:
     """The same with its meaning, for a service that is known to have failed."""
     failures = log_failures.found(map(log_lines.read, log))
-    chosen = log_failures.decisive(failures) or log_failures.strongest(failures)
+    chosen = _decisive(failures) or log_failures.strongest(failures)
     return _diagnosis(chosen) if chosen else Diagnosis(_end_of(log), None, "")
+
+
+def _decisive(failures: Sequence[Failure]) -> list[Failure]:
+    chosen = log_failures.decisive(failures)
+    if chosen and chosen[0].weight == LOST_PEER:
+        # That a peer is gone says where to look. What another process logged, where that is known, says why.
+        for failure in failures:
+            if failure.weight == RECORD and not failure.survived:
+                known = _first([_said(failure)], vague=False)
+                if known and known.id != "nccl-lost-peer":
+                    return [failure]
+    return chosen
 
 
 def _end_of(log: Sequence[str]) -> list[str]:

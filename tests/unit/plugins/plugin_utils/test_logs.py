@@ -213,6 +213,15 @@ def test_of_several_processes_the_cause_wins_over_what_the_others_saw_of_it() ->
         assert (found.lines[-1], found.node) == ("weird.Name: here it began", "10.0.0.12")
 
 
+def test_what_another_process_logged_says_more_than_that_a_peer_is_gone_where_it_is_known() -> None:
+    lost = [f"[rank 1] {line}" for line in [*TRACEBACK, "RuntimeError: Connection closed by peer [10.0.0.11]:41023"]]
+    logged = "[rank 2] gpu02:1:2 [3] transport/net_ib.cc:94 NCCL WARN NET/IB : mlx5_3:1 Got async event : port error"
+    assert "port error" in head([logged, *lost])
+    assert "port error" in head([*lost, logged])
+    assert "closed by peer" in head([logged.replace("NET/IB : mlx5_3:1 Got async event : port error", "x"), *lost])
+    assert "closed by peer" in head([logged, *["[rank 2] INFO:     and on it goes"], *lost])
+
+
 def test_what_users_asked_is_no_failure_whatever_it_quotes() -> None:
     """Row 54."""
     quoted = "2026-11-02 03:14:07,100 - lmdeploy - INFO - logger.py:45 - session=1, prompt='{}'"
