@@ -65,7 +65,9 @@ _NOISE = re.compile(
     r"metrics (?:exporter )?agent|event_aggregator|opentelemetry|server_chttp2\.cc|chttp2_server\.cc"
     r"|No address added out of"
     r"|observability pubsub|usage stats|Free input ref failed"
-    r"|file_system_monitor\.cc|metric_exporter\.cc"
+    r"|file_system_monitor\.cc|metric_exporter\.cc|tcp_posix\.cc"
+    # What loaders and libraries go on without.
+    r"|cannot be preloaded|errno: 97\b|Unable to register cu\w+ factory"
     # What is logged at an end, or harmless.
     r"|resource_tracker|leaked (?:semaphore|shared_memory)|destroy_process_group"
     r"|hostname of the client socket cannot be retrieved"
@@ -122,7 +124,7 @@ _DEATH = re.compile(
     r"|^DeepEP .*(?:time-?out|assert)|^DeepEP timeout check failed|: non-zero status: \d+|: NULL value "
     r"|init failed for (?:remote )?transport|nvshmem\w* initialization failed"
     r"|<\w+> (?:check|test) failed|^(?:ERROR: +)?\[Errno \d+\]|^CUDA (?:error|failure)"
-    r"|^Failed: (?:CUDA|Cuda|Assertion) error|^ibv_\w+ failed|^/\S*nvshmem\S*:\d+: .*[Ff]ailed"
+    r"|^Failed: (?:CUDA|Cuda|Assertion) error|^ibv_\w+ failed|^/\S*nvshmem\S*:\d+: "
     r"|^lmfleet: rank \d+ .*\bended\b|Raylet is terminated|worker died or was killed while executing"
     r"|^NVSHMEM.*(?:ERROR|abort)"
     r"|Some Ray subprocesses exited|^Process exited with|Failed to connect to GCS within"
@@ -132,13 +134,14 @@ _DEATH = re.compile(
 )
 _WARNED = re.compile(
     r"[Ff]ail|[Uu]nable|[Cc]annot|could not|[Tt]imed? ?out|refused|unreachable|[Ee]rror|[Ii]nvalid|[Mm]ismatch"
-    r"|NCCL WARN|not permitted|have not registered"
+    r"|not permitted|have not registered"
 )
 # A warner that writes what it cannot do: torch's and Ray's native loggers, not a server that warns of a request.
 _NATIVE_LOGGER = re.compile(r"^(?:\[|W\d{4} )")
 _WARNS_OF_LOSS = re.compile(r"has been marked dead|Unable to connect to GCS")
 # Ray tells of a node, which need not be the one that writes it.
 _OF_NODE = re.compile(r"\b(?:[Tt]he|at|on the) node (?:\(|with )")
+_LIBRARY_WARNS = re.compile(r"\b(?:NCCL|NVSHMEM) (?:WARN|ERROR)\b")
 # What a library wrote before its caller failed for it, in general words.
 _HINT = re.compile(
     r"NCCL WARN|UserWarning: CUDA initialization|Failed to initialize NVML|: fatal error: |^\s+\[\[ .*\(error \d+\) \]\]"
@@ -442,7 +445,7 @@ class _Reader:
             kind = "exception"
         elif (
             line.level == "E"
-            or (line.level == "N" and _WARNED.search(text))
+            or (line.level == "N" and _LIBRARY_WARNS.search(text))
             or (line.level == "W" and _NATIVE_LOGGER.match(text) and _WARNED.search(text))
             or (line.level == "W" and _WARNS_OF_LOSS.search(text))
         ):
@@ -602,7 +605,7 @@ def _see_who_went_on(reader: _Reader) -> None:
         end, sources = failure.end, (failure.source, "")
         if serving > end or max(restarts.get(source, -1) for source in sources) > end:
             failure.survived = True
-        elif failure.kind == "record" or "init failed for" in failure.head:
+        elif failure.kind == "record" or "init failed for" in failure.head or is_nvshmem(failure.head):
             # It is no end of its process; so it counts only where nothing of note came after it.
             failure.survived = any(logged.get(source, -1) > end for source in _itself_and_above(failure.source))
         elif not failure.uncaught and failure.kind == "exception":

@@ -86,6 +86,13 @@ def test_a_log_without_a_failure_has_none(name: str) -> None:
     assert diagnose(log(name)) is None
 
 
+@pytest.mark.parametrize("line", log("harmless"))
+def test_what_healthy_services_write_is_no_failure_though_it_is_the_last_word(line: str) -> None:
+    assert diagnose([*log("ready"), line]) is None
+    assert diagnose([log("ready")[0], line]) is None
+    assert fatal_line([line]) == ""
+
+
 @pytest.mark.parametrize("name", ["bind_ray", "metrics_agent"])
 def test_what_ray_goes_on_without_is_no_failure_though_nothing_comes_after_it(name: str) -> None:
     assert diagnose(log(name)[:1]) is None
