@@ -135,7 +135,7 @@ def _diagnosis(chosen: list[Failure]) -> Diagnosis:
         lines = _lines_of(chosen[0], known)
     address = next((failure.address for failure in chosen if failure.address), "")
     if hint:
-        lines = [hint, *lines][:DECISIVE_LINES]
+        lines = [hint, *lines[1 - DECISIVE_LINES :]]
     return Diagnosis([_clip(line.expandtabs(4), known) for line in lines], known, address)
 
 
@@ -172,9 +172,13 @@ def _first(texts: Iterable[str], *, vague: bool) -> Known | None:
 
 
 def _said(failure: Failure) -> str:
-    """What a failure says itself, without what CUDA and torch add to each of their messages."""
-    lines = [failure.head, *(line for line in failure.message if not _BOILERPLATE.match(line))]
-    return _GUESSES.sub("", "\n".join(lines))
+    """What a failure says itself."""
+    return _telling_part([failure.head, *failure.message])
+
+
+def _telling_part(lines: Iterable[str]) -> str:
+    """``lines`` without what CUDA, torch and Ray add to each of their messages."""
+    return _GUESSES.sub("", "\n".join(line for line in lines if not _BOILERPLATE.match(line)))
 
 
 def _lines_of(failure: Failure, known: Known | None) -> list[str]:
@@ -214,12 +218,13 @@ def _clip(line: str, known: Known | None = None) -> str:
 
 
 def _find(text: str, among: Callable[[Known], bool]) -> Known | None:
-    return next((known for known in catalogue() if among(known) and known.search(text)), None)
+    ranked = sorted(catalogue(), key=lambda known: known.vague)
+    return next((known for known in ranked if among(known) and known.search(text)), None)
 
 
 def explain(lines: Sequence[str], *, fatal_only: bool = False) -> Known | None:
     """The first entry of the catalogue that one of ``lines`` shows."""
-    return _find("\n".join(map(plain, lines)), lambda known: known.fatal or not fatal_only)
+    return _find(_telling_part(map(plain, lines)), lambda known: known.fatal or not fatal_only)
 
 
 def lost_start(log: Sequence[str]) -> Known | None:
