@@ -209,7 +209,7 @@ class Failure:
         """What it says itself."""
         return "\n".join([self.head, *self.message])
 
-    def hints(self) -> list[str]:
+    def hints(self) -> list[Hint]:
         """What libraries told shortly before it, in its process or on its host, the nearest first."""
         end = bisect.bisect_left(self.told, self.at, key=lambda hint: hint.at)
         found = []
@@ -217,7 +217,7 @@ class Failure:
             if hint.at < self.at - HINTED:
                 break
             if hint.source == self.source or (self.address and hint.address == self.address):
-                found.append(hint.text)
+                found.append(hint)
         return found
 
     def causes(self) -> list[Failure]:

@@ -49,6 +49,8 @@ _SOURCES = (
         r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>[\w.-]{1,64}) (?P<name>[^\s:\[]{1,64})(?:\[\d+\])?: "
     ),
 )
+# NCCL and NVSHMEM begin with the host's name, which in a container without the host's network is its id.
+_LIBRARY = re.compile(r"^(?![0-9a-f]{12}:)(?P<host>[A-Za-z][\w.-]{0,62}):\d+:\d+ \[\d+\] ")
 # Loggers that put their head before every line of a message.
 _HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]{1,60}:\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\s|Traceback|[\w.]+(?:Error|Exception)\b)")
@@ -117,7 +119,8 @@ def read(raw: str) -> Line:
         text = text[match.end() :]
         if not _TRACEBACK.match(text):
             level = level or match["level"][0]
-    return Line(text, source, address, level or level_of(text))
+    match = None if address else _LIBRARY.match(text)
+    return Line(text, source, match["host"] if match else address, level or level_of(text))
 
 
 def _unpacked(raw: str) -> str:

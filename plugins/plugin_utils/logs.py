@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from . import log_failures, log_lines
-from .log_failures import ECHO, LOST_PEER, RECORD, Failure
+from .log_failures import ECHO, LOST_PEER, RECORD, Failure, Hint
 from .log_lines import UP, Phase, phase_of
 
 __all__ = ["UP", "Phase", "phase_of"]
@@ -135,21 +135,21 @@ def _diagnosis(chosen: list[Failure]) -> Diagnosis:
         lines = _lines_of(chosen[0], known)
     address = next((failure.address for failure in chosen if failure.address), "")
     if hint:
-        lines = [hint, *lines[1 - DECISIVE_LINES :]]
+        lines, address = [hint.text, *lines[1 - DECISIVE_LINES :]], address or hint.address
     return Diagnosis([_clip(line.expandtabs(4), known) for line in lines], known, address)
 
 
-def _known(chosen: list[Failure]) -> tuple[Known | None, str]:
+def _known(chosen: list[Failure]) -> tuple[Known | None, Hint | None]:
     """The catalogue's entry: by what was said right before, the failure itself, what it came from, where it was raised.
 
-    Where these are vague, by what a library told before; that line is the second value, else empty.
+    Where these are vague, by what a library told before, which is the second value then.
     """
     frames: list[str] = []
     if chosen[0].kind == "record" or chosen[0].weight == ECHO:
         whole = "\n".join("\n".join([*failure.frames, failure.own()]) for failure in chosen)
         lost = _find(whole, lambda known: known.lost_start)
         if lost:
-            return lost, ""
+            return lost, None
         texts = ["\n".join(map(_said, chosen))]
     else:
         failure = chosen[0]
@@ -159,12 +159,12 @@ def _known(chosen: list[Failure]) -> tuple[Known | None, str]:
         frames = failure.innermost
     plainly = _first(texts, vague=False)
     if plainly:
-        return plainly, ""
+        return plainly, None
     for hint in chosen[0].hints():
-        known = _first([hint], vague=False)
-        if known and hint not in texts:
+        known = _first([hint.text], vague=False)
+        if known and hint.text not in texts:
             return known, hint
-    return _first(texts, vague=True) or explain(frames), ""
+    return _first(texts, vague=True) or explain(frames), None
 
 
 def _first(texts: Iterable[str], *, vague: bool) -> Known | None:
