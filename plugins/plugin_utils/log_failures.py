@@ -65,6 +65,9 @@ _NOISE = re.compile(
     r"metrics (?:exporter )?agent|event_aggregator|opentelemetry|server_chttp2\.cc|chttp2_server\.cc"
     r"|No address added out of"
     r"|observability pubsub|usage stats|Free input ref failed"
+    r"|file_system_monitor\.cc|metric_exporter\.cc|tcp_posix\.cc"
+    # What loaders and libraries go on without.
+    r"|cannot be preloaded|errno: 97\b|Unable to register cu\w+ factory"
     # What is logged at an end, or harmless.
     r"|resource_tracker|leaked (?:semaphore|shared_memory)|destroy_process_group"
     r"|hostname of the client socket cannot be retrieved"
@@ -73,7 +76,7 @@ _ECHO = re.compile(
     r"RPCServerDeadError|engine process (?:is not alive|exited before)|\bEOFError\b|BrokenPipeError|CancelledError"
     r"|SystemExit"
     r"|KeyboardInterrupt|GeneratorExit|was never retrieved|Received custom termination signal|Ray worker exited"
-    r"|(?:ChildFailedError|ProcessRaisedException|ProcessExitedException|ExceptionGroup)\b"
+    r"|(?:ChildFailedError|ProcessRaisedException|ProcessExitedException|ExceptionGroup|SignalException)\b"
     r"|(?:[Ll]oop|wait_tasks|Engine main loop)>? failed|closing signal SIG|\(exitcode: |rank \d+ .*\bended\b"
     r"|exited with code"
     r"|terminate called (?:without|recursively)|\bSIG(?:TERM|ABRT|INT)\b"
@@ -83,18 +86,20 @@ _ECHO = re.compile(
 _LOST_PEER = re.compile(
     r"[Cc]onnection (?:was )?(?:likely )?(?:closed|reset|aborted)(?: by)?|ConnectionResetError|[Bb]roken pipe"
     r"|socketProgress"
-    r"|(?:recv|send)(?:Vector|Bytes|Value)? failed|failed to recv, got 0 bytes|[Ss]ocket [Cc]losed|pair closure"
+    r"|(?:recv|send)(?:Vector|Bytes|Value)? failed|[Ff]ailed to recv, got 0 bytes|[Ss]ocket [Cc]losed|pair closure"
     r"|communicator was aborted|monitoredBarrier, but received errors|ActorUnavailableError|Read error \["
 )
 _TIMED_OUT = re.compile(
     r"collective operation timeout|DeepEP.*time-?out|[Tt]imed out (?:after|waiting|initializing)|has timed out after"
     r"|[Ww]ait timeout|GetTimeoutError|Heartbeat monitor timed out|Timeout waiting for"
 )
+# After these torch ends the process; other time-outs that are logged may be of what is tried again.
+_WATCHDOG = re.compile(r"[Ww]atchdog (?:caught|thread terminated)")
 _KILLED = re.compile(
     r"^(?:\S+: line \d+:\s+\d+ )?Killed\b|\bSIGKILL\b|\bsignal 9\b|exit(?:ed)?(?: with)?(?: exit)? code:? (?:-9|137)\b"
     r"|exitcode *: -9\b|died unexpectedly before finishing|WorkerCrashedError|Raylet is terminated"
     r"|LocalRayletDiedError|NodeDiedError"
-    r"|marked dead|OOMKilled"
+    r"|marked (?:as )?dead|OOMKilled|exceeds threshold \S+ killing"
 )
 # How a process ends itself; why, it has said before.
 _ABORTED = re.compile(r"^(?:Fatal Python error: )?Abort|\bSIGABRT\b")
@@ -118,15 +123,33 @@ _DEATH = re.compile(
     r"|^Error: (?:No such option|Invalid value)"
     r"|^DeepEP .*(?:time-?out|assert)|^DeepEP timeout check failed|: non-zero status: \d+|: NULL value "
     r"|init failed for (?:remote )?transport|nvshmem\w* initialization failed"
-    r"|<\w+> (?:check|test) failed|^(?:ERROR: +)?\[Errno \d+\]|^CUDA (?:error|failure)|^Failed: (?:CUDA|Assertion) error"
+    r"|<\w+> (?:check|test) failed|^(?:ERROR: +)?\[Errno \d+\]|^CUDA (?:error|failure)"
+    r"|^Failed: (?:CUDA|Cuda|Assertion) error|^ibv_\w+ failed|^/\S*nvshmem\S*:\d+: "
     r"|^lmfleet: rank \d+ .*\bended\b|Raylet is terminated|worker died or was killed while executing"
     r"|^NVSHMEM.*(?:ERROR|abort)"
-    r"|^Some Ray subprocesses exited|^Process exited with|Failed to connect to GCS within"
+    r"|Some Ray subprocesses exited|^Process exited with|Failed to connect to GCS within"
+    r"|Unhandled exception: \S+ what\(\):|No available node types can fulfill|NVRM: .*\bfailed!|^docker: "
+    r"|^[\w.-]+ exited with code [1-9]|fate[- ]shares? with the agent|has been marked dead"
+    r"|pthread_create failed|Thread creation failed|Unable to determine the device handle"
 )
 _WARNED = re.compile(
     r"[Ff]ail|[Uu]nable|[Cc]annot|could not|[Tt]imed? ?out|refused|unreachable|[Ee]rror|[Ii]nvalid|[Mm]ismatch"
-    r"|NCCL WARN|not permitted"
+    r"|not permitted|have not registered"
 )
+# A warner that writes what it cannot do: torch's and Ray's native loggers, not a server that warns of a request.
+_NATIVE_LOGGER = re.compile(r"^(?:\[|W\d{4} )")
+_WARNS_OF_LOSS = re.compile(r"has been marked dead|Unable to connect to GCS")
+# Ray tells of a node, which need not be the one that writes it.
+_OF_NODE = re.compile(r"\b(?:[Tt]he|at|on the) node (?:\(|with )")
+_LIBRARY_WARNS = re.compile(r"\b(?:NCCL|NVSHMEM) (?:WARN|ERROR)\b")
+# What a library wrote before its caller failed for it, in general words.
+_HINT = re.compile(
+    r"NCCL WARN|UserWarning: CUDA initialization|Failed to initialize NVML|: fatal error: |^\s+\[\[ .*\(error \d+\) \]\]"
+)
+HINTED = 100  # so many lines before a failure a hint counts
+# Parts of NCCL's message, which has several lines wherever it stands.
+_NCCL_PART = re.compile(r"^(?:nccl\w{1,40}: |Last error)")
+_NVSHMEM = re.compile(r"^(?:\[?/\S*nvshmem\S*:|ibv_\w+ failed|aborting due to error in nvshmem)")
 _QUIET = re.compile(
     r"[Ss]hut|[Cc]los|[Ee]xit|[Tt]erminat|[Ss]top|[Cc]lean|[Dd]estroy|[Kk]ill|[Ll]eak|[Ff]inished server|[Aa]bort"
     r"|[Dd]isconnect|[Gg]oodbye"
@@ -136,13 +159,23 @@ _SERVED = re.compile(r'"POST /\S* HTTP/[\d.]+" 200\b')
 _HOST = re.compile(r"^\s+host +: (?P<host>[\w.-]{1,64})$")
 
 
+@dataclasses.dataclass(frozen=True)
+class Hint:
+    """What a library told at line ``at`` of a log, for itself no failure."""
+
+    at: int
+    source: str
+    address: str
+    text: str
+
+
 @dataclasses.dataclass
 class Failure:
     """A failure that a log tells of, at line ``at`` (of all) to ``end``, by ``source``.
 
     ``kind``: exception, death or record. ``head`` is the line that names it, ``message`` what follows of it, ``frames`` its
     traceback, ``wrapper`` the line of Ray in which it came, ``prior`` what its process said right before, ``leads`` that where
-    it belongs to it.
+    it belongs to it. ``told`` is what libraries told in all of the log.
     """
 
     at: int
@@ -161,6 +194,7 @@ class Failure:
     uncaught: bool = False
     request: bool = False
     survived: bool = False
+    told: list[Hint] = dataclasses.field(default_factory=list)
 
     @property
     def innermost(self) -> list[str]:
@@ -174,6 +208,17 @@ class Failure:
     def own(self) -> str:
         """What it says itself."""
         return "\n".join([self.head, *self.message])
+
+    def hints(self) -> list[Hint]:
+        """What libraries told shortly before it, in its process or on its host, the nearest first."""
+        end = bisect.bisect_left(self.told, self.at, key=lambda hint: hint.at)
+        found = []
+        for hint in reversed(self.told[max(0, end - HINTED) : end]):
+            if hint.at < self.at - HINTED:
+                break
+            if hint.source == self.source or (self.address and hint.address == self.address):
+                found.append(hint)
+        return found
 
     def causes(self) -> list[Failure]:
         """What it came from, the nearest first."""
@@ -189,6 +234,11 @@ class Failure:
 def is_noise(line: Line) -> bool:
     """Whether a line tells of what its program goes on without."""
     return bool(_NOISE.search(line.text))
+
+
+def is_nvshmem(text: str) -> bool:
+    """Whether NVSHMEM wrote a line, which says more of the same end in the next one."""
+    return bool(_NVSHMEM.match(text))
 
 
 def address_of(text: str) -> str:
@@ -211,7 +261,7 @@ class _Stream:
         self.blank = False
         self.last: Failure | None = None
         self.chained: Failure | None = None
-        self.leads: list[tuple[int, str]] = []
+        self.leads: list[Failure] = []
         self.prior: Failure | None = None
         self.uncaught = False
         self.ignored = False
@@ -228,6 +278,7 @@ class _Reader:
         self.went_on: list[tuple[int, str, int]] = []  # line, source, LOGGED or PLAIN
         self.phases: list[tuple[int, str, int]] = []  # line, source, order
         self.served: list[int] = []
+        self.hints: list[Hint] = []
         self.lines = 0
 
     def take(self, line: Line) -> None:
@@ -317,7 +368,7 @@ class _Reader:
             stream.headings, stream.ignored, stream.uncaught, stream.request = 0, False, False, False
 
     def _add(self, stream: _Stream, failure: Failure) -> None:
-        failure.end = failure.at
+        failure.end, failure.told = failure.at, self.hints
         self.failures.append(failure)
         stream.last = failure
 
@@ -334,8 +385,11 @@ class _Reader:
             stream.blank = True
             return True
         summary = "ChildFailedError" in failure.head
-        if (
+        if not line.level and _is_part(failure, text):
+            pass
+        elif (
             line.level
+            or text.startswith("lmfleet: ")
             or phase_of(text)
             or _PROCESS.match(text)
             or _IGNORED.match(text)
@@ -382,25 +436,33 @@ class _Reader:
         """Whether a line names a failure by itself."""
         if is_noise(line):
             return True
+        if line.level in ("E", "F") or _HINT.search(text):
+            self.hints.append(Hint(at, stream.source, line.address, text))
         death = _DEATH.search(text) or _asserts(text)
-        if death and (line.level in ("", "E", "F") or "NVSHMEM" in text):
+        if line.level == "F" or (death and (line.level in ("", "E") or "NVSHMEM" in text)):
             kind = "death"
         elif not line.level and _BARE.match(text) and stream.frames is None:
             kind = "exception"
-        elif line.level in ("E", "F") or (
-            line.level in ("W", "N") and _WARNED.search(text) and not text.startswith("20")
+        elif (
+            line.level == "E"
+            or (line.level == "N" and _LIBRARY_WARNS.search(text))
+            or (line.level == "W" and _NATIVE_LOGGER.match(text) and _WARNED.search(text))
+            or (line.level == "W" and _WARNS_OF_LOSS.search(text))
         ):
             kind = "record"
         else:
             return False
-        failure = Failure(at, stream.source, kind, text, address=line.address or address_in(text))
+        named = address_in(text)
+        address = named or line.address if _OF_NODE.search(text) else line.address or named
+        failure = Failure(at, stream.source, kind, text, address=address)
         if kind == "death":
             # Why a check failed stands in the record before it.
-            failure.leads = [lead for number, lead in stream.leads if at - number <= 2 and " failed!" in text]
+            near = [lead for lead in stream.leads if at - lead.end <= 2 and " failed!" in text]
+            failure.leads = [line for lead in near for line in (lead.head, *lead.message)]
         failure.request = stream.request
         self._add(stream, failure)
         stream.open, stream.blank = failure, False
-        stream.leads = [(at, text)]
+        stream.leads = [failure]
         return True
 
     def _progress(self, stream: _Stream, line: Line, text: str, at: int) -> None:
@@ -434,6 +496,19 @@ def _asserts(text: str) -> bool:
     return start >= 0 and text.find("failed", start) > 0
 
 
+def _is_part(failure: Failure, text: str) -> bool:
+    """Whether a line is sure to belong to a failure: a part of NCCL's message, or NVSHMEM's next word of the same end."""
+    if failure.kind == "exception" or len(failure.message) >= MESSAGE:
+        return False
+    if _NCCL_PART.match(text):
+        return "NCCL" in failure.own()
+    if failure.message and failure.message[-1].startswith("Last error"):
+        return True
+    if failure.kind == "record" and failure.head.endswith(":") and not failure.message:
+        return bool(text.strip())
+    return is_nvshmem(text) and is_nvshmem(failure.head)
+
+
 def _goes_on(failure: Failure, text: str) -> bool:
     """Whether a line belongs to what a native library has printed so far: what it says of the same end."""
     if _KILLED.search(text) or _CRASH.search(text) or _CRASH.search(failure.head):
@@ -461,7 +536,7 @@ def _weigh(failure: Failure) -> int:
     if failure.weight == ECHO:
         return ECHO
     own = failure.own()
-    head = own
+    head = failure.head if is_nvshmem(failure.head) else own
     if "Last error" in own:
         head = own[own.index("Last error") :]  # NCCL's general words name every cause at once
     if failure.request:
@@ -470,7 +545,7 @@ def _weigh(failure: Failure) -> int:
         return ECHO  # torchrun's summary follows, which has the host
     if _KILLED.search(own):
         return KILLED
-    if failure.kind != "record" and _TIMED_OUT.search(own):
+    if _WATCHDOG.search(own) or (failure.kind != "record" and _TIMED_OUT.search(own)):
         return TIMED_OUT
     if _NOTICE.search(own):
         return NOTICE
@@ -519,7 +594,6 @@ def _see_who_went_on(reader: _Reader) -> None:
             logged[source] = at
         else:
             plain[source] = [*plain.get(source, [])[-2:], at]
-    last_logged = max(logged.values(), default=-1)
     ups = [at for at, __, order in reader.phases if order == UP]
     first_up, last_up = (ups[0], ups[-1]) if ups else (reader.lines, -1)
     # Docker has started the container again: a server connects to Ray anew.
@@ -531,9 +605,9 @@ def _see_who_went_on(reader: _Reader) -> None:
         end, sources = failure.end, (failure.source, "")
         if serving > end or max(restarts.get(source, -1) for source in sources) > end:
             failure.survived = True
-        elif failure.kind == "record" or "init failed for" in failure.head:
+        elif failure.kind == "record" or "init failed for" in failure.head or is_nvshmem(failure.head):
             # It is no end of its process; so it counts only where nothing of note came after it.
-            failure.survived = last_logged > end
+            failure.survived = any(logged.get(source, -1) > end for source in _itself_and_above(failure.source))
         elif not failure.uncaught and failure.kind == "exception":
             others = plain.get(failure.source, [])
             went_on = logged.get(failure.source, -1) > end or (len(others) > 2 and others[0] > end)
@@ -541,6 +615,12 @@ def _see_who_went_on(reader: _Reader) -> None:
             following = bisect.bisect_right(starts, end)
             apart = following < len(starts) and starts[following] - end > APART
             failure.survived = (went_on and end < first_up) or last_up > end or advanced or apart
+
+
+def _itself_and_above(source: str) -> list[str]:
+    """A process, and those that have started it, as far as prefixes tell: Ray's workers in a rank in a container."""
+    ends = [number for number, character in enumerate(source) if character == "/"]
+    return [source, *(source[:end] for end in ends)]
 
 
 def _advances(phases: Sequence[tuple[int, str, int]]) -> list[tuple[int, str]]:

@@ -21,12 +21,16 @@ LINE_LENGTH = 4000
 PREFIXES = 8  # a line has at most that many; Ray's inside the rank program's inside Docker's are three
 
 _IP = r"[0-9A-Fa-f.:]*[0-9A-Fa-f]"
-_ADDRESS = re.compile(rf"\b(?:ip|IP|IP address)[=:] ?(?P<ip>\d+\.\d+\.\d+\.\d+|(?=[0-9A-Fa-f]*:){_IP})")
+_ADDRESS = re.compile(
+    rf"\b(?:(?:ip|IP|IP address|Ip address|and address)[=:]|with IP) ?(?P<ip>\d+\.\d+\.\d+\.\d+|(?=[0-9A-Fa-f]*:){_IP})"
+)
 
 # Those that tell no process from another.
 _STAMPS = re.compile(
     # Docker's and kubectl's; containerd's adds the stream
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)\s(?:std(?:out|err) [FP] )?"
+    # NCCL's, from 2.24
+    r"|^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (?=\S{1,120}:\d+:\d+ \[\d+\] )"
 )
 # Those that do. ``ip`` and ``host`` are the host's.
 _SOURCES = (
@@ -45,12 +49,14 @@ _SOURCES = (
         r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>[\w.-]{1,64}) (?P<name>[^\s:\[]{1,64})(?:\[\d+\])?: "
     ),
 )
+# NCCL and NVSHMEM begin with the host's name, which in a container without the host's network is its id.
+_LIBRARY = re.compile(r"^(?![0-9a-f]{12}:)(?P<host>[A-Za-z][\w.-]{0,62}):\d+:\d+ \[\d+\] ")
 # Loggers that put their head before every line of a message.
-_HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[\w./-]{1,60}:\d+\] ?")
+_HEADS = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]{1,60}:\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\s|Traceback|[\w.]+(?:Error|Exception)\b)")
 _DEDUPLICATED = re.compile(r"(\[repeated \d+x across cluster\]) \(Ray deduplicates logs.*$")
 _LEVELS = (
-    re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*(?:[\s-]+[\w.]{1,40}){0,2}?[\s-]+\[?(?P<level>[A-Z]{4,8})\b"),
+    re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*(?:[\s-]+[\w.]{1,40}){0,2}?[\s-]+\[?(?P<level>[A-Z]{4,8}|ERR)\b"),
     re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]* (?P<level>[DIWECF]) \d+ \d+\]"),  # Ray's C++
     re.compile(r"^\[?(?P<level>[IWEFC])\d{3,4} \d\d:\d\d:\d\d[.\d]*"),  # torch, glog, gRPC
     re.compile(r"^\[(?P<level>[IWEFC]) [\w./]{1,80}:\d+\]"),  # torch before 2.2
@@ -113,7 +119,8 @@ def read(raw: str) -> Line:
         text = text[match.end() :]
         if not _TRACEBACK.match(text):
             level = level or match["level"][0]
-    return Line(text, source, address, level or level_of(text))
+    match = None if address else _LIBRARY.match(text)
+    return Line(text, source, match["host"] if match else address, level or level_of(text))
 
 
 def _unpacked(raw: str) -> str:

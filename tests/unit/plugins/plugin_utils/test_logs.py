@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The diagnosis of a log: whose exception counts, what it means, where it was.
 
-The fixtures are what others reported, with addresses and names replaced; ``variations.json`` are texts of the same kinds as
-they stand in public issues, written anew.
+The fixtures are what others reported, with addresses and names replaced; ``variations.json`` and ``public.json`` are texts of the
+same kinds as they stand in public issues, written anew; each of the latter names its thread, or the program that writes it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import harml
 
 LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
 VARIATIONS: list[dict[str, Any]] = json.loads((LOGS / "variations.json").read_text(encoding="utf-8"))
+PUBLIC: list[dict[str, Any]] = json.loads((LOGS / "public.json").read_text(encoding="utf-8"))
 
 
 def log(name: str) -> list[str]:
@@ -85,15 +86,21 @@ def test_a_log_without_a_failure_has_none(name: str) -> None:
     assert diagnose(log(name)) is None
 
 
+@pytest.mark.parametrize("line", log("harmless"))
+def test_what_healthy_services_write_is_no_failure_though_it_is_the_last_word(line: str) -> None:
+    assert diagnose([*log("ready"), line]) is None
+    assert diagnose([log("ready")[0], line]) is None
+    assert fatal_line([line]) == ""
+
+
 @pytest.mark.parametrize("name", ["bind_ray", "metrics_agent"])
 def test_what_ray_goes_on_without_is_no_failure_though_nothing_comes_after_it(name: str) -> None:
     assert diagnose(log(name)[:1]) is None
     assert fatal_line(log(name)[:1]) == ""
 
 
-@pytest.mark.parametrize("case", VARIATIONS, ids=[case["name"] for case in VARIATIONS])
-def test_others_of_the_same_kinds(case: dict[str, Any]) -> None:
-    found = diagnose(case["log"])
+def is_diagnosed(case: dict[str, Any], lines: list[str]) -> None:
+    found = diagnose(lines)
     if case["decisive"] is None:
         assert found is None
         return
@@ -102,6 +109,66 @@ def test_others_of_the_same_kinds(case: dict[str, Any]) -> None:
     assert (found.known.id if found.known else None) == case["known"]
     assert found.node == case["node"]
     assert len(found.lines) <= DECISIVE_LINES
+
+
+@pytest.mark.parametrize("case", VARIATIONS, ids=[case["name"] for case in VARIATIONS])
+def test_others_of_the_same_kinds(case: dict[str, Any]) -> None:
+    is_diagnosed(case, case["log"])
+
+
+PROMPT = "2026-11-02 03:14:01,100 - lmdeploy - INFO - logger.py:45 - session=1, prompt='why RuntimeError: CUDA out of memory?'"
+GOT_OVER = [
+    "Traceback (most recent call last):",
+    '  File "/opt/lmdeploy/lmdeploy/x.py", line 3, in f',
+    "    import flash_attn_3",
+    "ModuleNotFoundError: No module named 'flash_attn_3'",
+    f"\x1b[32m{PROMPT}\x1b[0m",
+    "Loading weights from safetensors:  12%|#  | 20/163 [00:03<00:20,  6.9it/s]",
+]
+
+
+@pytest.mark.parametrize("case", PUBLIC, ids=[case["name"] for case in PUBLIC])
+def test_what_public_threads_report(case: dict[str, Any]) -> None:
+    """As it is, after what is no failure, as `docker logs --timestamps` and Docker's json-file have it."""
+    lines = case["log"]
+    is_diagnosed(case, lines)
+    is_diagnosed(case, [PROMPT, *GOT_OVER, *lines])
+    is_diagnosed(
+        case, [f"2026-11-02T03:14:07.{number:09d}Z \x1b[31m{line}\x1b[0m" for number, line in enumerate(lines)]
+    )
+    is_diagnosed(case, [json.dumps({"log": f"{line}\n", "stream": "stderr"}) for line in lines])
+
+
+TOLD = "gpu02:1:2 [3] transport/nvls.cc:598 NCCL WARN Cuda failure 1 'invalid argument'"
+
+
+@pytest.mark.parametrize(
+    ("before", "known"),
+    [
+        ([TOLD], "nvls"),
+        ([TOLD, *["INFO:     x"] * 200], "nccl-unknown"),  # long before
+        ([f"[rank 4] {TOLD}"], "nccl-unknown"),  # another process
+    ],
+)
+def test_what_a_library_told_right_before_says_why_a_vague_failure_came(before: list[str], known: str) -> None:
+    found = diagnose(
+        [*before, *TRACEBACK, "torch.distributed.DistBackendError: NCCL error in: x.cpp:1, unhandled cuda error"]
+    )
+    assert found is not None
+    assert found.known is not None
+    assert found.known.id == known
+    assert (TOLD in found.lines) is (known == "nvls")
+
+
+@pytest.mark.parametrize("noise", ["what(): x. There are some potential root causes. (1) SIGKILL (2) SIGSEGV", ""])
+def test_what_torch_and_ray_add_to_all_their_messages_means_nothing(noise: str) -> None:
+    boilerplate = "Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."
+    found = diagnose(
+        [*TRACEBACK, "RuntimeError: CUDA error: invalid argument", boilerplate, *([noise] if noise else [])]
+    )
+    assert found is not None
+    assert found.known is not None
+    assert found.known.id == "cuda"
 
 
 def test_every_entry_says_first_what_to_do() -> None:
@@ -153,6 +220,15 @@ def test_of_several_processes_the_cause_wins_over_what_the_others_saw_of_it() ->
         assert (found.lines[-1], found.node) == ("weird.Name: here it began", "10.0.0.12")
 
 
+def test_what_another_process_logged_says_more_than_that_a_peer_is_gone_where_it_is_known() -> None:
+    lost = [f"[rank 1] {line}" for line in [*TRACEBACK, "RuntimeError: Connection closed by peer [10.0.0.11]:41023"]]
+    logged = "[rank 2] gpu02:1:2 [3] transport/net_ib.cc:94 NCCL WARN NET/IB : mlx5_3:1 Got async event : port error"
+    assert "port error" in head([logged, *lost])
+    assert "port error" in head([*lost, logged])
+    assert "closed by peer" in head([logged.replace("NET/IB : mlx5_3:1 Got async event : port error", "x"), *lost])
+    assert "closed by peer" in head([logged, *["[rank 2] INFO:     and on it goes"], *lost])
+
+
 def test_what_users_asked_is_no_failure_whatever_it_quotes() -> None:
     """Row 54."""
     quoted = "2026-11-02 03:14:07,100 - lmdeploy - INFO - logger.py:45 - session=1, prompt='{}'"
@@ -192,7 +268,7 @@ def test_a_log_that_is_written_while_it_is_read_is_explained_by_where_it_stopped
 # ---- any log at all
 
 LINES = sorted({line for path in LOGS.glob("*.log") for line in path.read_text(encoding="utf-8").splitlines()})
-LINES += [line for case in VARIATIONS for line in case["log"]]
+LINES += [line for case in [*VARIATIONS, *PUBLIC] for line in case["log"]]
 anything = st.text(st.characters(exclude_categories=()), max_size=200)
 lines_of_logs = st.one_of(st.sampled_from(LINES), anything, st.builds("{}{}".format, st.sampled_from(LINES), anything))
 
@@ -243,6 +319,7 @@ def calls(lines: list[str]) -> int:
 def test_the_work_grows_with_the_log_and_no_faster(seed: int) -> None:
     chosen = random.Random(seed)
     some = [chosen.choice(LINES) for __ in range(400)]
+    diagnose(some * 8)  # each pattern is compiled once in a process, at its first use
     assert calls(some * 8) < 10 * calls(some) + 10_000
 
 
