@@ -277,7 +277,8 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
 # What cannot be planted on one host alone, or needs another plan; and what follows from a fault by itself.
 ELSEWHERE = {"rdma.active", "disk.mounts", "image.lmdeploy"}
 FOLLOWS = {"gpu.lost": {"gpu.mixed"}, "net.cluster-address": set(), "rdma.mlx5": set(), "rdma.layers": {"rdma.same-layer"},
-           "rdma.rates": {"rdma.same-rate"}, "rdma.device": set(), "rdma.port-down": {"rdma.distance"}, "gpu.count": {"gpu.count"}}  # fmt: skip
+           "rdma.rates": {"rdma.same-rate"}, "rdma.device": set(), "rdma.port-down": {"rdma.distance"},
+           "gpu.count": {"gpu.count"}}  # fmt: skip
 BY_ID = {rule.id: rule for rule in RULES}
 
 
