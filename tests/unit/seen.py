@@ -437,6 +437,9 @@ def hca(index: int, address: str, **port: Any) -> dict[str, Any]:
     }
 
 
+WAYS = ("SYS", "PXB")  # across the processors, and on the same side
+
+
 def with_gpus(world: World) -> World:
     """Every host of it with GPUs, RDMA and all that a look can tell, and nothing wrong."""
     plan = world.plan
@@ -478,7 +481,7 @@ def with_gpus(world: World) -> World:
                 "error": "",
                 "devices": [{"index": str(n), **plain} for n in range(8)],
                 "cuda": "12.8",
-                "links": {},
+                "links": {f"GPU{n}": {"mlx5_0": WAYS[n < 4], "mlx5_1": WAYS[n >= 4]} for n in range(8)},
                 "details": [gpu_details(n) for n in range(8)],
             },
             rdma={
@@ -493,7 +496,13 @@ def with_gpus(world: World) -> World:
             parents={},
             routes={each: {"interface": interface, "source": node.address, "gateway": ""} for each in peers},
             names={"hostname": node.name, "addresses": [node.address], "loopback": False},
-            kernel={"release": "6.8.0-60-generic", "cgroups": 2, "xids": [], "iommu": None, "numa_balancing": False},
+            kernel={
+                "release": "6.8.0-60-generic",
+                "cgroups": 2,
+                "xids": [],
+                "iommu": "identity",
+                "numa_balancing": False,
+            },
             limits={"memlock_bytes": -1, "nofile": 1048576},
             memory={"total_bytes": 2000 * GIB, "available_bytes": 1900 * GIB, "shm_bytes": 1000 * GIB},
             disks={path: dict(disk) for path in (node.hf_home, node.state_dir, "/var/lib/docker")},

@@ -15,6 +15,7 @@ from .types import GROUP, WARNING, Found, OfAll, OfHost, Rule, Unknown
 
 ACTIVE, ETHERNET = "ACTIVE", "Ethernet"
 V2 = "RoCE v2"
+ACROSS = "SYS"
 Port = tuple[str, Mapping[str, Any]]  # the device's name, and what is told of the port
 
 
@@ -142,6 +143,26 @@ def _gids(of: OfHost) -> Iterator[str]:
         )
     if silent:
         raise Unknown(f"the GIDs of {', '.join(silent)} could not be read")
+
+
+def _distance(of: OfHost) -> Iterator[str]:
+    links = of.known("host.gpus.links")
+    names = {hca["device"] for hca in of.known("host.hcas") if _ports([hca])}
+    used = {name.partition(":")[0] for name in of.node.rdma.devices} & names if of.node.rdma else names
+    far, silent = [], []
+    for index in range(of.node.gpus):
+        ways = [way for name, way in (links.get(f"GPU{index}") or {}).items() if name in used]
+        if not ways:
+            silent.append(str(index))
+        elif set(ways) == {ACROSS}:
+            far.append(str(index))
+    if far:
+        yield (
+            f"GPU {', '.join(far)} {'reaches' if len(far) == 1 else 'reach'} every active RDMA device only across the processors' "
+            "interconnect (SYS in nvidia-smi topo -m), at a part of its rate: see why a nearer one is down, or in which slot it is."
+        )
+    if silent and used:
+        raise Unknown(f"nvidia-smi does not tell the ways of GPU {', '.join(silent)} to RDMA devices")
 
 
 # ---- beside other hosts
@@ -276,6 +297,15 @@ RULES = (
         check=_gids,
         remedy="Give their interfaces an IPv4 address.",
         needs=HCAS,
+        applies=_may_use_it,
+    ),
+    Rule(
+        id="rdma.distance",
+        severity=WARNING,
+        title="Every GPU has an active RDMA device on its own side of the host",
+        check=_distance,
+        remedy="See which device is down, and in which slots they are.",
+        needs=("host.gpus.links", "host.hcas"),
         applies=_may_use_it,
     ),
 )

@@ -63,6 +63,15 @@ def _clocks(of: OfAll) -> Iterator[Found]:
         )
 
 
+def _iommu(of: OfHost) -> Iterator[str]:
+    kind = of.known("host.kernel.iommu")
+    if kind not in ("off", "identity"):
+        yield (
+            f"the IOMMU translates what the GPUs send ({kind}), which makes transfers from GPU to GPU and to network cards slow, "
+            "or hang: boot with iommu=pt (in /etc/default/grub, then update-grub), or switch the IOMMU off in the firmware."
+        )
+
+
 RULES = (
     Rule(
         id="system.memory",
@@ -81,6 +90,15 @@ RULES = (
         remedy="Mount a larger `/dev/shm`.",
         needs=("host.memory.shm_bytes", "host.memory.total_bytes"),
         applies=lambda of: of.real and of.engine.topology == "tp",
+    ),
+    Rule(
+        id="system.iommu",
+        severity=WARNING,
+        title="The IOMMU is off, or lets GPUs through as they are",
+        check=_iommu,
+        remedy="Boot with `iommu=pt`.",
+        needs=("host.kernel.iommu",),
+        applies=lambda of: of.real,
     ),
     Rule(
         id="system.clock",

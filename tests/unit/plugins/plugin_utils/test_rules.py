@@ -189,6 +189,12 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
     ("rdma.layers", "tp", port(1, layer="InfiniBand"), ["Ethernet: mlx5_0; InfiniBand: mlx5_1"]),
     ("rdma.gid", "tp", no_v4_gid, ["mlx5_1 (ens1np0)", "RoCE v2 GID"]),
     (
+        "rdma.distance",
+        "tp",
+        put("host.gpus.links.GPU2", {"mlx5_0": "SYS", "mlx5_1": "SYS", "GPU0": "NV18"}),
+        ["GPU 2 reaches every active RDMA device only across"],
+    ),
+    (
         "net.cluster-address",
         "tp",
         put("host.interfaces", {"eth0": ["10.9.9.9"]}),
@@ -237,6 +243,7 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
     ("disk.remote", "tp", disk(STATE, type="nfs4"), ["file system of the network (nfs4)"]),
     ("system.memory", "tp", put("host.memory.available_bytes", 10 * 2**30), ["10 GiB of memory are free", "8 ranks"]),
     ("system.shm", "tp", put("host.memory.shm_bytes", 64 * 2**20), ["/dev/shm) has 0.1 GiB"]),
+    ("system.iommu", "tp", put("host.kernel.iommu", "DMA-FQ"), ["(DMA-FQ)", "iommu=pt"]),
     ("system.clock", "tp", put("host.clock.synchronized", False), ["the clock is not synchronized"]),
     ("same.gpu-kind", "tp", put("host.gpus.names", ["NVIDIA H200"] * 8), ["NVIDIA H200 on node1"]),
     (
@@ -270,7 +277,8 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
 # What cannot be planted on one host alone, or needs another plan; and what follows from a fault by itself.
 ELSEWHERE = {"rdma.active", "disk.mounts", "image.lmdeploy"}
 FOLLOWS = {"gpu.lost": {"gpu.mixed"}, "net.cluster-address": set(), "rdma.mlx5": set(), "rdma.layers": {"rdma.same-layer"},
-           "rdma.rates": {"rdma.same-rate"}, "rdma.device": set(), "gpu.count": {"gpu.count"}}  # fmt: skip
+           "rdma.rates": {"rdma.same-rate"}, "rdma.device": set(), "rdma.port-down": {"rdma.distance"},
+           "gpu.count": {"gpu.count"}}  # fmt: skip
 BY_ID = {rule.id: rule for rule in RULES}
 
 
