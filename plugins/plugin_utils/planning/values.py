@@ -78,7 +78,8 @@ def as_text(value: Any, where: str) -> str:
         text = shown(str(value))
     except ValueError:
         text = LONG_NUMBER
-    raise WrongValue(f"{where} is {what} and would become the text {text}: quote it.")
+    first = "give one text instead, or " if isinstance(value, (Mapping, list, tuple)) else ""
+    raise WrongValue(f"{where} is {what} and would become the text {text}: {first}quote it.")
 
 
 def _text(__: Mapping[str, Any], value: Any, where: str) -> str:
@@ -109,14 +110,15 @@ def _flag(__: Mapping[str, Any], value: Any, where: str) -> bool:
 
 
 def _mapping(rule: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]:
+    parts = rule.get("options")
+    other_kind = f"{where} is {shown(value)}: it takes a mapping (dict), {_like(parts)}."
     if isinstance(value, str):
         try:
             value = check_type_dict(value)
         except (TypeError, ValueError):
-            raise WrongValue(f"{where} is {shown(value)}: it takes a mapping (dict), name: value.") from None
+            raise WrongValue(other_kind) from None
     if not isinstance(value, Mapping):
-        raise WrongValue(f"{where} is {shown(value)}: it takes a mapping (dict), name: value.")
-    parts = rule.get("options")
+        raise WrongValue(other_kind)
     if not parts:
         return dict(value)
     wrong = [
@@ -136,6 +138,12 @@ def _mapping(rule: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]:
     if wrong:
         raise WrongValue(*wrong)
     return result
+
+
+def _like(parts: Mapping[str, Any] | None) -> str:
+    """What a mapping looks like."""
+    required = [f"{key}: ..." for key, part in (parts or {}).items() if part.get("required")]
+    return ", ".join(required) or "name: value"
 
 
 def text_keys(given: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str]]:
