@@ -22,7 +22,7 @@ DATA = Path(__file__).with_name("data")
 DEFAULT_IMAGE = "cu12.8"
 
 NUMBERS = {"int": int, "float": float}
-LONGEST_WORD, LONGEST_SHOWN = 200, 80
+LONGEST_WORD, LONGEST_SHOWN = 200, 160  # characters
 HIGHEST_PORT = 65535
 
 
@@ -214,13 +214,12 @@ def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
     return f" (did you mean {before}{near[0]}?)" if near else ""
 
 
-def _brief(value: Any) -> str:
-    """A value as messages have it."""
-    text = value if isinstance(value, str) else repr(value)
+def _brief(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _quoted(value: Any) -> str:
+    """A value as messages have it."""
     return _brief(repr(value))
 
 
@@ -308,12 +307,12 @@ def resolve_image(word_or_reference: str) -> Image:
     match = _REFERENCE.fullmatch(given)
     if match is None or _why_not(given):
         raise ImageError(
-            f"{given!r} is not an image reference{_why_not(given)}: "
+            f"{_quoted(given)} is not an image reference{_why_not(given)}: "
             f"write [registry[:port]/]path[:tag][@sha256:...], or one of the words {words}."
         )
     if not re.search(r"[/:@]", given):  # Docker would look for library/<word>
         raise ImageError(
-            f"{given!r} is no word for an image{did_you_mean(given, known)}: "
+            f"{_quoted(given)} is no word for an image{did_you_mean(given, known)}: "
             f"write one of {words}, or a reference with a tag."
         )
     tag, digest = match["tag"], match["digest"]

@@ -10,12 +10,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from .types import HF_CACHE
 from .values import WrongValue, as_text, shown
 
 VARIABLE = "plan_environment"
 PROXY_VARIABLE = "plan_proxy_environment"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-HF_HOME = "/root/.cache/huggingface"  # in the container
 
 # The plan's own variables ----------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ def environment_of(
     """
     accepted, faults = {}, []
     for name, value in given.items():
-        fault = _fault_of(name, value, variable, {HF_HOME, *mounted}, alone=alone)
+        fault = _fault_of(name, value, variable, {HF_CACHE, *mounted}, alone=alone)
         if fault:
             faults.append(fault)
         else:

@@ -14,11 +14,11 @@ from typing import Any
 
 from ..releases import did_you_mean
 from ..rules.judging import waiver_faults
-from .environment import HF_HOME, PROXY_VARIABLE, environment_of
+from .environment import PROXY_VARIABLE, environment_of
 from .model import KNOWN
 from .options import read_options
-from .types import KERNEL_CACHES, RANK_PROGRAM_TARGET, Faults, Mount, Node, PlanError, Ports, some
-from .values import WrongValue, read_value, shown, text_keys
+from .types import HF_CACHE, KERNEL_CACHES, RANK_PROGRAM_TARGET, Faults, Mount, Node, PlanError, Ports, some
+from .values import WrongValue, quoted, read_value, shown, text_keys
 
 # The variables that may differ from node to node; all others describe the deployment and must agree.
 NODE_VARIABLES = frozenset(
@@ -33,10 +33,13 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 # What people copy with a model's name.
 HUB = re.compile(r"^(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)")
-REVISION = re.compile(r"(?!.*\.\.)[^\s/~^:?*\[\\](?:[^\s~^:?*\[\\]*[^\s/~^:?*\[\\])?")  # what Git forbids in a name
+REVISION = re.compile(
+    r"(?=.{1,200}$)(?!.*\.\.)[^\s/~^:?*\[\\](?:[^\s~^:?*\[\\]*[^\s/~^:?*\[\\])?"
+)  # what Git forbids in a name
 INTERFACE = re.compile(r"[^\s/:,=^*@]{1,15}")  # Linux's limit; an alias, a list, or what NCCL's notation is, is none
 PROXY_SECONDS = ("LMDEPLOY_CONTROLLER_HEART_BEAT_EXPIRATION", "AIOHTTP_TIMEOUT")
 HIGHEST_PORT = 65535
+LONGEST_LINE = 4096  # characters; Linux takes no longer path
 SHORTEST_NAME = 5  # of a model, that says which one is meant
 MOST_GPUS = 64  # of one host: more is a slip of the keyboard
 NO_NETWORK = ipaddress.ip_network("0.0.0.0/8")  # "this host"
@@ -53,7 +56,7 @@ OPTIONS = ("plan_api_server_options", "plan_proxy_options")
 # What may stand in these is one line that can be seen: they end up in commands, names and paths.
 # Of these Docker refuses a second mount.
 PLANNED_TARGETS = {
-    HF_HOME: "set plan_hf_home to the cache on the host",
+    HF_CACHE: "set plan_hf_home to the cache on the host",
     **dict.fromkeys(
         (*KERNEL_CACHES.values(), "/tmp/ray", "/run/lmfleet/secrets/ray_token", RANK_PROGRAM_TARGET),  # noqa: S108
         "take another target; plan_state_dir is where the plan keeps that on the host",
@@ -259,6 +262,8 @@ def _check_line(what: str, text: str) -> None:
         raise WrongValue(
             f"{what} is {shown(text)}, which has a line break or another character in it that nobody can see: write it anew."
         )
+    if len(text) > LONGEST_LINE:
+        raise WrongValue(f"{what} has {len(text)} characters, and {LONGEST_LINE} is the most: shorten it.")
     if text != text.strip():
         raise WrongValue(f"{what} is {shown(text)}, with a blank at its beginning or end: take the blank out.")
 
@@ -312,19 +317,21 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
     faults = []
     if not NAME.fullmatch(deployment["plan_name"]):
         faults.append(
-            f"plan_name {deployment['plan_name']!r} is not usable in a container name: "
+            f"plan_name {quoted(deployment['plan_name'])} is not usable in a container name: "
             "take lower-case letters, digits and '-', starting with a letter or digit, at most 41."
         )
     head = deployment["plan_head"]
     if head and head not in names:
-        faults.append(f"plan_head {head!r} is not a node{did_you_mean(head, names)}: the nodes are {', '.join(names)}.")
+        faults.append(
+            f"plan_head {quoted(head)} is not a node{did_you_mean(head, names)}: the nodes are {', '.join(names)}."
+        )
     model = deployment["plan_model"]
     if model.startswith("/"):
         targets = [mount["target"] for mount in deployment["plan_extra_mounts"]]
-        if not any(_is_under(model, target) for target in [*targets, HF_HOME]):
+        if not any(_is_under(model, target) for target in [*targets, HF_CACHE]):
             inside = _in_container(model, deployment["plan_extra_mounts"])
             faults.append(
-                f"plan_model {model!r} is a path that no container would see: "
+                f"plan_model {quoted(model)} is a path that no container would see: "
                 + (
                     f"its mount has it at {inside} there, so set plan_model: {inside}."
                     if inside
@@ -368,20 +375,20 @@ def _mount_faults(mounts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for side in ("source", "target"):
             if not mount[side].startswith("/"):
                 yield (
-                    f"plan_extra_mounts: {side} {mount[side]!r} is not an absolute path: "
+                    f"plan_extra_mounts: {side} {quoted(mount[side])} is not an absolute path: "
                     "start it with '/', Docker takes anything else for the name of a volume."
                 )
             elif ":" in mount[side]:
-                yield f"plan_extra_mounts: {side} {mount[side]!r} has a ':' in it, which ends the path in Docker's notation."
+                yield f"plan_extra_mounts: {side} {quoted(mount[side])} has a ':' in it, which ends the path for Docker."
         target = posixpath.normpath(f"/{mount['target'].lstrip('/')}")
         if not mount["target"].startswith("/"):
             continue
         if target in PLANNED_TARGETS:
-            yield f"plan_extra_mounts: target {mount['target']!r} is mounted by the plan itself: {PLANNED_TARGETS[target]}."
+            yield f"plan_extra_mounts: target {quoted(mount['target'])} is mounted by the plan itself: {PLANNED_TARGETS[target]}."
         elif target in HIDES or target.startswith(("/proc/", "/sys/")):
             yield (
-                f"plan_extra_mounts: target {mount['target']!r} would hide what the container itself needs there: "
-                "take a directory of its own, such as /models."
+                f"plan_extra_mounts: target {quoted(mount['target'])} would hide what the container itself needs "
+                "there: take a directory of its own, such as /models."
             )
         elif target in taken:
             yield f"plan_extra_mounts: {target} is the target of two mounts, and Docker takes one: take one of them out."
@@ -394,12 +401,14 @@ def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str], los
         faults.append(f"plan_gpus is {node['plan_gpus']}: give the number of GPUs that a node contributes, 1 or more.")
     for key in ("plan_hf_home", "plan_state_dir"):
         if not node[key].startswith("/"):
-            faults.append(f"{key} {node[key]!r} is not an absolute path: it has to start with '/'.")
+            faults.append(f"{key} {quoted(node[key])} is not an absolute path: it has to start with '/'.")
         elif ":" in node[key]:
-            faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
+            faults.append(
+                f"{key} {quoted(node[key])} has a ':' in it, which ends the path in Docker's notation of mounts."
+            )
         elif (path := posixpath.normpath(f"/{node[key].lstrip('/')}")) == "/" or _is_in(path, NOT_KEPT):
             faults.append(
-                f"{key} {node[key]!r} cannot be mounted into containers: give a directory of its own on a disk."
+                f"{key} {quoted(node[key])} cannot be mounted into containers: give a directory of its own on a disk."
             )
     return faults
 
@@ -417,7 +426,7 @@ def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        wrong = f"plan_cluster_address {address!r} is not an IP address, and Ray knows nodes by theirs"
+        wrong = f"plan_cluster_address {quoted(address)} is not an IP address, and Ray knows nodes by theirs"
         return [
             f"{wrong}: set it to the address on which the nodes reach each other (it may differ from ansible_host)."
         ]
@@ -458,14 +467,14 @@ def _engines(
     for replica in replicas:
         if replica not in groups:
             faults.add(
-                f"plan_replicas names {replica!r}, which is no group of the inventory{did_you_mean(replica, groups)}."
+                f"plan_replicas names {quoted(replica)}, which is no group of the inventory{did_you_mean(replica, groups)}."
             )
             continue
         members = [node for node in order if node in groups[replica]]
         name = f"{deployment['plan_name']}-{replica.replace('_', '-')}"
         if name in engines:
             if replicas.count(replica) > 1:
-                faults.add(f"plan_replicas names {replica!r} twice: take one of them out.")
+                faults.add(f"plan_replicas names {quoted(replica)} twice: take one of them out.")
             else:
                 faults.add(f"plan_replicas: {replica} and another group are both called {name}: rename one of them.")
                 owners.update(dict.fromkeys(members, replica))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..releases import Command, Option, option_name, release_table, releases, resolve_image
-from .environment import has_secret
+from .environment import LONGEST, has_secret
 from .types import Faults
 from .values import YAML_WORDS, as_flag, is_plain, shown
 
@@ -67,6 +67,8 @@ def _fault_of(option: Option | None, value: Any) -> str | None:
                 return f"has {shown(item)}, which the command would take for another option: take it out."
             if item is None or isinstance(item, (Mapping, list, tuple)):
                 return f"has {shown(item)} in its list: give a list of words or numbers."
+    if len(str(value)) > LONGEST:
+        return f"has {len(str(value))} characters, and no program can be started with so much: shorten it."
     if _has_hidden(value):
         return f"is {shown(value)}, which has a character in it that nobody can see: write it anew."
     return None

@@ -20,6 +20,7 @@ from .codec import decode
 PLAN_FORMAT = 4
 # Compiled kernels are worth minutes at every start: they are kept on the host. Directory there -> in containers.
 KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
+HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted there
 RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"  # where containers of DP ranks have it
 REFUSED = "The plan was refused before any host was touched"
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import re
@@ -20,6 +21,7 @@ HIGHEST = 2**63 - 1  # Python itself refuses to print a number that is much long
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 YAML_WORDS = "YAML reads yes, no, on, off, true and false as truth values"
 LONGEST_SHOWN = 80
+LONGEST_PATH = 200  # that is shown whole
 LONG_NUMBER = "a number of more than 18 digits"
 
 
@@ -27,15 +29,20 @@ class WrongValue(ValueError):
     """A value that is of no use; each of ``args`` is a sentence that starts with the variable."""
 
 
-def shown(value: Any) -> str:
-    """A value as messages have it: short, and on one line."""
+def shown(value: Any, most: int = LONGEST_SHOWN) -> str:
+    """A value as messages have it: ``most`` characters, and on one line."""
     try:
-        text = repr(value)
+        text = str(value) if isinstance(value, datetime.date) else repr(value)
     except ValueError:  # a number that Python refuses to print
         text = LONG_NUMBER
     if isinstance(value, int) and abs(value) > HIGHEST:
         text = LONG_NUMBER
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def quoted(text: str) -> str:
+    """A path or a name, which is shown whole where it can be."""
+    return shown(text, LONGEST_PATH)
 
 
 def read_value(rule: Mapping[str, Any], value: Any, where: str) -> Any:
