@@ -73,8 +73,6 @@ def of_repository(repo: str, hf_home: str, hub: str, view: View, revision: str =
     found: list[Elsewhere] = []
 
     def search() -> None:
-        if posixpath.basename(home).lower() in plain and _is_model(home):
-            found.append(places.directory(home))
         for folder, names in _walk(starts, {*LAYOUT, owner}):
             for each in names:
                 if each.lower() == folder_of(repo).lower():

@@ -101,15 +101,6 @@ def elsewhere(path: Path, to: Path, link: str | None = None) -> Path:
     return to
 
 
-def test_a_home_that_is_the_model_s_own_directory_is_told(tmp_path: Path) -> None:
-    home = tmp_path / "DeepSeek-V3"
-    write_model(home)
-    hosts = Hosts(tmp_path, plan_hf_home=str(home))
-    assert "whole" in hosts.said()
-    setting = {"plan_model": HF_CACHE, "plan_served_model_name": REPO}
-    assert hosts.said(**setting) == ""
-
-
 @pytest.mark.parametrize("name", ["deepseek-ai--DeepSeek-V3", "deepseek-ai_DeepSeek-V3", "DEEPSEEK-AI--deepseek-v3"])
 def test_a_directory_with_the_owner_in_its_name_is_found(hosts: Hosts, name: str) -> None:
     write_model(hosts.home() / name)
@@ -176,13 +167,6 @@ def test_a_path_s_code_of_another_repository_is_looked_for_in_the_cache(tmp_path
     config = tmp_path / "models" / "V3" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "auto_map": {"AutoConfig": "o/r--conf.X"}}))
     assert "conf.py of the repository o/r is missing in the cache" in hosts.said()
-
-
-def test_the_cache_is_where_the_plan_mounts_it(hosts: Hosts) -> None:
-    state = hosts.root / "node0" / "state"
-    home = state / "lmdeploy" / "cache"  # which is mounted for kernels as well
-    write_cache(home / "hub")
-    assert hosts.said(plan_hf_home=str(home)) == ""
 
 
 # Links ---------------------------------------------------------------------------------------------------------------
