@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..network import binding_faults, owner_of
-from ..releases import Command, at_least, option_name, release_table, resolve_image, unknown_to_image
+from ..releases import Command, at_least, option_name, release_table, releases, resolve_image, unknown_to_image
 from . import deepep, dpep, tp
 from .inputs import Inputs
 from .model import Model
@@ -296,6 +296,12 @@ def _warnings(inputs: Inputs, image: Image, engines: Sequence[Engine]) -> list[s
         warnings.append(
             f"plan_image {inputs.image} is a moving tag ({image.reference}): nodes pulled on different days differ. "
             "Pin a release or a digest."
+        )
+    oldest = releases()[0]
+    if not at_least(image.release, oldest):
+        warnings.append(
+            f"LMDeploy {image.release} is older than {oldest}, the first that this collection knows: nobody has tried whether its "
+            "options and containers are right for it. Set plan_image to a later release."
         )
     warnings.extend(
         f"plan_tp {engine.tp} leaves {engine.gpus - engine.tp} of {engine.gpus} GPUs idle."

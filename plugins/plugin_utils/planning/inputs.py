@@ -519,8 +519,8 @@ def _ports(given: Mapping[str, Any], topology: str, gpus: int, faults: Faults) -
         )
     elif last - first < gpus:  # a worker for each GPU, and the api_server
         faults.add(
-            f"plan_ports.ray_worker_first to ray_worker_last ({first}..{last}) are {last - first + 1} ports, and Ray needs one for "
-            f"each of {gpus} GPUs and more beside them: leave both out, or give them a hundred ports or more."
+            f"plan_ports.ray_worker_first ({first}) to plan_ports.ray_worker_last ({last}): {last - first + 1} ports are too few, "
+            f"Ray needs one for each of {gpus} GPUs and more beside them. Leave both out, or give them a hundred ports or more."
         )
     inside = [f"plan_ports.{key} ({port})" for port, key in owners.items() if first < port < last <= HIGHEST_PORT]
     if inside:

@@ -63,8 +63,8 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"plan_extra_mounts": mount("/m") + mount("/m/")}, ["/m is the target of two mounts"]),
     ({"plan_extra_mounts": ["/data:/models"]}, ["source: ..., target: ..."]),
     # ports
-    ({"plan_ports": {"ray_worker_first": 20000, "ray_worker_last": 20007}}, ["are 8 ports", "each of 8 GPUs"]),
-    ({"plan_ports": {"ray_worker_first": 20000, "ray_worker_last": 20000}}, ["are 1 ports"]),
+    ({"plan_ports": {"ray_worker_first": 20000, "ray_worker_last": 20007}}, ["8 ports are too few", "each of 8 GPUs"]),
+    ({"plan_ports": {"ray_worker_first": 20000, "ray_worker_last": 20000}}, ["1 ports are too few"]),
     ({"plan_ports": {"ray_worker_first": 6000, "ray_worker_last": 7000}}, ["plan_ports.ray (6379)", "move the range"]),
     ({"plan_ports": {"ray_worker_last": 70000}}, ["plan_ports.ray_worker_last is 70000"]),
     # replicas
@@ -202,6 +202,11 @@ def test_the_release_in_a_tag_is_lmdeploy_s(tag: str, release: str | None) -> No
     assert resolve_image(f"Registry.example.com:5000/team/lmdeploy:{tag}").release == release
 
 
+def test_a_release_that_is_older_than_all_tables_is_warned_of() -> None:
+    assert "0.7.3 is older than 0.8.0" in plan_of(nodes(plan_image="a/lmdeploy:v0.7.3")).warnings[0]
+    assert "older" not in " ".join(plan_of(nodes(plan_image="a/lmdeploy:v0.8.0")).warnings)
+
+
 @pytest.mark.parametrize(
     ("sizes", "nearest"),
     [
@@ -227,8 +232,9 @@ def test_tp_with_experts_over_gpus_that_do_not_divide_the_model_says_what_can_be
 @pytest.mark.parametrize("copies", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-32", "x", "33"])
 def test_copies_of_experts_are_a_number_that_fits(copies: str) -> None:
     name = "LMDEPLOY_EPLB_NUM_REDUNDANT_EXPERTS"
-    options = {"plan_api_server_options": {"enable_eplb": True}, "plan_environment": {name: copies}}
-    [fault] = faults_of(nodes(4, plan_topology="dpep", **options))
+    options = {"enable_eplb": True}
+    variables = nodes(4, plan_topology="dpep", plan_api_server_options=options, plan_environment={name: copies})
+    [fault] = faults_of(variables)
     assert name in fault
     assert "0 or 32" in fault if copies == "33" else "give a whole number" in fault
 

@@ -160,8 +160,8 @@ def test_a_link_to_a_device_needs_no_mount(hosts: Hosts) -> None:
 
 def test_a_path_s_code_of_another_repository_is_looked_for_in_the_cache(tmp_path: Path) -> None:
     mounts = [{"source": str(tmp_path / "models"), "target": "/models"}]
-    release = {"plan_image": "a/b:v0.12.0"}  # which runs a model's code unasked
-    hosts = Hosts(tmp_path, plan_model="/models/V3", plan_extra_mounts=mounts, **release)
+    # This release runs a model's code unasked.
+    hosts = Hosts(tmp_path, plan_model="/models/V3", plan_extra_mounts=mounts, plan_image="a/b:v0.12.0")
     write_model(tmp_path / "models" / "V3")
     hosts.home().mkdir(parents=True)
     config = tmp_path / "models" / "V3" / "config.json"
