@@ -147,7 +147,9 @@ def _tokens(inputs: Inputs, engine: Engine, rules: DeepEPRules, faults: Faults) 
         return None
     drafts = 0
     if engine.option("speculative-algorithm"):
-        drafts = _whole(engine.option("speculative-num-draft-tokens") or "1") or 0
+        drafts = max(
+            _whole(engine.option("speculative-num-draft-tokens") or "1") or 0, 0
+        )  # below is refused as an option
     tokens = batch * (1 + drafts)
     sends = f" with {drafts} draft tokens is {tokens} tokens a rank" if drafts else ""
     most, why = MOST_TOKENS, f"DeepEP's low-latency kernels count to {MOST_TOKENS}"

@@ -61,6 +61,7 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "--max-batch-size": (0, 1 << 31, "a number of requests, 1 or more"),
     "--max-prefill-token-num": (0, 1 << 31, "a number of tokens, 0 or more"),
     "--session-len": (1, 1 << 31, "a number of tokens, 1 or more"),
+    "--speculative-num-draft-tokens": (1, 1 << 31, "a number of tokens, 1 or more"),
     "--cache-block-seq-len": (16, 1 << 31, "a number of tokens, 16 or more"),
 }
 QUANT_POLICIES = (0, 4, 8, 16, 17, 42)  # QuantPolicy of 0.18; the releases before have some of them

@@ -101,6 +101,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
             ("session_len", 0),
             ("cache_block_seq_len", 8),
             ("quant_policy", 3),
+            ("speculative_num_draft_tokens", -3),
         )
     ),
     ({"plan_api_server_options": {"device": "ascend"}}, ["device", "NVIDIA"]),
