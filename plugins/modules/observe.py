@@ -130,7 +130,8 @@ options:
             type: str
             required: true
       hub:
-        description: The cache's directory in the container, with O(model.repo) and O(model.mounts).
+        description: >-
+          The cache's directory in the container, with O(model.mounts); with O(model.path), code of other repositories is there.
         type: str
       code:
         description: Whether the engine runs the model's own code. Where it does not, it is no fault that there is none.

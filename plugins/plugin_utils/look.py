@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .planning.types import Engine, Node, Plan, Service
+from .planning.types import HF_CACHE, Engine, Node, Plan, Service
 from .releases import at_least
 
 CODE_IF_TRUSTED_SINCE = "0.13.0"  # before, LMDeploy ran a model's own code without being told to
@@ -57,16 +57,12 @@ def _model(plan: Plan, node: Node) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "revision": plan.model_revision,
         "mounts": [{"source": each.source, "target": each.target} for each in service.mounts],
+        "hub": hub_of(plan, node),
         "code": runs_code(plan.engine(node.engine)),
     }
     if plan.model.startswith("/"):
         return {**asked, "path": plan.model}
-    return {
-        **asked,
-        "repo": plan.model,
-        "hf_home": node.hf_home,
-        "hub": hub_of(plan, node),
-    }
+    return {**asked, "repo": plan.model, "hf_home": node.hf_home}
 
 
 def engine_of(plan: Plan, node: Node) -> Service:
@@ -85,7 +81,7 @@ def hub_of(plan: Plan, node: Node) -> str:
     """The directory of the Hugging Face cache in a node's containers, as LMDeploy and huggingface_hub choose it."""
     service = engine_of(plan, node)
     given, chosen = service.environment, plan.engine(node.engine).option("download-dir")
-    home = next(each.target for each in service.mounts if each.source == node.hf_home)
+    home = HF_CACHE  # where the plan mounts the host's
     if given.get("XDG_CACHE_HOME"):
         home = f"{given['XDG_CACHE_HOME']}/huggingface"
     home = given.get("HF_HOME") or home

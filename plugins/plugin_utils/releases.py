@@ -22,6 +22,8 @@ DATA = Path(__file__).with_name("data")
 DEFAULT_IMAGE = "cu12.8"
 
 NUMBERS = {"int": int, "float": float}
+LONGEST_WORD, LONGEST_SHOWN = 200, 160  # characters
+HIGHEST_PORT = 65535
 
 
 # Options -------------------------------------------------------------------------------------------------------------
@@ -40,7 +42,7 @@ class Option:
     def faults(self, value: Any) -> list[str]:
         """Say what is wrong with ``value``; empty where the command would take it."""
         if self.kind == "flag":
-            return [] if isinstance(value, bool) else [f"is a flag and takes true or false, not {value!r}"]
+            return [] if isinstance(value, bool) else [f"is a flag and takes true or false, not {_quoted(value)}"]
         if self.kind == "list":
             if value == []:
                 return ["is an empty list: leave it out"]
@@ -49,17 +51,17 @@ class Option:
 
     def _item_faults(self, value: Any) -> list[str]:
         if self.type == "json":
-            return [] if _is_json(value) else [f"takes a mapping or a string of JSON, not {value!r}"]
+            return [] if _is_json(value) else [f"takes a mapping or a string of JSON, not {_quoted(value)}"]
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            return [f"takes {_article(self.type)}, not {value!r}"]
+            return [f"takes {_article(self.type)}, not {_quoted(value)}"]
         if self.type in NUMBERS:
             try:
                 NUMBERS[self.type](str(value))
             except ValueError:
-                return [f"takes {_article(self.type)}, not {value!r}"]
+                return [f"takes {_article(self.type)}, not {_quoted(value)}"]
         choices = [str(choice) for choice in self.choices]
         if choices and str(value) not in choices:
-            return [f"is {value!r}{did_you_mean(str(value), choices)}; it is one of {', '.join(choices)}"]
+            return [f"is {_quoted(value)}{did_you_mean(str(value), choices)}; it is one of {', '.join(choices)}"]
         return []
 
 
@@ -81,7 +83,8 @@ class Command:
         """
         name = option_name(key)
         if not re.fullmatch(r"--[a-z][a-z0-9-]*", name):
-            return [f"{key} is not the name of an option."]
+            near = did_you_mean(name[2:].lower(), [known[2:] for known in self.options or ()])
+            return [f"{_brief(key) or repr(key)} is not the name of an option{near}."]
         if self.options is None:  # checked against the image's own --help later
             return []
         if name not in self.options:
@@ -205,10 +208,19 @@ def _article(kind: str) -> str:
     return {"int": "a whole number", "float": "a number"}.get(kind, "a string")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean --tp?)"``, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
+    """``" (did you mean --tp?)"``, or nothing where no known word is near; ``before`` is put before it."""
+    near = difflib.get_close_matches(word, list(known), n=1) if len(word) <= LONGEST_WORD else []
+    return f" (did you mean {before}{near[0]}?)" if near else ""
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _quoted(value: Any) -> str:
+    """A value as messages have it."""
+    return _brief(repr(value))
 
 
 # DeepEP --------------------------------------------------------------------------------------------------------------
@@ -293,35 +305,54 @@ def resolve_image(word_or_reference: str) -> Image:
         return known[given]
     words = ", ".join(sorted(known))
     match = _REFERENCE.fullmatch(given)
-    if match is None:
+    if match is None or _why_not(given):
         raise ImageError(
-            f"{given!r} is not an image reference{_why_not(given)}: "
+            f"{_quoted(given)} is not an image reference{_why_not(given)}: "
             f"write [registry[:port]/]path[:tag][@sha256:...], or one of the words {words}."
         )
     if not re.search(r"[/:@]", given):  # Docker would look for library/<word>
         raise ImageError(
-            f"{given!r} is no word for an image{did_you_mean(given, known)}: "
+            f"{_quoted(given)} is no word for an image{did_you_mean(given, known)}: "
             f"write one of {words}, or a reference with a tag."
         )
     tag, digest = match["tag"], match["digest"]
-    release = _RELEASE_IN_TAG.search(tag or "")
+    release = _release_in(tag or "")
     return Image(
         reference=given,
-        release=release[1] if release else None,
+        release=release,
         moving=digest is None and (tag is None or tag.startswith("latest")),
     )
 
 
+def _release_in(tag: str) -> str | None:
+    """LMDeploy's release by a tag, which may have CUDA's, Python's or a date in it as well."""
+    found = _RELEASE_IN_TAG.findall(tag)
+    known = [release for release in found if release in releases()]
+    return next(iter([*known, *(release for release in found if release.startswith("0."))]), None)
+
+
 def _why_not(given: str) -> str:
+    """Why it is no reference, or none that can be pulled; empty where nothing of the kind can be seen."""
     if not given:
         return " (it is empty)"
     if re.search(r"\s", given):
         return " (it has white space in it)"
     if "://" in given:
         return " (it has a scheme in it)"
-    path = given.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    name, __, digest = given.partition("@")
+    first = name.rpartition("/")[0].partition("/")[0]
+    # Docker takes a first part with upper-case letters for a registry's host.
+    host = first if re.search(r"[.:]", first) or first == "localhost" else ""
+    path = name.removeprefix(f"{host}/" if host else "")
+    folders, slash, last = path.rpartition("/")
+    path = f"{folders}{slash}{last.partition(':')[0]}"
     if path != path.lower():
         return " (its path has upper-case letters)"
-    if "@" in given:
+    port = host.rpartition(":")[2]
+    if ":" in host and port.isdecimal() and int(port[:9]) > HIGHEST_PORT:
+        return f" (a port lies in 1..{HIGHEST_PORT})"
+    if re.fullmatch(r"sha256:[0-9a-f]+", given):
+        return " (it is the id of an image, which no registry can be asked for)"
+    if "@" in given and not re.fullmatch(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", digest):
         return " (its digest is not sha256: and 64 hexadecimal digits)"
     return ""

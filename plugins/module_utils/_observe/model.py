@@ -59,6 +59,8 @@ CONFIG_KEYS = (
     "num_local_experts",
     "quantization_config",
 )
+# What LMDeploy chooses its model by (lmdeploy/archs.py, get_model_arch).
+ARCHITECTURE = ("architectures", "auto_map", "language_config")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORTEST_COMMIT = 4  # digits that people shorten one to
 LONGEST_CODE = 4 << 20  # bytes of a code file, or of a ref, that are read
@@ -68,6 +70,7 @@ MOST_FAULTS = 12  # of one model, after those that say the same were joined
 MOST_MOUNTS = 8  # links that leave the mounts, each to another place
 MOST_SNAPSHOTS = 4  # that are checked where the one that was asked for is not whole
 UNREAD = "cannot be read"
+NEVER_READ = (errno.ELOOP, errno.ENOTDIR)  # by nobody, whatever the rights
 UNFINISHED = (".aria2", ".part", ".crdownload")  # what downloaders keep beside a file until it is whole
 
 
@@ -113,14 +116,14 @@ def model_facts(asked: Mapping[str, Any]) -> dict[str, Any]:
     view, code = View(mounts) if mounts else View(), asked.get("code") is not False
     try:
         if asked.get("path"):
-            report = _at_path(where, view, code=code)
+            report = _at_path(where, view, asked.get("hub") if mounts else None, code=code)
         elif asked.get("repo") and where:
             hub = asked.get("hub") if mounts else None
             report = check_cached(where, asked["repo"], asked.get("revision") or "main", view=view, hub=hub, code=code)
         else:
             report = ModelReport(faults=["nobody said which model to look for: give path, or repo and hf_home."])
     except OSError as error:
-        report = ModelReport(faults=[_refused(error, where)], unread=True)
+        report = ModelReport(faults=[_refused(error, where)], unread=error.errno not in NEVER_READ)
     return dataclasses.asdict(report)
 
 
@@ -163,8 +166,8 @@ def check_directory(path: str, *, view: View | None = None, hub: str | None = No
     return _Directory(path, view or View(), hub, code=code).report()
 
 
-def _at_path(path: str, view: View, *, code: bool) -> ModelReport:
-    report = check_directory(path, view=view, code=code)
+def _at_path(path: str, view: View, hub: str | None, *, code: bool) -> ModelReport:
+    report = check_directory(path, view=view, hub=hub, code=code)
     if report.faults and CONFIG not in report.files:
         _add_nearby(report, nearby.of_path(path, view), code=code)
     return report
@@ -233,7 +236,7 @@ class _Cache:
         try:
             commit, fault = self._commit_of(revision, links)
         except OSError as error:
-            commit, fault, report.unread = "", _refused(error, self._inside), True
+            commit, fault, report.unread = "", _refused(error, self._inside), error.errno not in NEVER_READ
         if fault:
             report.faults.append(fault)
             return links.told(report)
@@ -273,7 +276,9 @@ class _Cache:
         """(the commit of a revision, what is wrong with it)."""
         never = f"revision {shown(revision)} of {self._repo} was never downloaded to this host"
         held = f"(it has {some(self._commits)})"
-        longer = [each for each in self._commits if len(revision) >= SHORTEST_COMMIT and each.startswith(revision)]
+        longer = [
+            each for each in self._commits if len(revision) >= SHORTEST_COMMIT and each.startswith(revision.lower())
+        ]
         if longer and revision not in self._commits:
             held += f". A commit is given in full: plan_model_revision: {longer[0]}"
         commit = revision
@@ -295,7 +300,7 @@ class _Cache:
                 )
             if not bare:
                 return "", f"{where} is empty, so no commit is revision {shown(revision)} of {self._repo} {held}."
-            if not re.fullmatch(r"[\w.-]+", bare):
+            if not re.fullmatch(r"(?!\.+$)[\w.-]{1,100}", bare):
                 return "", f"{where} holds no commit ({shown(bare[:40])!r}): {never} {held}."
         if commit in self._commits:
             return commit, ""
@@ -367,8 +372,14 @@ class _Directory:
         report.commit = commit
         if not self._list():
             return self._links.told(report)
-        config = self._json(CONFIG, needed=True) or {}
+        found = self._json(CONFIG, needed=True)
+        config = found or {}
         report.config = {key: config[key] for key in CONFIG_KEYS if key in config}
+        if found is not None and not any(config.get(key) for key in ARCHITECTURE):
+            self._say(
+                CONFIG,
+                "names no architecture (architectures), so an engine cannot tell what to load: fetch the model's own.",
+            )
         self._json(GENERATION)
         tokenizer = self._tokenizer()
         for name in (*TEMPLATES, *(PROCESSORS if any(key in config for key in SENSES) else ())):
@@ -400,6 +411,8 @@ class _Directory:
             where = self._view.on_host(self._path)
             if isinstance(error, DanglingError):
                 report.faults.append(_dangling(shown(error.link), error))
+            elif isinstance(error, NotADirectoryError):
+                report.faults.append(_refused(error, where or self._path))
             elif where is None:
                 report.faults.append(f"{shown(self._path)} is under no mount: no container has it.")
             elif posixpath.normpath(where) == posixpath.normpath(self._path):
@@ -445,7 +458,7 @@ class _Directory:
             self._report.faults.append(_dangling(shown(name), error))
         except (FileNotFoundError, NotADirectoryError):
             if needed:
-                self._say(name, "is missing.")
+                self._say(name, self._missing(name))
         except NotAFileError as error:
             self._say(name, f"is {error.kind}, and not a file.")
         except (OSError, ValueError) as error:
@@ -453,6 +466,14 @@ class _Directory:
         else:
             return file
         return None
+
+    def _missing(self, name: str) -> str:
+        """That a file is missing, and what of it is there."""
+        begun = next((suffix for suffix in (*UNFINISHED, ".incomplete") if f"{name}{suffix}" in self._names), None)
+        if begun:
+            return f"is missing: its downloader's unfinished file ({begun}) is there, so the download was cut off or still runs."
+        other = next((each for each in self._names if each.lower() == name.lower()), None)
+        return f"is missing: there is {shown(other)}, in other letters." if other else "is missing."
 
     def _checked(self, name: str, check: Callable[[BinaryIO], Any], *, needed: bool) -> Any:
         """What ``check`` returns of a file; None where there is none, or it is damaged."""
@@ -672,6 +693,8 @@ def _why(error: Exception) -> str:
     """Why a file cannot be read, to be said after its name."""
     if isinstance(error, ValueError):
         return "is no name of a file."
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "is a link that leads back to itself: remove it, and fetch the file again."
     if isinstance(error, PermissionError):
         return f"{UNREAD}: {error.strerror} for the user {_user()}: run with become, or let that user read it (ls -l)."
     return f"{UNREAD}: {getattr(error, 'strerror', None) or error}: see dmesg, and that its file system is mounted."
@@ -679,6 +702,14 @@ def _why(error: Exception) -> str:
 
 def _refused(error: OSError, where: str) -> str:
     name = shown(str(error.filename or where))
+    if error.errno == errno.ELOOP:
+        return f"{name} is a link that leads back to itself: remove it, or make it lead to the directory that it stands for."
+    if error.errno == errno.ENOTDIR:
+        path = PurePosixPath(str(error.filename or where))
+        file = next((each for each in (*reversed(path.parents), path) if os.path.isfile(each)), path)  # noqa: PTH113
+        return (
+            f"{shown(str(file))} is a file, and a directory of the model belongs there: remove it, or correct the path."
+        )
     if isinstance(error, PermissionError):
         return (
             f"{name} cannot be read: {error.strerror}. The user {_user()} looked: run with become, or let that user "

@@ -69,7 +69,7 @@ def of_repository(repo: str, hf_home: str, hub: str, view: View, revision: str =
         *((os.path.expanduser(f"~/.cache/{each}"), 4) for each in ("huggingface", "modelscope")),  # noqa: PTH111
         (posixpath.dirname(home), 1),  # not down into what others have beside it
     ]
-    plain = {name.lower(), name.lower().replace(".", "___")}
+    plain = {each.lower() for each in (name, name.replace(".", "___"), f"{owner}--{name}", f"{owner}_{name}")}
     found: list[Elsewhere] = []
 
     def search() -> None:
@@ -169,7 +169,9 @@ class _Places:
         for entry in _names(self._hub_on_host):
             if entry.startswith(CACHED):
                 repos[entry[len(CACHED) :].replace("--", "/", 1)] = entry
-        like = difflib.get_close_matches(self._repo, repos, n=2, cutoff=0.75)
+        name = self._repo.rpartition("/")[2].lower()
+        same = [each for each in repos if each.rpartition("/")[2].lower() == name]
+        like = (same or difflib.get_close_matches(self._repo, repos, n=2, cutoff=0.75))[:2]
         return [dataclasses.replace(self.cached(self._hub_on_host, repos[each]), other_model=True) for each in like]
 
 

@@ -119,6 +119,8 @@ class View:
 
     def find(self, inside: str) -> Place:
         """Follow a path of the container, part by part."""
+        if "\0" in inside:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), inside)
         done, todo = "", list(reversed(_parts(inside)))
         links: list[_Link] = []
         followed = 0
@@ -190,6 +192,8 @@ class View:
             try:
                 self._texts[host] = str(Path(host).readlink())
             except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:  # so there can be none
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), host) from None
                 if error.errno != errno.EINVAL:
                     raise
                 self._texts[host] = None
@@ -201,9 +205,11 @@ class View:
     def _lost(self, link: _Link, inside: str) -> Exception:
         """Why a link leads to nothing in the container, and what would bring it there."""
         try:
-            Path(link.host).stat()
+            mode = Path(link.host).stat().st_mode
         except FileNotFoundError:
             return DanglingError(link.host)
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # nobody mounts /dev/null
+            return NotAFileError(link.host, mode)
         real = os.path.realpath(link.host)
         same = link.text.startswith("/") and _clean(link.text) == inside
         mount = Mount(inside if same else real, inside)

@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..network import binding_faults, owner_of
-from ..releases import Command, at_least, option_name, release_table, resolve_image, unknown_to_image
+from ..releases import Command, at_least, option_name, release_table, releases, resolve_image, unknown_to_image
 from . import deepep, dpep, tp
 from .inputs import Inputs
 from .model import Model
 from .rdma import rdma_of
 from .refused import reason
-from .services import proxy_service
+from .services import ANY_ADDRESS, proxy_service
 from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
+from .values import shown
 
 # Options of api_server that the plan computes in every topology, and the variable to set instead.
 OWNED_OPTIONS = {
@@ -179,7 +180,19 @@ def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults:
         *(["--proxy-url", _proxy_url(inputs)] if inputs.proxy else []),
     ]
     options = _with_defaults(given, defaults)
+    if not inputs.proxy:
+        faults.extend(_server_name_faults(given, inputs.nodes[0].address))
     return [*computed, *_options("plan_api_server_options", command, options, owned, seen, faults, ep=_has_ep(inputs))]
+
+
+def _server_name_faults(given: Mapping[str, Any], address: str) -> Iterator[str]:
+    """The engine is looked for at its head's cluster address."""
+    for key, value in given.items():
+        if option_name(key) == "--server-name" and value not in (None, ANY_ADDRESS, "::", address):
+            yield (
+                f"plan_api_server_options: {key} is {shown(value)}, and the plan's URL is that of {address}: take it out, or set "
+                f"it to {address} or {ANY_ADDRESS}."
+            )
 
 
 def _has_ep(inputs: Inputs) -> bool:
@@ -283,6 +296,12 @@ def _warnings(inputs: Inputs, image: Image, engines: Sequence[Engine]) -> list[s
         warnings.append(
             f"plan_image {inputs.image} is a moving tag ({image.reference}): nodes pulled on different days differ. "
             "Pin a release or a digest."
+        )
+    oldest = releases()[0]
+    if not at_least(image.release, oldest):
+        warnings.append(
+            f"LMDeploy {image.release} is older than {oldest}, the first that this collection knows: nobody has tried whether its "
+            "options and containers are right for it. Set plan_image to a later release."
         )
     warnings.extend(
         f"plan_tp {engine.tp} leaves {engine.gpus - engine.tp} of {engine.gpus} GPUs idle."

@@ -9,6 +9,7 @@ Read in the sources of DeepEP 1.2.1, which LMDeploy's images have from 0.11.0 on
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..releases import DeepEPRules, at_least, deepep_rules, option_name
 from .inputs import Inputs
 from .model import Model
 from .types import DeepEP, Engine, Faults, Node
+from .values import shown
 
 NVLINK_RANKS = 8  # NUM_MAX_NVL_PEERS: so many consecutive ranks open each other's memory, which one host alone can do
 # FINISHED_SUM_TAG: what a rank has sent to one expert is counted up to this.
@@ -42,7 +44,7 @@ def with_deepep(inputs: Inputs, engine: Engine, model: Model, faults: Faults) ->
     if engine.ep < 2:
         return engine
     rules = deepep_rules(engine.image.release)
-    experts = _experts(inputs, engine, model)
+    experts = _experts(inputs, engine, model, faults)
     nodes = [node for node in inputs.nodes if node.engine == engine.name]
     _check_ranks(engine, rules, experts, faults)
     if engine.ep > NVLINK_RANKS:
@@ -59,6 +61,15 @@ def with_deepep(inputs: Inputs, engine: Engine, model: Model, faults: Faults) ->
     return dataclasses.replace(engine, deepep=DeepEP(held, size, environment))
 
 
+def fits(inputs: Inputs, engine: Engine, model: Model) -> bool:
+    """Whether DeepEP has kernels for the ranks of the engine, over these hosts."""
+    wrong = Faults()
+    _check_ranks(engine, deepep_rules(engine.image.release), _experts(inputs, engine, model, wrong), wrong)
+    if engine.ep > NVLINK_RANKS:
+        _check_hosts(engine, [node for node in inputs.nodes if node.engine == engine.name], wrong)
+    return not wrong.listed()
+
+
 def buffer_bytes(tokens: int, hidden: int, experts: int) -> int:
     """What Buffer.get_low_latency_rdma_size_hint says, in bytes a GPU; ``hidden`` in elements. The ranks do not matter.
 
@@ -73,14 +84,24 @@ def buffer_bytes(tokens: int, hidden: int, experts: int) -> int:
     return (2 * (send + receive + signals) // 128 + 1) * 128
 
 
-def _experts(inputs: Inputs, engine: Engine, model: Model) -> int | None:
+def _experts(inputs: Inputs, engine: Engine, model: Model, faults: Faults) -> int | None:
     """The experts of a layer as DeepEP counts them: with the copies that load balancing (EPLB) makes."""
     if model.experts is None or "--enable-eplb" not in engine.arguments:
         return model.experts
     name = "EPLB_NUM_REDUNDANT_EXPERTS"
     name = f"LMDEPLOY_{name}" if at_least(engine.image.release, EPLB_SINCE_OWN) else name
-    given = inputs.environments[engine.head].get(name, "")
-    return model.experts + (int(given) if given.isdigit() else REDUNDANT_EXPERTS)
+    given = inputs.environments[engine.head].get(name, str(REDUNDANT_EXPERTS))
+    if not re.fullmatch(r"[0-9]{1,4}", given):
+        faults.add(f"plan_environment sets {name} to {shown(given)}: give a whole number, 0 or more.", engine.head)
+        return None
+    if (model.experts + int(given)) % engine.ep and engine.ep in deepep_rules(engine.image.release).ranks:
+        right = -model.experts % engine.ep
+        faults.add(
+            f"enable_eplb makes {model.experts} experts {model.experts + int(given)}, which plan_ep {engine.ep} does not divide: "
+            f"set {name} in plan_environment to {' or '.join(str(right + engine.ep * n) for n in (0, 1))}."
+        )
+        return None
+    return model.experts + int(given)
 
 
 def _check_ranks(engine: Engine, rules: DeepEPRules, experts: int | None, faults: Faults) -> None:
@@ -126,7 +147,9 @@ def _tokens(inputs: Inputs, engine: Engine, rules: DeepEPRules, faults: Faults) 
         return None
     drafts = 0
     if engine.option("speculative-algorithm"):
-        drafts = _whole(engine.option("speculative-num-draft-tokens") or "1") or 0
+        drafts = max(
+            _whole(engine.option("speculative-num-draft-tokens") or "1") or 0, 0
+        )  # below is refused as an option
     tokens = batch * (1 + drafts)
     sends = f" with {drafts} draft tokens is {tokens} tokens a rank" if drafts else ""
     most, why = MOST_TOKENS, f"DeepEP's low-latency kernels count to {MOST_TOKENS}"
@@ -181,7 +204,7 @@ def _too_small(rules: DeepEPRules, given: Mapping[str, str], tokens: int) -> Ite
         value = _whole(given[name])
         if value is None or value < least:
             yield (
-                f"plan_environment sets {name} to {given[name]!r}, and {tokens} tokens a rank need {least} or more: take it "
+                f"plan_environment sets {name} to {shown(given[name])}, and {tokens} tokens a rank need {least} or more: take it "
                 "out (the plan sets it), or set max_batch_size lower."
             )
 

@@ -9,6 +9,8 @@ small program of ours for each (programs/rank.py), or LMDeploy's own.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from . import tp as tp_planning
 from .inputs import HIGHEST_PORT, Inputs
 from .model import Model
 from .services import engine_service, home_of
-from .types import RANK_PROGRAM_TARGET, Endpoint, Engine, Faults, Image, Mount, Node, Service
+from .types import RANK_PROGRAM_TARGET, Endpoint, Engine, Faults, Image, Mount, Node, Service, some
 
 RANK_PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
 # From one rank to the next: the guide's step; LMDeploy's own launcher counts by one.
@@ -63,7 +65,7 @@ def engines(inputs: Inputs, image: Image, arguments: Sequence[str], model: Model
     if all(node.gpus > 0 for node in nodes):  # else refused already
         fits = _check_sizes(inputs, engine, model, faults)
         _check_ports(inputs, engine, faults)
-        if fits:
+        if fits or gpus == engine.ep:  # what DeepEP lacks is told with the rest
             engine = deepep.with_deepep(inputs, engine, model, faults)
     if inputs.launcher == "native":
         _check_native(inputs, image, faults)
@@ -73,8 +75,11 @@ def engines(inputs: Inputs, image: Image, arguments: Sequence[str], model: Model
     return [engine]
 
 
-def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults) -> bool:
-    """Whether LMDeploy takes these sizes over these GPUs; what it does not take goes to ``faults``."""
+def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults, *, advise: bool = True) -> bool:
+    """Whether LMDeploy takes these sizes over these GPUs; what it does not take goes to ``faults``.
+
+    ``advise``: with the sizes next to them that it does take.
+    """
     tp, dp, ep, gpus = engine.tp, engine.dp, engine.ep, engine.gpus
     release = engine.image.release
     sizes = f"tp {tp}, dp {dp}, ep {ep}"
@@ -100,22 +105,47 @@ def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults) -
         if why:
             found.append(f"{sizes} does not divide {why} of {inputs.model}: change plan_tp, or plan_dp.")
     if world != gpus:
-        shares = ", ".join(f"{node.name} {node.gpus}" for node in inputs.nodes)
+        shares = some([f"{node.name} {node.gpus}" for node in inputs.nodes])
         found.append(
             f"{sizes} is a world of {world} GPUs ({rule}), but the plan has {gpus} ({shares}): set plan_dp and plan_ep "
             "to fit (0 takes all GPUs), or change plan_gpus or the nodes."
         )
-    elif world % dp == 0:
+    near = _nearest(inputs, engine, model) if advise else ""
+    apart = 0
+    if world == gpus and world % dp == 0:
         per_rank = gpus // dp
         for node in inputs.nodes:
             if node.gpus % per_rank:
+                apart += 1
                 faults.add(
                     f"plan_gpus is {node.gpus}, and a rank has {per_rank} GPUs ({sizes}), all on one node: "
-                    f"make plan_gpus a multiple of {per_rank}.",
+                    f"make plan_gpus a multiple of {per_rank}.{near}",
                     node.name,
                 )
+    if found:
+        found[-1] += near
     faults.extend(found)
-    return not found
+    return not found and not apart
+
+
+def _nearest(inputs: Inputs, engine: Engine, model: Model) -> str:
+    """A sentence with the sizes for these GPUs that are next to those of the engine; empty where there are none."""
+    gpus, release = engine.gpus, engine.image.release
+    asked = (engine.tp, engine.dp, engine.ep)
+    fitting = []
+    for dp in (ranks for ranks in range(2, gpus + 1) if gpus % ranks == 0):
+        for ep in (1, gpus):
+            tp = gpus if ep == 1 and at_least(release, WORLD_IS_EP_SINCE) else 1
+            other = dataclasses.replace(engine, tp=tp, dp=dp, ep=ep)
+            fits = _check_sizes(inputs, other, model, Faults(), advise=False)
+            if fits and (ep == 1 or deepep.fits(inputs, other, model)):
+                fitting.append((tp, dp, ep))
+    if not fitting or asked in fitting:
+        return ""
+    tp, dp, ep = min(
+        fitting, key=lambda sizes: sum(abs(math.log2(new / max(old, 1))) for new, old in zip(sizes, asked, strict=True))
+    )
+    return f" The nearest that {gpus} GPUs can have is plan_tp: {tp}, plan_dp: {dp}, plan_ep: {ep}."
 
 
 def _with_ep(engine: Engine) -> list[str]:
@@ -158,7 +188,7 @@ def _check_native(inputs: Inputs, image: Image, faults: Faults) -> None:
         )
     counts = {node.gpus for node in inputs.nodes}
     if len(counts) > 1:
-        shares = ", ".join(f"{node.name} {node.gpus}" for node in inputs.nodes)
+        shares = some([f"{node.name} {node.gpus}" for node in inputs.nodes])
         faults.add(
             f"plan_launcher is native, which wants as many GPUs on every node ({shares}): set plan_launcher: torchrun, "
             "or the same plan_gpus everywhere."

@@ -10,12 +10,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .values import WrongValue, as_text
+from .types import HF_CACHE
+from .values import WrongValue, as_text, shown
 
 VARIABLE = "plan_environment"
 PROXY_VARIABLE = "plan_proxy_environment"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-HF_HOME = "/root/.cache/huggingface"  # in the container
 
 # The plan's own variables ----------------------------------------------------------------------------------------------
 
@@ -29,6 +29,7 @@ CACHE = (
 OFFLINE = "every host is proven to have the model, and nothing is downloaded while serving: take it out"
 OWN_AUTH = "Ray's token is planned: take it out, and give one with ray_token_value in a vault where you want your own"
 OWN_RAY = "every engine has a Ray of its own: take it out; the port is plan_ports.ray"
+FAMILY = "the nodes reach each other by IPv4, at their plan_cluster_address: take it out"
 LAUNCHER = "the launcher is given its arguments by the plan: take it out, and set plan_launcher, plan_dp or plan_ports"
 
 REASONS = {
@@ -62,7 +63,7 @@ REASONS = {
     "RAY_ADDRESS": OWN_RAY,
     "RAY_TMPDIR": "Ray's directory is planned, under plan_state_dir: take it out",
     **dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"), OWN_AUTH),
-    "HOME": "the caches are mounted under /root: take it out",
+    "NCCL_COMM_ID": MEETING,
 }
 # The launcher's: torchrun takes each of its arguments from PET_<argument> as well.
 PREFIXES = {"PET_": LAUNCHER, "TORCHELASTIC_": LAUNCHER}
@@ -70,7 +71,17 @@ PREFIXES = {"PET_": LAUNCHER, "TORCHELASTIC_": LAUNCHER}
 SAME = {
     "HF_HUB_OFFLINE": ({"1", "ON", "YES", "TRUE"}, OFFLINE),
     "NVIDIA_VISIBLE_DEVICES": ({"ALL"}, GPUS),
+    "HOME": ({"/root"}, "the caches are mounted under /root: take it out"),
+    **dict.fromkeys(("NCCL_SOCKET_FAMILY", "NVSHMEM_BOOTSTRAP_UID_SOCK_FAMILY"), ({"AF_INET"}, FAMILY)),
 }
+
+# What they may name: NCCL and NVSHMEM take lists and beginnings of names, with "=" and "^"; Gloo and TensorPipe know neither sign.
+INTERFACES = frozenset(
+    {"GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME"}
+)
+WHOLE_NAMES = frozenset({"GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"})
+CAPABILITIES = {"compute", "utility"}  # CUDA, and NVML, which NCCL reads
+LONGEST = 131_000  # bytes of NAME=value: Linux starts no program with a longer one
 
 # Directories that have to be mounted, or the engine would find, and would keep, nothing there.
 CACHES = frozenset(
@@ -100,13 +111,14 @@ KEY_VALUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[\w+/=-]{16,}")
 # What a secret looks like, whatever holds it: the prefixes that their issuers gave them, keys, and addresses with a password.
 SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|nvapi-[\w-]{20,}"
-    r"|xox[abeprs]-[\w-]{10,}|A[KS]IA[A-Z0-9]{16}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.)"
+    r"|xox[abeprs]-[\w-]{10,}|A[KS]IA[A-Z0-9]{16}|eyJ[\w-]{8,2000}\.eyJ[\w-]{8,}\.)"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
     r"|\bBearer [\w.~+/-]{16,}"
-    r"|[a-z][a-z0-9+.-]*://[^\s:/@]*:[^\s/@]+@"
+    r"|(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s:/@]*:[^\s/@]+@"
     r"|\b(password|passwd|pwd|accountkey|sharedaccesskey)\s*=\s*[^\s;]+",
     re.IGNORECASE,
 )
+LOGIN = re.compile(r"://[^\s/]*@")  # in an address
 # Settings of which the name alone looks like a secret's: switches, numbers, marks such as </s>, names of files.
 NO_SECRET = re.compile(
     r"|true|false|yes|no|on|off|none|null|\d{1,6}|<.*>|\[.*\]|\.{0,2}(/[\w.@-]+){2,}/?", re.IGNORECASE
@@ -116,15 +128,15 @@ PASSWORD_NAME = re.compile(r"(PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET)\w{0,3}
 
 
 def environment_of(
-    given: Mapping[str, Any], variable: str = VARIABLE, mounted: Collection[str] = ()
+    given: Mapping[str, Any], variable: str = VARIABLE, mounted: Collection[str] = (), *, alone: bool = False
 ) -> tuple[dict[str, str], list[str]]:
     """The variables of an environment as text, and the faults of those that are left out of it.
 
-    ``mounted`` are the directories of the containers that are the host's, beside the cache.
+    ``mounted`` are the directories of the containers that are the host's, beside the cache; ``alone``: there is one node.
     """
     accepted, faults = {}, []
     for name, value in given.items():
-        fault = _fault_of(name, value, variable, {HF_HOME, *mounted})
+        fault = _fault_of(name, value, variable, {HF_CACHE, *mounted}, alone=alone)
         if fault:
             faults.append(fault)
         else:
@@ -132,9 +144,9 @@ def environment_of(
     return accepted, faults
 
 
-def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str]) -> str | None:
+def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str], *, alone: bool) -> str | None:
     if not NAME.fullmatch(name):
-        return f"{variable} has {name!r}, which is no name of an environment variable."
+        return f"{variable} has {shown(name)}, which is no name of an environment variable."
     try:
         text = as_text(value, f"{variable}.{name}")
     except WrongValue as wrong:
@@ -146,17 +158,53 @@ def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str]) ->
         )
     if any(not character.isprintable() and character not in "\n\t" for character in text):
         return f"{variable}.{name} has a character in it that nobody can see: write it anew."
+    if len(name) + len(text.encode("utf-8", "surrogateescape")) > LONGEST:
+        return f"{variable}.{name} has {len(text)} characters, and no program can be started with so much: put it into a file."
     if is_secret(name, text):
+        if LOGIN.search(text):
+            return (
+                f"{variable} has {name}, which looks like a secret, an address with a password or a key in it, and would be "
+                "readable in plans, diffs and docker inspect: take that out of the address."
+            )
         return REFUSED.format(variable=variable, name=name)
+    if re.search(rf"\$(?:{name}\b|{{{name}}})", text):
+        return (
+            f"{variable} sets {name} to {shown(text)}, and nobody puts the image's {name} in for ${name}: write the whole value "
+            "(docker run IMAGE env shows the image's)."
+        )
+    if name in INTERFACES:
+        return _interface_fault(name, text, variable, alone=alone)
+    if name == "NVIDIA_DRIVER_CAPABILITIES" and "all" not in text and not set(text.split(",")) >= CAPABILITIES:
+        return f"{variable} sets {name} to {shown(text)}, and an engine needs compute and utility: add them, or take it out."
     if name in CACHES:
         place = f"{text}/huggingface" if name == "XDG_CACHE_HOME" else text
-        return None if _is_mounted(place, mounted) else f"{variable} sets {name} to {text!r}, but {CACHE}."
+        return None if _is_mounted(place, mounted) else f"{variable} sets {name} to {shown(text)}, but {CACHE}."
     same, reason = SAME.get(name, (None, None))
     if same is not None:
         value_of = text.rstrip("/") if text.startswith("/") else text.upper()
-        return None if value_of in same else f"{variable} sets {name} to {text!r}, but {reason}."
+        return None if value_of in same else f"{variable} sets {name} to {shown(text)}, but {reason}."
     reason = REASONS.get(name) or next((why for prefix, why in PREFIXES.items() if name.startswith(prefix)), None)
     return f"{variable} sets {name}, but {reason}." if reason else None
+
+
+def _interface_fault(name: str, text: str, variable: str, *, alone: bool) -> str | None:
+    if name in WHOLE_NAMES and re.search(r"[=^*\s]", text):
+        return (
+            f"{variable} sets {name} to {shown(text)}, and it takes the plain name of an interface, without '=' or '^', which are "
+            "NCCL's: take it out, and set plan_interface."
+        )
+    if not alone and text.lstrip("=") in ("lo", "lo:0"):
+        return f"{variable} sets {name} to {shown(text)}, which reaches no other node: take it out, and set plan_interface."
+    return None
+
+
+def has_secret(value: Any) -> bool:
+    """Whether a text in it, whatever its depth, looks like a secret."""
+    if isinstance(value, Mapping):
+        return any(has_secret(each) for pair in value.items() for each in pair)
+    if isinstance(value, (list, tuple)):
+        return any(map(has_secret, value))
+    return isinstance(value, str) and SECRET_VALUE.search(value[:LONGEST]) is not None
 
 
 def _is_mounted(path: str, mounted: Collection[str]) -> bool:

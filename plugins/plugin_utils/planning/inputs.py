@@ -9,15 +9,16 @@ import dataclasses
 import ipaddress
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..releases import did_you_mean
 from ..rules.judging import waiver_faults
 from .environment import PROXY_VARIABLE, environment_of
+from .model import KNOWN
 from .options import read_options
-from .types import Faults, Mount, Node, PlanError, Ports
-from .values import WrongValue, read_value, shown, text_keys
+from .types import HF_CACHE, KERNEL_CACHES, RANK_PROGRAM_TARGET, Faults, Mount, Node, PlanError, Ports, some
+from .values import WrongValue, quoted, read_value, shown, text_keys
 
 # The variables that may differ from node to node; all others describe the deployment and must agree.
 NODE_VARIABLES = frozenset(
@@ -28,10 +29,20 @@ NODE_VARIABLES = frozenset(
 )
 # What a container name, a directory and a label can all hold.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# As huggingface_hub takes them: no "--", no "..", a name of 96 characters at most.
+REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+# What people copy with a model's name.
+HUB = re.compile(r"^(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)")
+REVISION = re.compile(
+    r"(?=.{1,200}$)(?!.*\.\.)[^\s/~^:?*\[\\](?:[^\s~^:?*\[\\]*[^\s/~^:?*\[\\])?"
+)  # what Git forbids in a name
+INTERFACE = re.compile(r"[^\s/:,=^*@]{1,15}")  # Linux's limit; an alias, a list, or what NCCL's notation is, is none
 PROXY_SECONDS = ("LMDEPLOY_CONTROLLER_HEART_BEAT_EXPIRATION", "AIOHTTP_TIMEOUT")
 HIGHEST_PORT = 65535
+LONGEST_LINE = 4096  # characters; Linux takes no longer path
+SHORTEST_NAME = 5  # of a model, that says which one is meant
 MOST_GPUS = 64  # of one host: more is a slip of the keyboard
+NO_NETWORK = ipaddress.ip_network("0.0.0.0/8")  # "this host"
 DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
 # A DP rank's Ray is its own, on ports that it finds by itself.
 PORTS_OF = {"dpep": DP_PORTS, "tp": frozenset(Ports.__dataclass_fields__) - {"dp_master"}}
@@ -43,6 +54,18 @@ UNKNOWN = (
 )
 OPTIONS = ("plan_api_server_options", "plan_proxy_options")
 # What may stand in these is one line that can be seen: they end up in commands, names and paths.
+# Of these Docker refuses a second mount.
+PLANNED_TARGETS = {
+    HF_CACHE: "set plan_hf_home to the cache on the host",
+    **dict.fromkeys(
+        (*KERNEL_CACHES.values(), "/tmp/ray", "/run/lmfleet/secrets/ray_token", RANK_PROGRAM_TARGET),  # noqa: S108
+        "take another target; plan_state_dir is where the plan keeps that on the host",
+    ),
+}
+# Where images have their programs and their kernel's files.
+_HIDES = "bin boot dev etc lib lib64 opt proc sbin sys usr usr/bin usr/lib usr/lib64 usr/local usr/local/bin usr/local/lib usr/sbin"
+HIDES = frozenset(f"/{name}" for name in ("", *_HIDES.split(" ")))
+NOT_KEPT = ("/dev", "/proc", "/sys")  # nothing stays in these
 LINES = (
     *("plan_name", "plan_model", "plan_model_revision", "plan_served_model_name", "plan_image", "plan_head"),
     *("plan_cluster_address", "plan_interface", "plan_hf_home", "plan_state_dir"),
@@ -127,15 +150,18 @@ def read_inputs(
             faults.add(
                 f"the host {name!r} cannot be a node: give it a name in the inventory that can be seen, without '/'."
             )
-        faults.extend(_node_faults(name, node, owners), name)
+        faults.extend(_node_faults(name, node, owners, lost[name]), name)
     environments = {}
     mounted = [mount["target"] for mount in deployment["plan_extra_mounts"]]
     for name, node in values.items():
-        environments[name], wrong_ones = environment_of(node["plan_environment"], mounted=mounted)
+        environments[name], wrong_ones = environment_of(
+            node["plan_environment"], mounted=mounted, alone=len(values) == 1
+        )
         faults.extend([*wrong_ones, *waiver_faults(node["plan_waive"])], name)
     proxy_environment, wrong_ones = environment_of(deployment[PROXY_VARIABLE], PROXY_VARIABLE)
     faults.extend([*wrong_ones, *_proxy_number_faults(proxy_environment)])
-    ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], faults)
+    most_gpus = max(node["plan_gpus"] for node in values.values())
+    ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], most_gpus, faults)
 
     head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
     # By address, so that a deployment does not depend on the order of an inventory, which sorts, merges and renames.
@@ -188,7 +214,10 @@ def _validated(
     for key in given:
         if key not in spec:
             name = key if key.isprintable() else shown(key)
-            faults.add(f"{name} is not a variable of the plan{did_you_mean(key, sorted(spec))}: correct or remove it.")
+            near = did_you_mean(
+                key.removeprefix("plan_"), [known.removeprefix("plan_") for known in sorted(spec)], "plan_"
+            )
+            faults.add(f"{name} is not a variable of the plan{near}: correct or remove it.")
     validated, wrong = {}, set()
     for key, rule in spec.items():
         validated[key] = rule.get("default")
@@ -213,6 +242,13 @@ def _check_use(key: str, value: Any) -> None:
         _check_line(key, value)
     if key in WORDS and value.startswith("-"):
         raise WrongValue(f"{key} is {shown(value)}: LMDeploy would take it for an option, for it starts with '-'.")
+    if key == "plan_model_revision" and not REVISION.fullmatch(value):
+        raise WrongValue(f"{key} is {shown(value)}: give a branch, a tag or a commit of the model, such as main.")
+    if key == "plan_interface" and value and not INTERFACE.fullmatch(value):
+        raise WrongValue(
+            f"{key} is {shown(value)}: give the name of one interface, as ip -br address shows it, or leave it empty for the one "
+            "that has plan_cluster_address."
+        )
     if key == "plan_gpus" and value > MOST_GPUS:
         raise WrongValue(f"plan_gpus is {value}: give the number of GPUs of this host, at most {MOST_GPUS}.")
     if key == "plan_extra_mounts":
@@ -226,6 +262,10 @@ def _check_line(what: str, text: str) -> None:
         raise WrongValue(
             f"{what} is {shown(text)}, which has a line break or another character in it that nobody can see: write it anew."
         )
+    if len(text) > LONGEST_LINE:
+        raise WrongValue(f"{what} has {len(text)} characters, and {LONGEST_LINE} is the most: shorten it.")
+    if text != text.strip():
+        raise WrongValue(f"{what} is {shown(text)}, with a blank at its beginning or end: take the blank out.")
 
 
 def _without(deployment: dict[str, Any], missing: set[str], topology: str | None) -> dict[str, Any]:
@@ -250,34 +290,48 @@ def _without_sizes(deployment: dict[str, Any], gpus: int) -> None:
 
 
 def _disagreements(values: Mapping[str, Mapping[str, Any]], missing: Collection[str]) -> list[str]:
-    first, *others = values
-    return [
-        f"{key} is {shown(values[first][key])} on {first} and {shown(values[other][key])} on {other}: "
-        f"set it once, for the whole group."
-        for key in sorted(values[first])
-        if key not in NODE_VARIABLES and key not in missing
-        for other in others
-        if values[other][key] != values[first][key]
-    ]
+    faults = []
+    for key in sorted(next(iter(values.values()))):
+        if key in NODE_VARIABLES or key in missing:
+            continue
+        found: list[tuple[Any, list[str]]] = []  # a value, and the nodes that have it
+        for name, node in values.items():
+            same = next((names for value, names in found if value == node[key]), None)
+            if same is None:
+                found.append((node[key], same := []))
+            same.append(name)
+        if len(found) > 1:
+            told = " and ".join(f"{shown(_given(value))} on {some(names)}" for value, names in found)
+            faults.append(f"{key} is {told}: set it once, for the whole group.")
+    return faults
+
+
+def _given(value: Any) -> Any:
+    """A value without the parts that nobody gave."""
+    if isinstance(value, Mapping):
+        return {key: each for key, each in value.items() if each is not None}
+    return value
 
 
 def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[str]:
     faults = []
     if not NAME.fullmatch(deployment["plan_name"]):
         faults.append(
-            f"plan_name {deployment['plan_name']!r} is not usable in a container name: "
+            f"plan_name {quoted(deployment['plan_name'])} is not usable in a container name: "
             "take lower-case letters, digits and '-', starting with a letter or digit, at most 41."
         )
     head = deployment["plan_head"]
     if head and head not in names:
-        faults.append(f"plan_head {head!r} is not a node{did_you_mean(head, names)}: the nodes are {', '.join(names)}.")
+        faults.append(
+            f"plan_head {quoted(head)} is not a node{did_you_mean(head, names)}: the nodes are {', '.join(names)}."
+        )
     model = deployment["plan_model"]
     if model.startswith("/"):
         targets = [mount["target"] for mount in deployment["plan_extra_mounts"]]
-        if not any(_is_under(model, target) for target in [*targets, "/root/.cache/huggingface"]):
+        if not any(_is_under(model, target) for target in [*targets, HF_CACHE]):
             inside = _in_container(model, deployment["plan_extra_mounts"])
             faults.append(
-                f"plan_model {model!r} is a path that no container would see: "
+                f"plan_model {quoted(model)} is a path that no container would see: "
                 + (
                     f"its mount has it at {inside} there, so set plan_model: {inside}."
                     if inside
@@ -286,9 +340,7 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
                 )
             )
     elif not REPO_ID.fullmatch(model):
-        faults.append(
-            f"plan_model {model!r} is neither a Hugging Face repository id (owner/name) nor an absolute path."
-        )
+        faults.append(_no_model(model))
     faults.extend(
         f"{key} is {deployment[key]}: give 0 for {zero}, or a number."
         for key, zero in {
@@ -298,39 +350,75 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
         }.items()
         if deployment[key] < 0
     )
-    for mount in deployment["plan_extra_mounts"]:
-        faults.extend(
-            f"plan_extra_mounts: {side} {mount[side]!r} is not an absolute path: "
-            "start it with '/', Docker takes anything else for the name of a volume."
-            for side in ("source", "target")
-            if not mount[side].startswith("/")
-        )
-        faults.extend(
-            f"plan_extra_mounts: {side} {mount[side]!r} has a ':' in it, which ends the path in Docker's notation of mounts."
-            for side in ("source", "target")
-            if ":" in mount[side]
-        )
-    return faults
+    return [*faults, *_mount_faults(deployment["plan_extra_mounts"])]
 
 
-def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str]) -> list[str]:
-    faults = _address_faults(name, node["plan_cluster_address"], owners)
+def _no_model(given: str) -> str:
+    """What is wrong with a model that is neither a repository nor a path, and what was meant, where that can be seen."""
+    told = re.sub(r"//[^/@]*@", "//", given)  # an address may have a password in it
+    wrong = f"plan_model {shown(told)} is neither a Hugging Face repository id (owner/name) nor an absolute path"
+    words = HUB.sub("", given.strip("'\" /"))
+    if words.startswith("models--"):
+        words = words.removeprefix("models--").replace("--", "/", 1)
+    repo, __, revision = re.sub(r"/(?:tree|blob|resolve)/", "@", words).replace(":", "@").partition("@")
+    if REPO_ID.fullmatch(repo):
+        also = f" and plan_model_revision: {revision}" if revision and REVISION.fullmatch(revision) else ""
+        return f"{wrong}: set plan_model: {repo}{also}."
+    owners = [name.partition("/")[0] for name in KNOWN] if len(given) >= SHORTEST_NAME and "/" not in given else []
+    near = did_you_mean(given, KNOWN) or next((did_you_mean(f"{owner}/{given}", KNOWN) for owner in owners), "")
+    return f"{wrong}{near}: correct it."
+
+
+def _mount_faults(mounts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    taken: set[str] = set()
+    for mount in mounts:
+        for side in ("source", "target"):
+            if not mount[side].startswith("/"):
+                yield (
+                    f"plan_extra_mounts: {side} {quoted(mount[side])} is not an absolute path: "
+                    "start it with '/', Docker takes anything else for the name of a volume."
+                )
+            elif ":" in mount[side]:
+                yield f"plan_extra_mounts: {side} {quoted(mount[side])} has a ':' in it, which ends the path for Docker."
+        target = posixpath.normpath(f"/{mount['target'].lstrip('/')}")
+        if not mount["target"].startswith("/"):
+            continue
+        if target in PLANNED_TARGETS:
+            yield f"plan_extra_mounts: target {quoted(mount['target'])} is mounted by the plan itself: {PLANNED_TARGETS[target]}."
+        elif target in HIDES or target.startswith(("/proc/", "/sys/")):
+            yield (
+                f"plan_extra_mounts: target {quoted(mount['target'])} would hide what the container itself needs "
+                "there: take a directory of its own, such as /models."
+            )
+        elif target in taken:
+            yield f"plan_extra_mounts: {target} is the target of two mounts, and Docker takes one: take one of them out."
+        taken.add(target)
+
+
+def _node_faults(name: str, node: Mapping[str, Any], owners: dict[str, str], lost: Collection[str]) -> list[str]:
+    faults = [] if "plan_cluster_address" in lost else _address_faults(name, node["plan_cluster_address"], owners)
     if node["plan_gpus"] < 1:
         faults.append(f"plan_gpus is {node['plan_gpus']}: give the number of GPUs that a node contributes, 1 or more.")
     for key in ("plan_hf_home", "plan_state_dir"):
         if not node[key].startswith("/"):
-            faults.append(f"{key} {node[key]!r} is not an absolute path: it has to start with '/'.")
+            faults.append(f"{key} {quoted(node[key])} is not an absolute path: it has to start with '/'.")
         elif ":" in node[key]:
-            faults.append(f"{key} {node[key]!r} has a ':' in it, which ends the path in Docker's notation of mounts.")
+            faults.append(
+                f"{key} {quoted(node[key])} has a ':' in it, which ends the path in Docker's notation of mounts."
+            )
+        elif (path := posixpath.normpath(f"/{node[key].lstrip('/')}")) == "/" or _is_in(path, NOT_KEPT):
+            faults.append(
+                f"{key} {quoted(node[key])} cannot be mounted into containers: give a directory of its own on a disk."
+            )
     return faults
 
 
 def _proxy_number_faults(given: Mapping[str, Any]) -> list[str]:
     """The proxy ends at its start where one of these is no whole number, and checks without a pause where it is 0."""
     return [
-        f"plan_proxy_environment has {key} {given[key]!r}: give the seconds as a whole number of 1 or more."
+        f"plan_proxy_environment has {key} {shown(given[key])}: give the seconds as a whole number of 1 or more."
         for key in PROXY_SECONDS
-        if key in given and not re.fullmatch(r"0*[1-9][0-9]*", str(given[key]))
+        if key in given and not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(given[key]))
     ]
 
 
@@ -338,14 +426,18 @@ def _address_faults(name: str, address: str, owners: dict[str, str]) -> list[str
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        wrong = f"plan_cluster_address {address!r} is not an IP address, and Ray knows nodes by theirs"
+        wrong = f"plan_cluster_address {quoted(address)} is not an IP address, and Ray knows nodes by theirs"
         return [
             f"{wrong}: set it to the address on which the nodes reach each other (it may differ from ansible_host)."
         ]
     if parsed.version != 4:
         return [f"plan_cluster_address {address} is IPv6, which this collection does not deploy on yet."]
-    if parsed.is_loopback or parsed.is_unspecified:
+    if parsed.is_loopback or parsed in NO_NETWORK:
         return [f"plan_cluster_address {address} cannot be reached from other nodes: give the cluster address."]
+    if parsed.is_multicast or parsed.is_reserved:
+        return [
+            f"plan_cluster_address {address} is no host's address (multicast or reserved): give the cluster address."
+        ]
     if address in owners:
         return [f"plan_cluster_address {address} is the address of {owners[address]} as well: each needs its own."]
     owners[address] = name
@@ -371,16 +463,21 @@ def _engines(
         faults.add("plan_replicas is for TP engines; DP+EP is one engine over all nodes: leave it empty.")
     engines: dict[str, list[str]] = {}
     owners: dict[str, str] = {}
+    unknown = [replica for replica in replicas if replica not in groups]
     for replica in replicas:
         if replica not in groups:
             faults.add(
-                f"plan_replicas names {replica!r}, which is no group of the inventory{did_you_mean(replica, groups)}."
+                f"plan_replicas names {quoted(replica)}, which is no group of the inventory{did_you_mean(replica, groups)}."
             )
             continue
         members = [node for node in order if node in groups[replica]]
         name = f"{deployment['plan_name']}-{replica.replace('_', '-')}"
         if name in engines:
-            faults.add(f"plan_replicas: {replica} and another group are both called {name}: rename one of them.")
+            if replicas.count(replica) > 1:
+                faults.add(f"plan_replicas names {quoted(replica)} twice: take one of them out.")
+            else:
+                faults.add(f"plan_replicas: {replica} and another group are both called {name}: rename one of them.")
+                owners.update(dict.fromkeys(members, replica))
             continue
         if not members:
             faults.add(f"plan_replicas: the group {replica} has no node of the plan.")
@@ -393,7 +490,7 @@ def _engines(
         owners.update(dict.fromkeys(members, replica))
         engines[name] = members
     left = [node for node in order if node not in owners]
-    if left:
+    if left and not unknown:  # else it is that group which they are in
         faults.add(f"{', '.join(left)}: in no group of plan_replicas: put every node of the plan into one.")
     # The head's engine first: the plan's head is the first of all.
     return dict(sorted(engines.items(), key=lambda engine: order[0] not in engine[1])) or {
@@ -401,7 +498,7 @@ def _engines(
     }
 
 
-def _ports(given: Mapping[str, Any], topology: str, faults: Faults) -> Ports:
+def _ports(given: Mapping[str, Any], topology: str, gpus: int, faults: Faults) -> Ports:
     ports = dataclasses.replace(Ports(), **{key: value for key, value in given.items() if value is not None})
     owners: dict[int, str] = {}
     for key, port in dataclasses.asdict(ports).items():
@@ -409,19 +506,26 @@ def _ports(given: Mapping[str, Any], topology: str, faults: Faults) -> Ports:
             continue
         if not 1 <= port <= HIGHEST_PORT:
             faults.add(f"plan_ports.{key} is {port}: a port lies in 1..{HIGHEST_PORT}.")
-        elif port in owners:
+        elif port in owners and key != "ray_worker_last":  # how long the range is, is asked below
             faults.add(f"plan_ports.{key} and plan_ports.{owners[port]} are both {port}: each needs its own.")
         owners.setdefault(port, key)
     if topology != "tp":
         return ports
     first, last = ports.ray_worker_first, ports.ray_worker_last
     if first > last:
-        faults.add(f"plan_ports.ray_worker_first ({first}) is above plan_ports.ray_worker_last ({last}).")
-    faults.extend(
-        f"plan_ports.{key} ({port}) lies in Ray's worker ports {first}..{last}: move it or the range."
-        for port, key in owners.items()
-        if first < port < last
-    )
+        faults.add(
+            f"plan_ports.ray_worker_first ({first}) is above plan_ports.ray_worker_last ({last}): Ray's workers take the ports "
+            "between them, so the first is the lower one."
+        )
+    elif last - first < gpus:  # a worker for each GPU, and the api_server
+        faults.add(
+            f"plan_ports.ray_worker_first ({first}) to plan_ports.ray_worker_last ({last}): {last - first + 1} ports are too few, "
+            f"Ray needs one for each of {gpus} GPUs and more beside them. Leave both out, or give them a hundred ports or more."
+        )
+    inside = [f"plan_ports.{key} ({port})" for port, key in owners.items() if first < port < last <= HIGHEST_PORT]
+    if inside:
+        verb = "lies" if len(inside) == 1 else "lie"
+        faults.add(f"{', '.join(inside)} {verb} in Ray's worker ports {first}..{last}: move the range, or the port.")
     return ports
 
 
@@ -435,4 +539,9 @@ def _in_container(path: str, mounts: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _is_under(path: str, directory: str) -> bool:
+    path = posixpath.normpath(path)
     return directory.startswith("/") and posixpath.commonpath([path, directory]) == posixpath.normpath(directory)
+
+
+def _is_in(path: str, places: Collection[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..releases import Command, Option, option_name, release_table, releases, resolve_image
+from .environment import LONGEST, has_secret
 from .types import Faults
 from .values import YAML_WORDS, as_flag, is_plain, shown
 
@@ -50,6 +51,8 @@ def _known(command: str, image: str) -> Command:
 
 def _fault_of(option: Option | None, value: Any) -> str | None:
     """What keeps a value from becoming arguments, whatever the option; None where nothing does."""
+    if has_secret(value):
+        return "has what looks like a secret, and would be readable in plans, diffs and docker inspect: take it out."
     if not is_plain(value):
         return f"is {shown(value)}, which is neither text nor a number that can be given to a command: quote it."
     if option and option.kind != "flag" and option.type == "str":
@@ -64,6 +67,8 @@ def _fault_of(option: Option | None, value: Any) -> str | None:
                 return f"has {shown(item)}, which the command would take for another option: take it out."
             if item is None or isinstance(item, (Mapping, list, tuple)):
                 return f"has {shown(item)} in its list: give a list of words or numbers."
+    if len(str(value)) > LONGEST:
+        return f"has {len(str(value))} characters, and no program can be started with so much: shorten it."
     if _has_hidden(value):
         return f"is {shown(value)}, which has a character in it that nobody can see: write it anew."
     return None

@@ -9,13 +9,10 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from .inputs import Inputs
-from .types import Engine, Image, Mount, Node, Secret, Service
+from .types import HF_CACHE, KERNEL_CACHES, Engine, Image, Mount, Node, Secret, Service
 
-HF_CACHE = "/root/.cache/huggingface"
 RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the token is, not what it is
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - LMDeploy's own default: clients may be on another network than the cluster
-# Compiled kernels are worth minutes at every start: they are kept on the host.
-KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
 # Torch's inductor moves Triton's cache, and its own, to /tmp once it has compiled something, unless told where they are.
 KERNEL_CACHE_PLACES = {
     "TRITON_CACHE_DIR": f"{KERNEL_CACHES['triton']}/cache",

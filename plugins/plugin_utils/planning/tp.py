@@ -16,7 +16,7 @@ from . import deepep
 from .inputs import Inputs
 from .model import Model
 from .services import ANY_ADDRESS, engine_service, home_of
-from .types import Endpoint, Engine, Faults, Image, Mount, Node, Service
+from .types import Endpoint, Engine, Faults, Image, Mount, Node, Service, some
 
 RAY_TMP = "/tmp/ray"  # noqa: S108 - Ray's own session directory inside the containers
 # Options of api_server that the plan computes, and the variable to set instead.
@@ -69,7 +69,7 @@ def _check(inputs: Inputs, engine: Engine, members: Sequence[Node], model: Model
     tp, gpus = engine.tp, engine.gpus
     whose = "the plan" if engine.name == inputs.name else f"the replica {engine.name}"
     if tp > gpus:
-        shares = ", ".join(f"{node.name} {node.gpus}" for node in members)
+        shares = some([f"{node.name} {node.gpus}" for node in members])
         faults.add(
             f"plan_tp is {tp}, but {whose} has {gpus} GPUs ({shares}): lower plan_tp, or raise plan_gpus or add nodes."
         )
@@ -79,7 +79,11 @@ def _check(inputs: Inputs, engine: Engine, members: Sequence[Node], model: Model
         fitting = [n for n in range(1, gpus + 1) if not unfit(model, n, n, experts=engine.ep == 1)]
         faults.add(
             f"plan_tp is {tp}{'' if inputs.tp else ' (the sum of plan_gpus)'}, which does not divide {why} of {inputs.model}: "
-            f"set plan_tp to one of {', '.join(map(str, fitting))}."
+            + (
+                f"set plan_tp to one of {', '.join(map(str, fitting))}."
+                if engine.ep == 1
+                else "with plan_ep it is the number of all GPUs, so set plan_topology: dpep, or leave plan_ep out."
+            )
         )
     return not why
 

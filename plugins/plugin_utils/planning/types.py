@@ -12,12 +12,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .codec import decode
 
 PLAN_FORMAT = 4
+# Compiled kernels are worth minutes at every start: they are kept on the host. Directory there -> in containers.
+KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
+HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted there
 RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"  # where containers of DP ranks have it
 REFUSED = "The plan was refused before any host was touched"
 
@@ -53,7 +56,12 @@ class Faults:
 
     def listed(self) -> list[str]:
         """Every fault once, with the names of its nodes before it."""
-        return [f"{', '.join(nodes)}: {message}" if nodes else message for message, nodes in self._nodes.items()]
+        return [f"{some(nodes, 16)}: {message}" if nodes else message for message, nodes in self._nodes.items()]
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Names, or of many the first few and how many more there are."""
+    return ", ".join(names if len(names) <= most else [*names[:4], f"and {len(names) - 4} more"])
 
 
 @dataclasses.dataclass(frozen=True)

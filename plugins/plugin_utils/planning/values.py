@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import re
@@ -20,6 +21,7 @@ HIGHEST = 2**63 - 1  # Python itself refuses to print a number that is much long
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 YAML_WORDS = "YAML reads yes, no, on, off, true and false as truth values"
 LONGEST_SHOWN = 80
+LONGEST_PATH = 200  # that is shown whole
 LONG_NUMBER = "a number of more than 18 digits"
 
 
@@ -27,15 +29,20 @@ class WrongValue(ValueError):
     """A value that is of no use; each of ``args`` is a sentence that starts with the variable."""
 
 
-def shown(value: Any) -> str:
-    """A value as messages have it: short, and on one line."""
+def shown(value: Any, most: int = LONGEST_SHOWN) -> str:
+    """A value as messages have it: ``most`` characters, and on one line."""
     try:
-        text = repr(value)
+        text = str(value) if isinstance(value, datetime.date) else repr(value)
     except ValueError:  # a number that Python refuses to print
         text = LONG_NUMBER
     if isinstance(value, int) and abs(value) > HIGHEST:
         text = LONG_NUMBER
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def quoted(text: str) -> str:
+    """A path or a name, which is shown whole where it can be."""
+    return shown(text, LONGEST_PATH)
 
 
 def read_value(rule: Mapping[str, Any], value: Any, where: str) -> Any:
@@ -78,7 +85,8 @@ def as_text(value: Any, where: str) -> str:
         text = shown(str(value))
     except ValueError:
         text = LONG_NUMBER
-    raise WrongValue(f"{where} is {what} and would become the text {text}: quote it.")
+    first = "give one text instead, or " if isinstance(value, (Mapping, list, tuple)) else ""
+    raise WrongValue(f"{where} is {what} and would become the text {text}: {first}quote it.")
 
 
 def _text(__: Mapping[str, Any], value: Any, where: str) -> str:
@@ -109,14 +117,15 @@ def _flag(__: Mapping[str, Any], value: Any, where: str) -> bool:
 
 
 def _mapping(rule: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]:
+    parts = rule.get("options")
+    other_kind = f"{where} is {shown(value)}: it takes a mapping (dict), {_like(parts)}."
     if isinstance(value, str):
         try:
             value = check_type_dict(value)
         except (TypeError, ValueError):
-            raise WrongValue(f"{where} is {shown(value)}: it takes a mapping (dict), name: value.") from None
+            raise WrongValue(other_kind) from None
     if not isinstance(value, Mapping):
-        raise WrongValue(f"{where} is {shown(value)}: it takes a mapping (dict), name: value.")
-    parts = rule.get("options")
+        raise WrongValue(other_kind)
     if not parts:
         return dict(value)
     wrong = [
@@ -136,6 +145,12 @@ def _mapping(rule: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]:
     if wrong:
         raise WrongValue(*wrong)
     return result
+
+
+def _like(parts: Mapping[str, Any] | None) -> str:
+    """What a mapping looks like."""
+    required = [f"{key}: ..." for key, part in (parts or {}).items() if part.get("required")]
+    return ", ".join(required) or "name: value"
 
 
 def text_keys(given: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str]]:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import REVISION
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.render import as_shell, as_table
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import PlanError, Ports
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import (
@@ -200,16 +201,24 @@ def test_shell_commands_and_table_show_every_service_and_no_secret() -> None:
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]) | st.sampled_from("\n\t#'\"$()\\`;&|"))
-words = texts.filter(lambda text: text.isprintable() and not text.startswith("-"))
-paths = texts.filter(lambda text: text.isprintable() and ":" not in text).map(lambda text: f"/{text}")
-variables_of_programs = texts.filter(lambda text: all(each.isprintable() or each in "\n\t" for each in text))
+lines = texts.filter(lambda text: text.isprintable() and text == text.strip())
+words = lines.filter(lambda text: not text.startswith("-"))
+# Without what hides a container's own directories, or is one that the plan mounts.
+paths = lines.filter(lambda text: ":" not in text and "/" not in text).map(lambda text: f"/of/{text}{len(text)}x")
+variables_of_programs = texts.filter(
+    lambda text: all(each.isprintable() or each in "\n\t" for each in text) and "$A" not in text
+)
 
 
 @given(
     topology=st.sampled_from(["tp", "dpep"]),
     served=words,
     environment=st.dictionaries(st.sampled_from(["A", "NCCL_DEBUG", "no_proxy"]), variables_of_programs),
-    mounts=st.lists(st.fixed_dictionaries({"source": paths, "target": paths, "read_only": st.booleans()}), max_size=3),
+    mounts=st.lists(
+        st.fixed_dictionaries({"source": paths, "target": paths, "read_only": st.booleans()}),
+        max_size=3,
+        unique_by=lambda mount: str(mount["target"]),
+    ),
     privileged=st.booleans(),
 )
 def test_the_shell_commands_say_what_the_plan_says(
@@ -248,7 +257,7 @@ def test_the_shell_commands_say_what_the_plan_says(
     cache=paths,
     model=words.filter(lambda text: "/" not in text),
     template=variables_of_programs.filter(lambda text: text != "\n"),  # which shlex has for a line that goes on
-    revision=words,
+    revision=words.filter(REVISION.fullmatch),
     topology=st.sampled_from(["tp", "dpep"]),
 )
 def test_nothing_leaves_the_quotes_or_the_comments_of_the_shell_commands(

@@ -294,7 +294,8 @@ def test_only_the_proxy_s_host_is_asked_for_its_list_and_only_the_head_for_the_l
     asked = questions(local, local.node("node0"))
     seen = mounts_on(local, "node0")
     assert {"source": "/m", "target": "/m"} in seen
-    assert asked["model"] == {"path": "/m/v3", "revision": "main", "mounts": seen, "code": False}
+    hub = "/root/.cache/huggingface/hub"  # for code of other repositories
+    assert asked["model"] == {"path": "/m/v3", "revision": "main", "mounts": seen, "hub": hub, "code": False}
 
 
 def mounts_on(plan: Plan, node: str) -> list[dict[str, str]]:

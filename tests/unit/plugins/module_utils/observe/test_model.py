@@ -234,7 +234,7 @@ def test_hosts_with_another_model_or_half_of_it_are_told_all_at_once(hf_home: Pa
     assert said(tmp_path, "one", "two", "three") == []
 
     snapshot = Path("hub", "models--deepseek-ai--DeepSeek-V3", "snapshots", COMMIT)
-    (tmp_path / "two" / snapshot / "config.json").resolve().write_text("{}")
+    (tmp_path / "two" / snapshot / "config.json").resolve().write_text('{"architectures": ["Other"]}')
     [differs] = said(tmp_path, "one", "two", "three")
     assert "The hosts hold different files of deepseek-ai/DeepSeek-V3" in differs
     assert f"one, three: commit {COMMIT}, 6 files" in differs

@@ -101,6 +101,74 @@ def elsewhere(path: Path, to: Path, link: str | None = None) -> Path:
     return to
 
 
+@pytest.mark.parametrize("name", ["deepseek-ai--DeepSeek-V3", "deepseek-ai_DeepSeek-V3", "DEEPSEEK-AI--deepseek-v3"])
+def test_a_directory_with_the_owner_in_its_name_is_found(hosts: Hosts, name: str) -> None:
+    write_model(hosts.home() / name)
+    assert f"plan_model: {HF_CACHE}/{name}" in hosts.said()
+
+
+def test_the_same_model_of_another_owner_is_told_as_another(hosts: Hosts) -> None:
+    write_cache(hosts.home() / "hub", "models--unsloth--DeepSeek-V3")
+    said = hosts.said()
+    assert "never downloaded" in said
+    assert "unsloth/DeepSeek-V3 in a cache's layout, whole" in said
+
+
+@pytest.mark.parametrize("what", ["hub", FOLDER, "snapshots", COMMIT])
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_or_a_loop_in_a_directory_s_place_is_named(hosts: Hosts, what: str, loop: bool) -> None:
+    snapshot = write_cache(hosts.home() / "hub")
+    place = next(each for each in (snapshot, *snapshot.parents) if each.name == what)
+    shutil.rmtree(place)
+    if loop:
+        place.symlink_to(place.name)
+    else:
+        place.write_text("")
+    said = hosts.said()
+    words = (
+        "a link that leads back to itself" if loop else "no directory" if what == FOLDER else "a file, and a directory"
+    )
+    assert f"{place} is {words}" in said
+    assert not hosts.looked["node0"]["unread"]
+    assert "mounted" not in said
+
+
+@pytest.mark.parametrize("content", ["a" * 10_000_000, ".."])
+def test_a_ref_that_holds_anything_is_told_in_a_line(hosts: Hosts, content: str) -> None:
+    write_cache(hosts.home() / "hub")
+    (hosts.home() / "hub" / FOLDER / "refs" / "main").write_text(content)
+    said = hosts.said()
+    assert "holds no commit" in said
+    assert len(said) < 2000
+
+
+@pytest.mark.parametrize("revision", ["a\0b", "x" * 300])
+def test_a_revision_that_no_file_can_have_is_none(hosts: Hosts, revision: str) -> None:
+    write_cache(hosts.home() / "hub")
+    report = model_facts({"repo": REPO, "revision": revision, "hf_home": str(hosts.home())})
+    assert "was never downloaded" in report["faults"][0]
+    assert not report["unread"]
+
+
+def test_a_link_to_a_device_needs_no_mount(hosts: Hosts) -> None:
+    snapshot = write_cache(hosts.home() / "hub")
+    (snapshot / LAST).unlink()
+    (snapshot / LAST).symlink_to("/dev/null")
+    assert f"{LAST} is a device, and not a file" in hosts.said()
+    assert hosts.mounts() == []
+
+
+def test_a_path_s_code_of_another_repository_is_looked_for_in_the_cache(tmp_path: Path) -> None:
+    mounts = [{"source": str(tmp_path / "models"), "target": "/models"}]
+    # This release runs a model's code unasked.
+    hosts = Hosts(tmp_path, plan_model="/models/V3", plan_extra_mounts=mounts, plan_image="a/b:v0.12.0")
+    write_model(tmp_path / "models" / "V3")
+    hosts.home().mkdir(parents=True)
+    config = tmp_path / "models" / "V3" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "auto_map": {"AutoConfig": "o/r--conf.X"}}))
+    assert "conf.py of the repository o/r is missing in the cache" in hosts.said()
+
+
 # Links ---------------------------------------------------------------------------------------------------------------
 
 
