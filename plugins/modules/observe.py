@@ -193,7 +193,9 @@ options:
     description: Address and port of Ray's head; needed with O(ray_container).
     type: str
   ray_claim:
-    description: Ask Ray for this many GPUs at once, and give them back, to see whether an engine would get them.
+    description: >-
+      Wait up to four seconds until Ray counts this many GPUs, ask it for all of them at once, and give them back, to see whether an
+      engine would get them.
     type: int
     default: 0
   ray_claim_unless:

@@ -18,6 +18,7 @@ from .keeping import Keeper
 from .leaving import tell, warn
 
 PACKAGE = "lmfleet_client"
+FIRST_POLL_S = 0.5  # a warm-up may take a second
 ALONE_S = 300  # without a poll for so long, as after a Ctrl-C, a client ends itself
 
 
@@ -110,7 +111,7 @@ class ClientAction(ActionBase):
         """Poll until the client has ended, showing each change; the last outcome, or a failure after `limit_s`."""
         deadline = time.monotonic() + limit_s
         keeper = Keeper((task_vars or {}).get("inventory_hostname", ""))
-        shown = ""
+        shown, pause_s = "", FIRST_POLL_S
         while True:
             refused = keeper.refused(lambda module, given: self._execute_module(module, given, task_vars=task_vars))
             if refused:
@@ -126,4 +127,5 @@ class ClientAction(ActionBase):
                 return outcome
             if time.monotonic() > deadline:
                 return {"failed": True, "msg": f"the client has not ended within {limit_s:.0f} s; last seen: {shown}"}
-            time.sleep(poll_s)
+            time.sleep(min(pause_s, poll_s))
+            pause_s *= 1.5

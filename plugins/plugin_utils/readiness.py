@@ -86,7 +86,6 @@ class HostWait:
         self._phases: dict[str, Phase] = {}
         self._started: float | None = None
         self._now = 0.0
-        self._counted = False
         self._refusals = 0
         self._tcp_since: float | None = None
         self._unlisted_since: dict[str, float] = {}
@@ -118,8 +117,7 @@ class HostWait:
             name = next(name for name, service in self._services.items() if service == "ray")
             api = next(s.name for s in self._plan.services_of(self._engine.name) if s.service == "api")
             # Counting GPUs is not being given them; an engine that runs already has them.
-            claim = self._engine.tp if self._counted else 0
-            asked.update(ray_container=name, ray_address=ray, ray_claim=claim, ray_claim_unless=api)
+            asked.update(ray_container=name, ray_address=ray, ray_claim=self._engine.tp, ray_claim_unless=api)
         elif self._stage == "ray":
             asked["tcp"] = [ray]
         else:
@@ -247,8 +245,7 @@ class HostWait:
             self._missing = state
             self._news.append(state)
             self.last_progress = now
-        claimed, self._counted = self._counted, not missing and not surplus
-        if not (claimed and self._counted):
+        if missing or surplus or ray["given"] is None:
             return
         self.ready = ray["given"]
         self._refusals += not self.ready

@@ -9,14 +9,20 @@ import json
 from typing import Any
 
 SECONDS = 20
+COUNT_S = 4  # a start of Python and a connection take about as long, so members that are coming are waited for in one
 # Ray's own public API, asked inside the head's container, where the Ray of the image and its token are.
 PROGRAM = """
-import json, ray
+import json, ray, time
 from ray.util.placement_group import placement_group
 ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR', configure_logging=False)
-nodes = [dict(address=n['NodeManagerAddress'], alive=n['Alive'], gpus=int(n['Resources'].get('GPU', 0))) for n in ray.nodes()]
-claim = {claim}
-given = not claim or placement_group([dict(GPU=1)] * claim).wait(timeout_seconds=8)
+claim, ends = {claim}, time.monotonic() + {count_s}
+while True:
+    nodes = [dict(address=n['NodeManagerAddress'], alive=n['Alive'], gpus=int(n['Resources'].get('GPU', 0))) for n in ray.nodes()]
+    counted = sum(n['gpus'] for n in nodes if n['alive']) >= claim
+    if counted or time.monotonic() > ends:
+        break
+    time.sleep(0.2)
+given = None if not counted else not claim or placement_group([dict(GPU=1)] * claim).wait(timeout_seconds=8)
 print(json.dumps(dict(nodes=nodes, given=given)))
 """
 
@@ -24,12 +30,21 @@ print(json.dumps(dict(nodes=nodes, given=given)))
 def ray_nodes(client: Any, container: str, address: str, claim: int = 0) -> dict[str, Any]:
     """``{"nodes": [{"address", "alive", "gpus"}], "given"}``, or ``{"error": ...}``.
 
-    ``claim`` asks Ray for that many GPUs at once, as an engine does, and gives them back; ``given`` says whether it got them.
+    ``claim`` waits a moment for that many GPUs, asks Ray for them at once, as an engine does, and gives them back. ``given`` says
+    whether it got them; None: Ray does not count so many, so it was not asked.
     """
     import docker
 
     # KILL: a client of Ray that hangs in the network may not hear TERM. A frozen container is the caller's to leave.
-    program = ["timeout", "-k", "2", str(SECONDS), "python3", "-c", PROGRAM.format(address=address, claim=claim)]
+    program = [
+        "timeout",
+        "-k",
+        "2",
+        str(SECONDS),
+        "python3",
+        "-c",
+        PROGRAM.format(address=address, claim=claim, count_s=COUNT_S),
+    ]
     try:
         code, output = client.containers.get(container).exec_run(program, demux=True)
     except docker.errors.APIError as error:
