@@ -46,7 +46,7 @@ def plan() -> Plan:
     # Those of Ray's workers too, for another process of the tests may be at it: a range of two, with none of the others in it.
     first = next(port for port in found[len(names) :] if port + 1 not in found and _is_free(port + 1))
     workers = {"ray_worker_first": first, "ray_worker_last": first + 1}
-    return bound(nodes(plan_ports={**dict(zip(names, found)), **workers}))
+    return bound(nodes(plan_gpus=1, plan_tp=2, plan_ports={**dict(zip(names, found)), **workers}))
 
 
 def _is_free(port: int) -> bool:
