@@ -34,7 +34,7 @@ PLANTS = (
         1,
         "nohup python3 -m http.server 6380 >/dev/null 2>&1 & "
         "until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 6380))' 2>/dev/null; do sleep 0.1; done",
-        "pkill -f 'http.server 6380'",
+        "pkill -f '[h]ttp.server 6380'",
         ("port 6380 of lmdeploy-ray", "python3"),
     ),
     Plant(
