@@ -77,9 +77,7 @@ def _index(port: Port) -> int | None:
 
 
 def _common_index(ports: Sequence[Port]) -> int | None:
-    """The one number that is such a GID's of every port, on Ethernet alone."""
-    if any(port["layer"] != ETHERNET for port in ports):
-        return None
+    """The one number that is such a GID's of every port; those of InfiniBand have none."""
     of_each = [
         {gid["index"] for gid in port.get("gids") or () if gid["type"] == V2 and gid["address"]} for port in ports
     ]
