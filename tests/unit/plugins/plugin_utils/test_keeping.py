@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible import constants
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import keeping
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import KEEP_S, LOCK, Keeper, keep
 
 
@@ -20,7 +20,7 @@ class Host:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.asked, self.answer = 0.0, list[dict[str, Any]](), dict[str, Any]()
-        monkeypatch.setattr(keeping.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def execute(self, module: str, given: dict[str, Any]) -> dict[str, Any]:
         assert module == LOCK
