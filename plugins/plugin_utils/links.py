@@ -398,9 +398,8 @@ def _slow(members: Sequence[Measured], limits: Limits) -> list[str]:
     slow = [each for each in members if each.busbw < limits.slow * usual]
     lines = []
     left = list(members)
-    for name in sorted(
-        best, key=lambda each: best[each].busbw
-    ):  # what the slowest is to blame for is no fault of others
+    # The slowest first: what it is to blame for is no fault of others.
+    for name in sorted(best, key=lambda each: best[each].busbw):
         mine = [each for each in left if name in each.group.nodes]
         if len(mine) > 1 and all(each in slow for each in mine):
             lines.append(
