@@ -71,7 +71,9 @@ def digests(sandbox: Sandbox, node: int) -> str:
 
 def figures(run: Run, what: str) -> list[int]:
     """A number of bytes of every host's result, as -v shows it."""
-    return [int(found) for found in re.findall(rf'"{what}": (\d+)', run.output)]
+    found = [int(number) for number in re.findall(rf'\b{what}"?: (\d+)', run.output)]
+    assert found, f"{what} is not in:\n{run.output[-3000:]}"
+    return found
 
 
 @pytest.fixture(scope="module")
