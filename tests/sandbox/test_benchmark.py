@@ -43,7 +43,8 @@ OTHER_ROWS = [
     {"name": "proxied-whole", **SHAPE, "target": "url", "stream": False},
     {"name": "direct-whole", **SHAPE, "target": "ranks", "stream": False},
 ]
-WITHIN = 0.03
+# A client that counts wrongly is off by far more; one on a busy machine sees a first token later than the server sent it.
+WITHIN = 0.15
 
 
 @dataclass
