@@ -9,7 +9,6 @@ With --check nothing is written, and the exit status is 1 if the page is not wha
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import json
@@ -28,6 +27,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
     PLAN_FORMAT,
     Plan,
 )
+from ansible_collections.lmfleet.lmdeploy.tools.doc_pages import command_line, written  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -119,17 +119,7 @@ def text(documented: Any) -> list[str]:
 
 def main() -> int:
     """Write or check the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "plan.md")
-    args = parser.parse_args()
-    wanted = page(Plan, PLAN_FORMAT, DERIVED)
-    if not args.check:
-        args.output.write_text(wanted, encoding="utf-8")
-    elif not args.output.exists() or args.output.read_text(encoding="utf-8") != wanted:
-        print(f"{args.output} is out of date: run tools/plan_doc.py")
-        return 1
-    return 0
+    return written(command_line(__doc__, "plan.md").parse_args(), page(Plan, PLAN_FORMAT, DERIVED))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ With --check nothing is written, and the exit status is 1 if the page is not wha
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.registry import RULES  # noqa: E402  (its path first)
+from ansible_collections.lmfleet.lmdeploy.tools.doc_pages import command_line, written  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,17 +99,7 @@ def cells(rule: Rule) -> list[str]:
 
 def main() -> int:
     """Write or check the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "preflight.md")
-    args = parser.parse_args()
-    wanted = page(RULES)
-    if not args.check:
-        args.output.write_text(wanted, encoding="utf-8")
-    elif not args.output.exists() or args.output.read_text(encoding="utf-8") != wanted:
-        print(f"{args.output} is out of date: run tools/rules_doc.py")
-        return 1
-    return 0
+    return written(command_line(__doc__, "preflight.md").parse_args(), page(RULES))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ With --check nothing is written, and the exit status is 1 if the page is not wha
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "collections"))
+
+from ansible_collections.lmfleet.lmdeploy.tools.doc_pages import command_line, written  # noqa: E402  (its path first)
+
 HEAD = """\
 # Variables
 
@@ -94,18 +97,10 @@ def cell(content: str) -> str:
 
 def main() -> int:
     """Write or check the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true")
+    parser = command_line(__doc__, "variables.md")
     parser.add_argument("--roles", type=Path, default=ROOT / "roles")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "variables.md")
     args = parser.parse_args()
-    wanted = page(args.roles)
-    if not args.check:
-        args.output.write_text(wanted, encoding="utf-8")
-    elif not args.output.exists() or args.output.read_text(encoding="utf-8") != wanted:
-        print(f"{args.output} is out of date: run tools/variables_doc.py")
-        return 1
-    return 0
+    return written(args, page(args.roles))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 GPU_RUNTIME = (
     "install nvidia-container-toolkit (apt-get install nvidia-container-toolkit), run nvidia-ctk runtime configure "
     "--runtime=docker, and restart Docker (systemctl restart docker); docker run --rm --gpus all IMAGE nvidia-smi proves it"
 )
 _DRIVER = "mend the driver first: nvidia-smi on this host shows what is wrong with it"
+_SPACE = (
+    "free some space where Docker keeps its data (docker info --format '{{.DockerRootDir}}'; df -h; docker system df)"
+)
+_HANGS = "Docker hangs or has ended: see journalctl -u docker on this host, and restart it (systemctl restart docker)"
+_OTHERWISE = "see journalctl -u docker on this host"
 # In the order in which they are tried.
 _REMEDIES = (
     (r"could not select device driver|nvidia-container-runtime-hook\"?: .*not found", GPU_RUNTIME),
@@ -34,7 +40,7 @@ _REMEDIES = (
     ),
     (
         r"no space left on device|disk quota exceeded",
-        "free some space where Docker keeps its data (docker info --format '{{.DockerRootDir}}'; df -h; docker system df)",
+        _SPACE,
     ),
     (
         r"read-only file system|input/output error",
@@ -83,17 +89,19 @@ _REMEDIES = (
     ),
     (
         r"timed out|timeout|deadline exceeded|connection aborted|connection refused|connection reset",
-        "Docker hangs or has ended: see journalctl -u docker on this host, and restart it (systemctl restart docker)",
+        _HANGS,
     ),
 )
 
 
 def remedy(text: str) -> str:
     """What to do first, as a clause without a full stop."""
+    return _first_of(_REMEDIES, text)
+
+
+def _first_of(remedies: Sequence[tuple[str, str]], text: str) -> str:
     said = text.lower()
-    return next(
-        (each for pattern, each in _REMEDIES if re.search(pattern, said)), "see journalctl -u docker on this host"
-    )
+    return next((each for pattern, each in remedies if re.search(pattern, said)), _OTHERWISE)
 
 
 _REACH = (
@@ -101,10 +109,7 @@ _REACH = (
     "mirror in /etc/docker/daemon.json (registry-mirrors), or carry the image there by hand (docker save, and image_archive)"
 )
 _LOGIN = "image_registry, image_registry_username and image_registry_password"
-_FULL = (
-    "free some space where Docker keeps its data (docker info --format '{{.DockerRootDir}}'; df -h; docker system df): an image of "
-    "LMDeploy takes about 30 GB, and as much again while it is unpacked"
-)
+_FULL = f"{_SPACE}: an image of LMDeploy takes about 30 GB, and as much again while it is unpacked"
 _CERTIFICATE = (
     "put the registry's certificate authority where Docker looks for it (/etc/docker/certs.d/REGISTRY/ca.crt), and see the "
     "host's clock"
@@ -134,7 +139,7 @@ _OF_IMAGES = (
     (r"connection (?:refused|reset)|network is unreachable|unexpected eof|deadline exceeded|bad gateway", _REACH),
     (
         r"read timed out|connection aborted",
-        "Docker hangs or has ended: see journalctl -u docker on this host, and restart it (systemctl restart docker)",
+        _HANGS,
     ),
     (
         r"invalid tar|archive/tar|not a tar|unrecognized image format",
@@ -146,10 +151,7 @@ _OF_IMAGES = (
 
 def image_remedy(text: str) -> str:
     """The same for an image that was not pulled, loaded, or let in."""
-    said = text.lower()
-    return next(
-        (each for pattern, each in _OF_IMAGES if re.search(pattern, said)), "see journalctl -u docker on this host"
-    )
+    return _first_of(_OF_IMAGES, text)
 
 
 def may_pass(text: str) -> bool:

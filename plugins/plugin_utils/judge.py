@@ -21,21 +21,17 @@ from .rules.types import ERROR, WARNING, Found, Unknown
 
 # The image is judged after it was brought.
 FIRST = tuple(rule for rule in RULES if not rule.brought)
-
-
-def first_look(plan: Plan, hosts: Mapping[str, Host], waivers: Waivers | None = None) -> list[Result]:
-    """Every rule that can be judged before the image is there."""
-    return judged(plan, hosts, waivers, FIRST)
+FIRST_ERRORS = tuple(rule for rule in FIRST if rule.severity == ERROR)  # all that a run which changes nothing asks for
 
 
 def host_faults(plan: Plan, hosts: Mapping[str, Host], waivers: Waivers | None = None) -> list[str]:
     """Every fault of every host that is not waived, but for what the image would show."""
-    return of_state(first_look(plan, hosts, waivers), ERROR, plan)
+    return of_state(judged(plan, hosts, waivers, FIRST_ERRORS), ERROR, plan)
 
 
 def host_warnings(plan: Plan, hosts: Mapping[str, Host], waivers: Waivers | None = None) -> list[str]:
     """What should be known before something is started, and does not stop it; what is waived among it, with the reason."""
-    results = first_look(plan, hosts, waivers)
+    results = judged(plan, hosts, waivers, FIRST)
     return [*of_state(results, WARNING, plan), *waived_faults(results)]
 
 

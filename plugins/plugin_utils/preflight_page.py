@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from .pages import environment
 from .preflight import TOGETHER, counted
-from .releases import DATA
 
 # A state is a word; its sign only helps the eye, and its class the colour.
 SIGNS = {
@@ -26,10 +24,8 @@ SIGNS = {
 
 def html(report: Mapping[str, Any]) -> str:
     """The page of a report, as ``report_of`` makes it."""
-    environment = Environment(
-        loader=FileSystemLoader(DATA), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("preflight.html.j2").render(
+    template = environment().get_template("preflight.html.j2")
+    return template.render(
         report=report,
         counted=counted(report["counts"]),
         columns=[*(node["name"] for node in report["nodes"]), ""],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,14 @@ def has_switches(root: Path = Path("/")) -> bool:
     """Whether there is an NVSwitch, by its driver or on PCI."""
     if any((root / "proc/driver/nvidia-nvswitch/devices").glob("*")):
         return True
-    return any(
-        text_of(device / "vendor") == NVIDIA and (text_of(device / "class") or "").startswith(BRIDGE)
-        for device in (root / "sys/bus/pci/devices").glob("*")
-    )
+    return any(nvidia_devices(BRIDGE, root))
+
+
+def nvidia_devices(kind: str, root: Path) -> Iterator[Path]:
+    """NVIDIA's devices on PCI whose class begins with ``kind``, as directories of /sys."""
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        if text_of(device / "vendor") == NVIDIA and (text_of(device / "class") or "").startswith(kind):
+            yield device
 
 
 def version(said: str) -> str | None:

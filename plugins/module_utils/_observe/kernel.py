@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .fabric import NVIDIA
+from .fabric import nvidia_devices
 from .files import text_of
 from .gpu_details import bus_address
 
@@ -82,11 +82,7 @@ def iommu(root: Path = Path("/")) -> str | None:
 
     None where no GPU of NVIDIA's is on PCI, or the kernel does not say.
     """
-    devices = [
-        device
-        for device in (root / "sys/bus/pci/devices").glob("*")
-        if text_of(device / "vendor") == NVIDIA and (text_of(device / "class") or "").startswith(DISPLAY)
-    ]
+    devices = list(nvidia_devices(DISPLAY, root))
     if not devices:
         return None
     groups = [device / "iommu_group" for device in devices if (device / "iommu_group").exists()]

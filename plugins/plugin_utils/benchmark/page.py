@@ -10,9 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ..releases import DATA
+from ..pages import environment
 from . import plots, tables
 from .verdict import engine_of, line_of, topology_word
 
@@ -34,14 +32,12 @@ ALT = {
 
 def html(report: Json, images: Mapping[plots.Theme, Mapping[str, bytes]]) -> str:
     """The page; `images` are the plots in both themes."""
-    environment = Environment(
-        loader=FileSystemLoader(DATA), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
+    made = environment()
+    made.filters.update(
         seconds=tables.seconds, ratio=tables.ratio, batch_size=tables.batch_size, command=_command, words=_words
     )
     run = report["run"]
-    return environment.get_template("report.html.j2").render(
+    return made.get_template("report.html.j2").render(
         run=run,
         plan=run["plan"],
         engine=engine_of(run["plan"]),

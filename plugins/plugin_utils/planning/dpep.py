@@ -110,18 +110,15 @@ def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults, *
             f"{sizes} is a world of {world} GPUs ({rule}), but the plan has {gpus} ({shares}): set plan_dp and plan_ep "
             "to fit (0 takes all GPUs), or change plan_gpus or the nodes."
         )
-    near = _nearest(inputs, engine, model) if advise else ""
-    apart = 0
-    if world == gpus and world % dp == 0:
-        per_rank = gpus // dp
-        for node in inputs.nodes:
-            if node.gpus % per_rank:
-                apart += 1
-                faults.add(
-                    f"plan_gpus is {node.gpus}, and a rank has {per_rank} GPUs ({sizes}), all on one node: "
-                    f"make plan_gpus a multiple of {per_rank}.{near}",
-                    node.name,
-                )
+    per_rank = gpus // dp if world == gpus and world % dp == 0 else 1
+    apart = [node for node in inputs.nodes if node.gpus % per_rank]
+    near = _nearest(inputs, engine, model) if advise and (found or apart) else ""
+    for node in apart:
+        faults.add(
+            f"plan_gpus is {node.gpus}, and a rank has {per_rank} GPUs ({sizes}), all on one node: "
+            f"make plan_gpus a multiple of {per_rank}.{near}",
+            node.name,
+        )
     if found:
         found[-1] += near
     faults.extend(found)

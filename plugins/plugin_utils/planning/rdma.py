@@ -55,7 +55,7 @@ def rdma_of(
     for bond in dict.fromkeys(hca["bond"] for hca, __ in active.values() if hca["bond"]):
         leave((name for name, (hca, __) in active.items() if hca["bond"] == bond), f"is part of {bond}")
     leave(
-        (name for name, (__, port) in active.items() if port["layer"] == ETHERNET and _index(port) is None),
+        (name for name, (__, port) in active.items() if port["layer"] == ETHERNET and not routable(port)),
         "has no RoCE v2 GID with an IPv4 address",
     )
     kinds = collections.Counter((active[name][1]["layer"], active[name][1]["rate_gbps"] or 0.0) for name in kept)
@@ -71,17 +71,14 @@ def rdma_of(
     return Rdma(kept, left, index, _environment(kept, left, index, deepep=deepep))
 
 
-def _index(port: Port) -> int | None:
-    """The first GID of RoCE v2 and IPv4."""
-    return next((gid["index"] for gid in port.get("gids") or () if gid["type"] == V2 and gid["address"]), None)
+def routable(port: Port) -> set[int]:
+    """The indexes of a port's GIDs of RoCE v2 and IPv4."""
+    return {gid["index"] for gid in port.get("gids") or () if gid["type"] == V2 and gid["address"]}
 
 
 def _common_index(ports: Sequence[Port]) -> int | None:
     """The one number that is such a GID's of every port; those of InfiniBand have none."""
-    of_each = [
-        {gid["index"] for gid in port.get("gids") or () if gid["type"] == V2 and gid["address"]} for port in ports
-    ]
-    return min(set.intersection(*of_each), default=None)
+    return min(set.intersection(*map(routable, ports)), default=None)
 
 
 def _nearest(names: Sequence[str], links: Mapping[str, Mapping[str, str]], gpus: int) -> set[str]:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..planning.rdma import ACTIVE, ETHERNET, routable
 from .types import GROUP, WARNING, Found, OfAll, OfHost, Rule, Unknown
 
-ACTIVE, ETHERNET = "ACTIVE", "Ethernet"
-V2 = "RoCE v2"
 ACROSS = "SYS"
 Port = tuple[str, Mapping[str, Any]]  # the device's name, and what is told of the port
 
@@ -132,7 +131,7 @@ def _gids(of: OfHost) -> Iterator[str]:
                 continue
             if port.get("gids") is None:
                 silent.append(name)
-            elif not any(gid["type"] == V2 and gid["address"] for gid in port["gids"]):
+            elif not routable(port):
                 without.append((name, hca.get("netdevs") or []))
     if without and not _chosen(of):
         told = ", ".join(f"{name} ({', '.join(netdevs) or 'no interface'})" for name, netdevs in without)
