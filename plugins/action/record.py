@@ -33,7 +33,7 @@ class ActionModule(ActionBase):
         plan, seen = run.plan, run.host(host)
         each = run.decision.rounds[arguments["round"]]
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        started = {**{c.name: c.started_at for c in seen.containers.values()}, **run.read(f"started@{host}", {})}
+        started = {**{c.name: c.began for c in seen.containers.values()}, **run.read(f"started@{host}", {})}
         tokens = run.read("tokens", {})
         took = time.time() - run.read(f"began@{host}", time.time())
         record = new_record(plan, host, seen, each, started, tokens, now, took)
