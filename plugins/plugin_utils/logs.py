@@ -123,6 +123,7 @@ def _end_of(log: Sequence[str]) -> list[str]:
 
 def _diagnosis(chosen: list[Failure]) -> Diagnosis:
     known, hint = _known(chosen)
+    shown = chosen
     if chosen[0].weight == ECHO:
         # A process that was killed says nothing: then its echoes are all there is, the first one the nearest to it.
         first, last = chosen[0], chosen[-1]
@@ -134,6 +135,8 @@ def _diagnosis(chosen: list[Failure]) -> Diagnosis:
     else:
         lines = _lines_of(chosen[0], known)
     address = next((failure.address for failure in chosen if failure.address), "")
+    if len({failure.address for failure in shown if failure.of_rank}) > 1:
+        address = ""
     if hint:
         lines, address = [hint.text, *lines[1 - DECISIVE_LINES :]], address or hint.address
     return Diagnosis([_clip(line.expandtabs(4), known) for line in lines], known, address)
