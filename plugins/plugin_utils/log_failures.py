@@ -682,7 +682,7 @@ def _see_who_went_on(reader: _Reader) -> None:
 def _ends(reader: _Reader, at: int) -> bool:
     """Whether torchrun was told to stop before line ``at``, and nothing has started anew since."""
     before = bisect.bisect_left(reader.stops, at)
-    return before > 0 and not any(reader.stops[before - 1] < phase < at for phase, __, __ in reader.phases)
+    return before > 0 and not any(reader.stops[before - 1] < phase < at for phase, *__ in reader.phases)
 
 
 def _itself_and_above(source: str) -> list[str]:
