@@ -67,7 +67,7 @@ class Diagnosis:
     """Why a service failed. ``lines`` are the decisive ones of its log, at most ``DECISIVE_LINES``, each at most ``LINE_LENGTH``.
 
     ``known`` is the catalogue's entry, where it has one. ``node`` is the address, or the name, of the host whose process
-    wrote them, where the log has it.
+    wrote them, where the log has it; of what a proxy wrote of a rank, that rank's.
     """
 
     lines: list[str]

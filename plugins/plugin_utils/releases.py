@@ -159,12 +159,12 @@ def _options(command: str, release: str) -> dict[str, Option]:
 
 
 def chat_templates(release: str | None) -> list[str] | None:
-    """The names that a release's ``--chat-template`` takes; None where nobody knows the release.
+    """The names that a release's ``--chat-template`` takes; None where nobody knows the release, or it has no table.
 
     None of them in 0.12.0 to 0.14.0, which end with an ImportError at any name (get_chat_template in lmdeploy/cli/utils.py).
     """
     spans = _data("chat_templates.json")["names"]
-    if release is None:
+    if release is None or release.partition("+")[0] not in releases():
         return None
     return next((list(span["names"]) for span in reversed(spans) if at_least(release, span["since"])), None)
 

@@ -102,7 +102,9 @@ def test_the_name_of_a_template_is_one_that_the_release_knows(release: str, name
 def test_every_release_has_its_templates_and_of_an_unknown_one_nothing_is_said() -> None:
     assert all(chat_templates(release) is not None for release in releases())
     assert chat_templates(None) is None
-    assert plan_of(nodes(plan_image="registry.example/x:y", plan_api_server_options={"chat_template": "own"}))
+    assert chat_templates("0.18.0+cu128") == chat_templates("0.18.0")
+    for image in ("registry.example/x:y", of_release("0.99.0")):
+        assert plan_of(nodes(plan_image=image, plan_api_server_options={"chat_template": "own"}))
 
 
 # ---- what the hosts have
