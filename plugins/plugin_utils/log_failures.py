@@ -733,5 +733,12 @@ def _chosen(among: Sequence[Failure]) -> list[Failure]:
     best = max(among, key=lambda failure: failure.weight)
     if best.kind == "record" or best.weight == ECHO:
         alike = [failure for failure in among if failure.weight == best.weight][-ALIKE:]
-        return [failure for failure in alike if failure.kind == "exception"] or alike
+        exceptions = [failure for failure in alike if failure.kind == "exception"]
+        # torchrun's exception says nothing where its summary was cut off; its record before has the exit code.
+        bare = (
+            bool(exceptions)
+            and exceptions[-1].head.rstrip(": ").endswith("ChildFailedError")
+            and not exceptions[-1].message
+        )
+        return alike if bare else exceptions or alike
     return [best]

@@ -167,7 +167,8 @@ def _known(chosen: list[Failure]) -> tuple[Known | None, Hint | None]:
         known = _first([hint.text], vague=False)
         if known and hint.text not in texts:
             return known, hint
-    return _first(texts, vague=True) or explain(frames), None
+    ended = (known for hint in chosen[0].hints() for known in catalogue() if known.fatal and known.search(hint.text))
+    return _first(texts, vague=True) or explain(frames) or next(ended, None), None
 
 
 def _first(texts: Iterable[str], *, vague: bool) -> Known | None:
