@@ -107,8 +107,8 @@ CACHES = frozenset(
     }
 )
 
-# Files that no image has: Ray's certificates.
-FILES = frozenset({"RAY_TLS_CA_CERT", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY"})
+# Files that no image has: certificates of Ray, what Mooncake is to do.
+FILES = frozenset({"RAY_TLS_CA_CERT", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "MOONCAKE_CONFIG_PATH"})
 
 # Web proxies -----------------------------------------------------------------------------------------------------------
 

@@ -132,10 +132,11 @@ def test_the_proxy_reaches_all_ranks() -> None:
         ("RAY_AUTH_TOKEN_PATH", "/data/x", "ray_token_value"),
         ("RAY_ENABLE_K8S_TOKEN_AUTH", "1", "ray_token_value"),
         ("RAY_TLS_SERVER_CERT", "/certs/a.pem", "no mount brings that file"),
+        ("MOONCAKE_CONFIG_PATH", "/certs/m.json", "no mount brings that file"),
     ],
 )
 @pytest.mark.parametrize("topology", ["tp", "dpep"])
-def test_variables_of_ray_that_contradict_the_plan_are_refused_with_the_reason(
+def test_variables_that_contradict_the_plan_are_refused_with_the_reason(
     name: str, text: str, words: str, topology: str
 ) -> None:
     (fault,) = faults_of(nodes(plan_topology=topology, plan_gpus=2, plan_environment={name: text}))
