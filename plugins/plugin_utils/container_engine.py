@@ -172,7 +172,9 @@ def _install(seen: Mapping[str, Any], wanted: Wanted) -> Install:
     system, programs = seen["os"], seen["programs"]
     names = {system["id"], *system["like"]}
     family = "debian" if names & {"debian", "ubuntu"} else "redhat" if names & {"rhel", "fedora", "centos"} else ""
-    faults, packages, repositories = [], [], []
+    faults: list[str] = []
+    packages: list[str] = []
+    repositories: list[str] = []
     if not programs.get("dockerd"):
         if wanted.packages:
             packages += wanted.packages
