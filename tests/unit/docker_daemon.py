@@ -11,6 +11,7 @@ import socketserver
 import struct
 import threading
 import time
+import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -51,6 +52,9 @@ class Dockerd:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, bytes] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
+    pulls: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # reference -> what is said while it is pulled
+    pulled: dict[str, dict[str, Any]] = field(default_factory=dict)  # reference -> the image that is there then
+    line_s: float = 0.0  # from one of these lines to the next
     says: bytes = b""
     exit_code: int = 0
     components: list[dict[str, str]] = field(default_factory=list)
@@ -159,8 +163,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _changed(self, path: str, query: str, name: str, body: bytes) -> bool:
         """Containers that are made, filled, started and removed; whether it was that."""
-        there = self.server.dockerd.containers
-        if path == "/containers/create":
+        there, dockerd = self.server.dockerd.containers, self.server.dockerd
+        if path == "/images/create":
+            asked = dict(urllib.parse.parse_qsl(query))
+            self._pull(f"{asked['fromImage']}:{asked['tag']}")
+        elif path.startswith("/images/") and path.endswith("/tag"):
+            asked = dict(urllib.parse.parse_qsl(query))
+            image = path[len("/images/") : -len("/tag")]
+            dockerd.images[f"{asked['repo']}:{asked['tag']}"] = next(
+                each for each in dockerd.images.values() if each["Id"] == image
+            )
+            self._json({}, 201)
+        elif path == "/containers/create":
             made = re.search(r"name=([^&]+)", query)
             name = made[1] if made else "nameless"
             there[name] = container(name, Status="created")
@@ -177,6 +191,23 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             return False
         return True
+
+    def _pull(self, reference: str) -> None:
+        """Say what is said of a pull, as dockerd does, in chunks; then the image is there."""
+        dockerd = self.server.dockerd
+        dockerd.logins.append(self.headers.get("X-Registry-Auth"))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in dockerd.pulls[reference]:
+            chunk = json.dumps(line).encode() + b"\r\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            self.wfile.flush()
+            time.sleep(dockerd.line_s)
+        if reference in dockerd.pulled:
+            dockerd.images[reference] = dockerd.pulled[reference]
+        self.wfile.write(b"0\r\n\r\n")
 
     def _labelled(self, each: dict[str, Any]) -> bool:
         match = re.search(r"label%22%3A\+?%5B%22(?P<label>[^%]+)%3D(?P<value>[^%]+)%22", self.path)
