@@ -9,14 +9,15 @@ import time
 import uuid
 from typing import Any
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import image_remedy, may_pass
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.images import mirrored, pull_line
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.images import mirrored, no_room, pull_line
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import FIRST_POLL_S, bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell, warn
 
-POLL_S = 2.0
+POLL_S = 5.0
 TELL_S = 10.0
 LOST = 5  # polls in a row without an answer, as from a host whose connection broke
 
@@ -59,7 +60,7 @@ class ActionModule(ActionBase):
             missing = begun["before"] is None
             return {"changed": missing, "msg": f"would pull {source or name}" if missing else f"{name} is there"}
         try:
-            last = self._follow(begun["process"], options["stall"])
+            last = self._follow(begun["process"], options["stall"], begun["root"])
         finally:
             removed = self._job("removed", process=begun["process"])
         if bad(removed):
@@ -69,12 +70,15 @@ class ActionModule(ActionBase):
         return {"changed": last["image"] != begun["before"], "image": last["image"]}
 
     def _job(self, state: str, **more: Any) -> dict[str, Any]:
-        outcome: dict[str, Any] = self._execute_module(
-            "lmfleet.lmdeploy.pull_job", {"state": state, "file": self._file, **more}, task_vars=self._vars
-        )
+        try:
+            outcome: dict[str, Any] = self._execute_module(
+                "lmfleet.lmdeploy.pull_job", {"state": state, "file": self._file, **more}, task_vars=self._vars
+            )
+        except AnsibleConnectionFailure as error:  # a broken connection; the pull goes on meanwhile
+            return {"unreachable": True, "msg": str(error)}
         return outcome
 
-    def _follow(self, process: dict[str, Any], stall_s: float) -> dict[str, Any]:
+    def _follow(self, process: dict[str, Any], stall_s: float, root: dict[str, Any]) -> dict[str, Any]:
         """Poll until it has ended, showing how far it is; the result, or a failure."""
         host = self._vars.get("inventory_hostname", "")
         began = moved = time.monotonic()
@@ -91,6 +95,9 @@ class ActionModule(ActionBase):
                 summary, result = outcome["summary"], outcome["result"]
                 if result:
                     return result if result["ok"] else {"failed": True, "msg": result["error"]}
+                full = no_room(summary, root)
+                if full:
+                    return {"failed": True, "msg": full}
                 if summary["lines"] != lines:
                     lines, moved = summary["lines"], now
                 elif now - moved > stall_s:
@@ -106,7 +113,7 @@ class ActionModule(ActionBase):
 
     def _failed(self, outcome: dict[str, Any], reference: str, text: str) -> dict[str, Any]:
         said = f"Error pulling image {reference}: {text.strip().rstrip('.')}"
-        repeated = {key: outcome[key] for key in ("unreachable", "exception") if key in outcome}
+        repeated: dict[str, Any] = {key: outcome[key] for key in ("unreachable", "exception") if key in outcome}
         return {
             **repeated,
             "failed": True,

@@ -62,6 +62,10 @@ before:
   description: The id of the image that was there, if any.
   type: str
   returned: O(state=started)
+root:
+  description: Where Docker has its data, and the bytes that are free there; none where it cannot be seen.
+  type: dict
+  returned: O(state=started)
 process:
   description: The pull; none where it is not needed, and in check mode.
   type: dict
@@ -77,6 +81,7 @@ result:
 """
 
 import json
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -94,13 +99,23 @@ else:
     DOCKER_ERROR = None
 
 
-def there(reference: str) -> str | None:
+def there(client: Any, reference: str) -> str | None:
     """The id of the image of that reference, if it is there."""
     try:
-        found: str = docker.from_env(version="auto", timeout=60).images.get(reference).id
+        found: str = client.images.get(reference).id
     except docker.errors.NotFound:
         return None
     return found
+
+
+def room(client: Any) -> dict[str, Any]:
+    """Docker's root, and the bytes that are free there; None where it cannot be seen."""
+    path = str(client.info().get("DockerRootDir") or "")
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return {"path": path, "free_bytes": None}
+    return {"path": path, "free_bytes": disk.f_bavail * disk.f_frsize}
 
 
 def main() -> None:
@@ -129,13 +144,14 @@ def main() -> None:
     file, result = Path(options["file"]), {}
     try:
         if options["state"] == "started":
-            before = there(options["reference"])
+            client = docker.from_env(version="auto", timeout=60)
+            before, root = there(client, options["reference"]), room(client)
             needed = (before is None or options["always"]) and not module.check_mode
             source, reference = options["source"], options["reference"]
             process: dict[str, Any] | None = None
             if needed:
                 process = start(file, source or reference, reference if source else "")
-            result = {"before": before, "process": process}
+            result = {"before": before, "process": process, "root": root}
         elif options["state"] == "polled":
             result = poll(file, options["process"])
         else:

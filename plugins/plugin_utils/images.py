@@ -57,6 +57,19 @@ def pull_line(summary: Mapping[str, Any]) -> str:
     return f"{line}, {layers}"
 
 
+def no_room(summary: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    """Why a pull cannot end well, or empty: its layers, unpacked, are more than what was free in Docker's ``root`` when it began.
+
+    Said as soon as Docker has told enough of their sizes, and only where it is certain: they take more than they are packed.
+    """
+    if root["free_bytes"] is None or summary["size"] <= root["free_bytes"]:
+        return ""
+    return (
+        f"{root['path']} had {root['free_bytes'] / GB:.1f} GB free, and the image's layers take more than "
+        f"{summary['size'] / GB:.1f} GB (no space left on device)"
+    )
+
+
 def is_packed(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a packed one."""
     return head.startswith(_PACKED)

@@ -94,7 +94,7 @@ def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bo
     source = mirrored(asked["image"]["reference"], mirror) if ask_registry else ""
     return {
         **asked,
-        "image": {**asked["image"], "ask_registry": ask_registry, "registry_reference": source},
+        "image": {**asked["image"], "ask_registry": ask_registry, **({"registry_reference": source} if source else {})},
         "tokens": {**asked["tokens"], "timeout_s": patience.token_s, "stall_s": patience.stall_s},
     }
 

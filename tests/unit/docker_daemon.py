@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socketserver
 import struct
+import tarfile
 import threading
 import time
 import urllib.parse
@@ -140,8 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
                     if self._labelled(c)
                 ]
             )
+        elif path == "/images/json":
+            self._json([{**each, "RepoTags": [name]} for name, each in dockerd.images.items()])
         elif path.startswith("/images/"):
-            self._found(dockerd.images.get(path[len("/images/") : -len("/json")]))
+            self._found(self._image(path[len("/images/") : -len("/json")]))
         elif path.startswith("/distribution/"):
             dockerd.logins.append(self.headers.get("X-Registry-Auth"))
             digest = dockerd.registry.get(path[len("/distribution/") : -len("/json")])
@@ -167,12 +171,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/images/create":
             asked = dict(urllib.parse.parse_qsl(query))
             self._pull(f"{asked['fromImage']}:{asked['tag']}")
+        elif path == "/images/load":
+            self._json({"stream": f"Loaded image: {self._load(body)}\n"})
         elif path.startswith("/images/") and path.endswith("/tag"):
             asked = dict(urllib.parse.parse_qsl(query))
-            image = path[len("/images/") : -len("/tag")]
-            dockerd.images[f"{asked['repo']}:{asked['tag']}"] = next(
-                each for each in dockerd.images.values() if each["Id"] == image
-            )
+            dockerd.images[f"{asked['repo']}:{asked['tag']}"] = self._image(path[len("/images/") : -len("/tag")])
             self._json({}, 201)
         elif path == "/containers/create":
             made = re.search(r"name=([^&]+)", query)
@@ -191,6 +194,19 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             return False
         return True
+
+    def _image(self, name: str) -> Any:
+        """The image of that name or id, or None."""
+        images = self.server.dockerd.images
+        return images.get(name) or next((each for each in images.values() if each["Id"] == name), None)
+
+    def _load(self, body: bytes) -> str:
+        """Have the first image of an archive of docker save; its name."""
+        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+            manifest: Any = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        name = str(manifest[0]["RepoTags"][0])
+        self.server.dockerd.images[name] = {"Id": f"sha256:{manifest[0]['Config']}", "RepoDigests": []}
+        return name
 
     def _pull(self, reference: str) -> None:
         """Say what is said of a pull, as dockerd does, in chunks; then the image is there."""

@@ -17,6 +17,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.images import (
     is_archive,
     is_packed,
     mirrored,
+    no_room,
     pull_line,
 )
 
@@ -70,6 +71,12 @@ def summary(**differs: Any) -> dict[str, Any]:
 )
 def test_how_far_a_pull_is(seen: dict[str, Any], line: str) -> None:
     assert pull_line(seen) == line
+
+
+def test_a_pull_that_cannot_fit_is_told() -> None:
+    assert no_room(summary(), {"path": "/d", "free_bytes": 9e9}) == ""
+    assert no_room(summary(), {"path": "/d", "free_bytes": None}) == ""
+    assert no_room(summary(), {"path": "/d", "free_bytes": 8e9}).startswith("/d had 8.0 GB free")
 
 
 def disk(gigabytes: float, device: str = "/dev/sda1") -> dict[str, Any]:
