@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import tempfile
 import threading
 import time
@@ -22,10 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ._processes import leave_behind, started, stop
+
 ALONE_S = 300.0
 WRITE_S = 0.5
 RATE_S = 15.0  # the rate is that of so many seconds
-PROC = Path("/proc")
 
 
 @dataclasses.dataclass
@@ -111,34 +111,12 @@ def start(file: Path, reference: str, tag_as: str, alone_s: float = ALONE_S) -> 
     """Begin to pull ``reference``, and leave a process that does so and writes to ``file``. ``tag_as``: also name it that."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write(file, {"summary": Progress().summary(time.monotonic()), "result": None})
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _be_the_puller(file, reference, tag_as, alone_s, writing)
-    os.close(writing)
-    os.read(reading, 1)  # it has left this session, and holds none of the module's files any more
-    os.close(reading)
-    return {"pid": pid, "started": started(pid)}
 
-
-def _be_the_puller(file: Path, reference: str, tag_as: str, alone_s: float, writing: int) -> None:
-    """The child's whole life. It must not return into the module's code, nor keep its pipes open."""
-    try:
-        os.setsid()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(nowhere, descriptor)
-        for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - of Path.iterdir the descriptor would be open too
-            if int(entry) > 2 and int(entry) != writing:
-                with contextlib.suppress(OSError):
-                    os.close(int(entry))
-        os.write(writing, b".")
-        os.close(writing)
+    def work() -> None:
         threading.Thread(target=_end_alone, args=(file, alone_s), daemon=True).start()
         pull(file, reference, tag_as)
-    finally:
-        os._exit(0)
+
+    return leave_behind(work)
 
 
 def _end_alone(file: Path, alone_s: float) -> None:
@@ -198,12 +176,7 @@ def poll(file: Path, process: Mapping[str, Any]) -> dict[str, Any]:
 
 def remove(file: Path, process: Mapping[str, Any]) -> None:
     """End it, and remove what it wrote."""
-    pid = int(process["pid"])
-    if started(pid) == process["started"]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # where it is this process's own child, as in tests
+    stop(process)
     for path in (file, marked(file)):
         path.unlink(missing_ok=True)
 
@@ -214,12 +187,3 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         json.dump(content, stream)
     Path(draft).replace(file)
-
-
-def started(pid: int) -> str:
-    """When a process began, in the kernel's clock ticks; empty where there is none, or only its exit code is left."""
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
