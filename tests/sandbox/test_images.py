@@ -39,7 +39,7 @@ def test_an_archive_takes_the_place_of_a_registry(sandbox: Sandbox, tmp_path: Pa
 @pytest.mark.slow
 def test_the_image_may_be_in_any_of_several_archives(sandbox: Sandbox, tmp_path: Path) -> None:
     names = ["lmfleet/carried-beside:1", "lmfleet/carried-among-others:0.18.0"]
-    archives = []
+    archives: list[str] = []
     for name in names:
         archives.append(str(tmp_path / f"{len(archives)}.tar"))
         sandbox.outer("tag", ENGINE, name)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _pull
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._processes import started
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._pull import Progress
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd
 
@@ -197,6 +198,6 @@ def test_nobody_who_asks_any_more_ends_it(tmp_path: Path) -> None:
         environment = {"PYTHONPATH": COLLECTIONS, "DOCKER_HOST": daemon.host}
         done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, timeout=60, env=environment)
         deadline = time.monotonic() + 60
-        while _pull.started(int(done.stdout)) and time.monotonic() < deadline:
+        while started(int(done.stdout)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert _pull.started(int(done.stdout)) == ""
+        assert started(int(done.stdout)) == ""
