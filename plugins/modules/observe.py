@@ -67,6 +67,10 @@ options:
         description: Ask the registry whether it has another image under this name by now.
         type: bool
         default: false
+      registry_reference:
+        description: The reference to ask a registry for, where that is a mirror's.
+        type: str
+        default: ""
   image_ids:
     description: Ids of images of which it is asked whether the host has them.
     type: list
@@ -457,6 +461,7 @@ SPEC = {
             "reference": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
             "ask_registry": {"type": "bool", "default": False},
+            "registry_reference": {"type": "str", "default": ""},
         },
     },
     "image_ids": STRINGS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .images import mirrored
 from .planning.paths import READ_BY_SERVER, Named, named
 from .planning.types import HF_CACHE, Engine, Node, Plan, Service
 from .releases import at_least
@@ -106,11 +107,12 @@ def hub_of(plan: Plan, node: Node) -> str:
     return chosen or given.get("HF_HUB_CACHE") or given.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
 
 
-def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bool) -> dict[str, Any]:
-    """The questions, with the patience for tokens, and whether the registry is asked if it has another image by now."""
+def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bool, mirror: str = "") -> dict[str, Any]:
+    """The questions, with the patience for tokens, and whether the registry, or its mirror, is asked if it has another image."""
+    source = mirrored(asked["image"]["reference"], mirror) if ask_registry else ""
     return {
         **asked,
-        "image": {**asked["image"], "ask_registry": ask_registry},
+        "image": {**asked["image"], "ask_registry": ask_registry, **({"registry_reference": source} if source else {})},
         "tokens": {**asked["tokens"], "timeout_s": patience.token_s, "stall_s": patience.stall_s},
     }
 
