@@ -60,6 +60,7 @@ class ActionModule(ActionBase):
         __, arguments = self.validate_argument_spec(
             {
                 "ask_registry": {"type": "bool", "default": False},
+                "registry_mirror": {"type": "str", "default": ""},
                 "token_timeout": {"type": "float"},
                 "stall_timeout": {"type": "float"},
                 "limit": {"type": "float"},
@@ -68,7 +69,15 @@ class ActionModule(ActionBase):
         )
         run, host = Run(), task_vars["inventory_hostname"]
         patience = self._patience(run, arguments["token_timeout"], arguments["stall_timeout"])
-        asked = with_patience(run.questions(host), patience, ask_registry=arguments["ask_registry"])
+        try:
+            asked = with_patience(
+                run.questions(host),
+                patience,
+                ask_registry=arguments["ask_registry"],
+                mirror=arguments["registry_mirror"],
+            )
+        except ValueError as error:
+            raise AnsibleError(str(error)) from None
         only = arguments["only"]
         limit = {"limit_s": arguments["limit"]} if arguments["limit"] else {}
         # Stands where the task's own time limit ends it.

@@ -16,20 +16,18 @@ import os
 import resource
 import select
 import selectors
-import signal
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ._observe.ports import listening_ports, read_tcp_tables
+from ._processes import leave_behind
 
 ANY = 0  # a port of the kernel's choice
 BACKLOG = 512
 AT_ONCE = 512
-PROC = Path("/proc")
 HARD_END = struct.pack("ii", 1, 0)  # SO_LINGER: a reset in place of a farewell
 OUTCOMES = {
     errno.ECONNREFUSED: "refused",
@@ -97,14 +95,8 @@ def listen(address: str, ports: Sequence[int], others: Sequence[int], seconds: f
     listeners, refused = bound(address, ports)
     process = None
     if listeners:
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _be_the_listener(list(listeners.values()), seconds, writing)
-        os.close(writing)
-        os.read(reading, 1)  # it has left this session, and holds none of the module's files any more
-        os.close(reading)
-        process = {"pid": pid, "started": _started(pid)}
+        sockets = list(listeners.values())
+        process = leave_behind(lambda: hold(sockets, seconds), [each.fileno() for each in sockets])
     result = {
         "listening": {str(port): each.getsockname()[1] for port, each in listeners.items()},
         "held": sorted({*(port for port, why in refused.items() if why == "held"), *(in_use & {*others})}),
@@ -114,51 +106,6 @@ def listen(address: str, ports: Sequence[int], others: Sequence[int], seconds: f
     for each in listeners.values():
         each.close()
     return result
-
-
-def _be_the_listener(listeners: Sequence[socket.socket], seconds: float, writing: int) -> None:
-    """The child's whole life. It must not return into the module's code, nor keep its pipes open."""
-    try:
-        os.setsid()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        kept = {nowhere, writing, *(each.fileno() for each in listeners)}
-        for descriptor in (0, 1, 2):
-            os.dup2(nowhere, descriptor)
-        for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - of Path.iterdir the descriptor would be open too
-            if int(entry) > 2 and int(entry) not in kept:
-                with contextlib.suppress(OSError):
-                    os.close(int(entry))
-        os.write(writing, b".")
-        os.close(writing)
-        hold(listeners, seconds)
-    finally:
-        os._exit(0)
-
-
-def stop(process: Mapping[str, Any]) -> bool:
-    """End the listener of that process and see it gone: its ports are free then. False where it had ended before."""
-    pid = int(process["pid"])
-    if _started(pid) != process["started"]:
-        return False  # or the number is another's by now
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    for __ in range(200):
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # where it is this process's own child, as in tests
-        if _started(pid) != process["started"]:
-            return True
-        time.sleep(0.01)
-    raise TimeoutError(f"the listener of this check, process {pid}, does not end")
-
-
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's clock ticks; empty where there is none, or only its exit code is left."""
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 # ---- the other side

@@ -23,6 +23,10 @@ options:
     description: Ask the registry whether it has another image under the plan's reference.
     type: bool
     default: false
+  registry_mirror:
+    description: The registry to ask in place of the reference's own, as the variable C(image_mirror) names it.
+    type: str
+    default: ""
   token_timeout:
     description: Seconds that an endpoint may take for one token, before its progress is watched.
     type: float

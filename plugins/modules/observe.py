@@ -67,6 +67,10 @@ options:
         description: Ask the registry whether it has another image under this name by now.
         type: bool
         default: false
+      registry_reference:
+        description: The reference to ask a registry for, where that is a mirror's.
+        type: str
+        default: ""
   image_ids:
     description: Ids of images of which it is asked whether the host has them.
     type: list
@@ -97,6 +101,28 @@ options:
     type: list
     elements: path
     default: []
+  inside:
+    description: Files of which is asked whether the containers find them, along links as they would follow them.
+    type: dict
+    suboptions:
+      mounts:
+        description: The bind mounts of these containers.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          source:
+            description: The path on the host.
+            type: str
+            required: true
+          target:
+            description: The path in the container.
+            type: str
+            required: true
+      paths:
+        description: By path in the container what it has to be, V(file), V(json) (a file with one object) or V(directory).
+        type: dict
+        required: true
   model:
     description: A model whose files are checked, by their headers. Either O(model.path), or O(model.repo) and O(model.hf_home).
     type: dict
@@ -350,6 +376,11 @@ files:
   description: By path, the first 12 digits of its sha256; none where it is missing or cannot be read.
   returned: when O(files) is given
   type: dict
+inside:
+  description: By path of O(inside.paths) what keeps a container from reading it, empty where nothing does.
+  returned: when O(inside) is given
+  type: dict
+  sample: {/data/chat.json: "/data/chat.json does not exist: put it there, or correct the path"}
 model:
   description:
     - C(path) and C(commit) of the model; C(config), what a plan asks of its C(config.json); C(files), those that an engine
@@ -419,6 +450,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look
 
 STRINGS = {"type": "list", "elements": "str", "default": []}
+MOUNTS = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {"source": {"type": "str", "required": True}, "target": {"type": "str", "required": True}},
+}
 SPEC = {
     "deployment": {"type": "str"},
     "names": STRINGS,
@@ -432,6 +469,7 @@ SPEC = {
             "reference": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
             "ask_registry": {"type": "bool", "default": False},
+            "registry_reference": {"type": "str", "default": ""},
         },
     },
     "image_ids": STRINGS,
@@ -440,6 +478,10 @@ SPEC = {
     "host_disks": {"type": "list", "elements": "path", "default": []},
     "files": {"type": "list", "elements": "path", "default": []},
     "paths": {"type": "list", "elements": "path", "default": []},
+    "inside": {
+        "type": "dict",
+        "options": {"mounts": MOUNTS, "paths": {"type": "dict", "required": True}},
+    },
     "model": {
         "type": "dict",
         "options": {
@@ -447,12 +489,7 @@ SPEC = {
             "revision": {"type": "str", "default": "main"},
             "hf_home": {"type": "path"},
             "path": {"type": "path"},
-            "mounts": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {"source": {"type": "str", "required": True}, "target": {"type": "str", "required": True}},
-            },
+            "mounts": MOUNTS,
             "hub": {"type": "str"},
             "code": {"type": "bool", "default": True},
         },

@@ -101,7 +101,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import connect, listen, stop
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._processes import stop
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import connect, listen
 
 
 def main() -> None:

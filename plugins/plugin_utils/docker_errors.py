@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 
 GPU_RUNTIME = (
-    "install nvidia-container-toolkit (apt-get install nvidia-container-toolkit), run nvidia-ctk runtime configure "
-    "--runtime=docker, and restart Docker (systemctl restart docker); docker run --rm --gpus all IMAGE nvidia-smi proves it"
+    "install nvidia-container-toolkit (playbooks/container_engine.yml does all of this; by hand: apt-get install "
+    "nvidia-container-toolkit), run nvidia-ctk runtime configure --runtime=docker, and restart Docker (systemctl restart docker); "
+    "docker run --rm --gpus all IMAGE nvidia-smi proves it"
 )
 _DRIVER = "mend the driver first: nvidia-smi on this host shows what is wrong with it"
 _SPACE = (
@@ -105,8 +106,8 @@ def _first_of(remedies: Sequence[tuple[str, str]], text: str) -> str:
 
 
 _REACH = (
-    "let the host reach the registry (its DNS and firewall, and the proxy of Docker's service: systemctl edit docker), name a "
-    "mirror in /etc/docker/daemon.json (registry-mirrors), or carry the image there by hand (docker save, and image_archive)"
+    "let the host reach the registry (its DNS and firewall, and the proxy of Docker's service: systemctl edit docker), set "
+    "image_mirror to a registry that it reaches, or carry the image there by hand (docker save, and image_archive)"
 )
 _LOGIN = "image_registry, image_registry_username and image_registry_password"
 _FULL = f"{_SPACE}: an image of LMDeploy takes about 30 GB, and as much again while it is unpacked"

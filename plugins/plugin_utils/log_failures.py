@@ -81,6 +81,7 @@ _ECHO = re.compile(
     r"|exited with code"
     r"|terminate called (?:without|recursively)|\bSIG(?:TERM|ABRT|INT)\b"
     r"|Exception \(either an error or timeout\) detected by"
+    r"|death signal, shutting down workers"
     r"|To avoid data inconsistency, we are taking the entire process down"
 )
 _LOST_PEER = re.compile(
@@ -156,6 +157,17 @@ _QUIET = re.compile(
     r'|"(?:GET|POST|HEAD) /|\bsession(?:_id)?=|\b(?:prompt|response)='
 )
 _SERVED = re.compile(r'"POST /\S* HTTP/[\d.]+" 200\b')
+# torchrun was told to stop, by a person or by Docker: what breaks after that, breaks for it.
+_STOPPED = re.compile(r"Received \S+ death signal, shutting down workers")
+# What LMDeploy's proxy logs of ranks, at whatever level; it serves on, and answers 200 for them.
+_PROXY = re.compile(
+    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ - lmdeploy - [A-Z]+ - (?:\[pid=\d+ ppid=\d+\] - )?proxy\.py:\d+ - (?P<said>.+)"
+)
+_RANK = re.compile(r"https?://\[?(?P<host>[\w.:-]+?)\]?:\d+")
+_RANK_LOST = re.compile(r"Removed node_url: |api timeout: |exception happened when adding node |no model name: ")
+_RANK_ERROR = re.compile(r"ca(?:ught|tched) an exception: ")  # right before the time-out that names the rank
+_RANK_LISTED = re.compile(r"(?:add|delete) node \S+ successfully$")
+_RANK_SENT = "A request is dispatched to "
 _HOST = re.compile(r"^\s+host +: (?P<host>[\w.-]{1,64})$")
 
 
@@ -175,7 +187,8 @@ class Failure:
 
     ``kind``: exception, death or record. ``head`` is the line that names it, ``message`` what follows of it, ``frames`` its
     traceback, ``wrapper`` the line of Ray in which it came, ``prior`` what its process said right before, ``leads`` that where
-    it belongs to it. ``told`` is what libraries told in all of the log.
+    it belongs to it. ``of_rank``: a proxy lost a rank, and has not sent to it since. ``told`` is what libraries told in all of
+    the log.
     """
 
     at: int
@@ -194,13 +207,14 @@ class Failure:
     uncaught: bool = False
     request: bool = False
     survived: bool = False
+    of_rank: bool = False
     told: list[Hint] = dataclasses.field(default_factory=list)
 
     @property
     def innermost(self) -> list[str]:
         """The last frame with its line of code; none of Ray's own, which only hand on what a worker raised."""
         starts = [number for number, line in enumerate(self.frames) if _FRAME.match(line)]
-        if self.weight < CAUSE or not starts:
+        if (self.weight < CAUSE and not self.request) or not starts:
             return []
         found = [line for line in self.frames[starts[-1] :][:3] if line.strip(" ^~|")][:2]
         return [] if "/ray/_private/" in found[0] else found
@@ -279,6 +293,10 @@ class _Reader:
         self.phases: list[tuple[int, str, int]] = []  # line, source, order
         self.served: list[int] = []
         self.hints: list[Hint] = []
+        self.ranks: dict[str, list[Failure]] = {}  # by URL, what a proxy has not got over yet
+        self.sent: dict[str, int] = {}  # by URL, the requests since
+        self.said: Failure | None = None  # by a proxy, before it names the rank
+        self.stops: list[int] = []  # the lines at which torchrun was told to stop
         self.lines = 0
 
     def take(self, line: Line) -> None:
@@ -286,6 +304,9 @@ class _Reader:
         at, self.lines = self.lines, self.lines + 1
         stream = self._streams.setdefault(line.source, _Stream(line.source))
         text = line.text
+        match = _PROXY.match(text)
+        if match and self._of_ranks(stream, text, match["said"], at):
+            return
         if _GROUP in text:
             stream.group = True
             text = text[text.index(_GROUP) + len("Exception Group ") :]
@@ -372,6 +393,41 @@ class _Reader:
         self.failures.append(failure)
         stream.last = failure
 
+    # ---- ranks of a proxy
+
+    def _of_ranks(self, stream: _Stream, text: str, said: str, at: int) -> bool:
+        """Whether a line of LMDeploy's proxy tells how it stands with a rank."""
+        named = _RANK.search(said)
+        url = named[0] if named else ""
+        if _RANK_LOST.match(said):
+            failure = Failure(at, stream.source, "record", text, address=named["host"] if named else "", of_rank=True)
+            if self.said and url and at - self.said.at <= INTERLEAVED:
+                failure.leads = [self.said.head]
+                self.said.survived = True
+            self.said = None
+            self._add(stream, failure)
+            self.ranks.setdefault(url, []).append(failure)
+            self.sent[url] = 0
+        elif _RANK_ERROR.match(said):
+            self.said = Failure(at, stream.source, "record", text, of_rank=True)
+            self._add(stream, self.said)
+        elif url and _RANK_LISTED.match(said):
+            self._is_well(url)
+        elif url and said.startswith(_RANK_SENT):
+            # Any request proves that a rank was found for its model.
+            for each in (url, ""):
+                self.sent[each] = self.sent.get(each, 0) + 1
+                if self.sent[each] > SERVED:
+                    self._is_well(each)
+        else:
+            return False
+        stream.open = None
+        return True
+
+    def _is_well(self, url: str) -> None:
+        for failure in self.ranks.pop(url, []):
+            failure.survived = True
+
     # ---- messages
 
     def _of_message(self, stream: _Stream, line: Line, text: str, at: int) -> bool:
@@ -436,10 +492,13 @@ class _Reader:
         """Whether a line names a failure by itself."""
         if is_noise(line):
             return True
+        stopped = bool(_STOPPED.search(text)) and line.level in ("W", "I", "")
+        if stopped:
+            self.stops.append(at)
         if line.level in ("E", "F") or _HINT.search(text):
             self.hints.append(Hint(at, stream.source, line.address, text))
         death = _DEATH.search(text) or _asserts(text)
-        if line.level == "F" or (death and (line.level in ("", "E") or "NVSHMEM" in text)):
+        if stopped or line.level == "F" or (death and (line.level in ("", "E") or "NVSHMEM" in text)):
             kind = "death"
         elif not line.level and _BARE.match(text) and stream.frames is None:
             kind = "exception"
@@ -603,7 +662,10 @@ def _see_who_went_on(reader: _Reader) -> None:
     starts = [failure.at for failure in reader.failures]
     for failure in reader.failures:
         end, sources = failure.end, (failure.source, "")
-        if serving > end or max(restarts.get(source, -1) for source in sources) > end:
+        if failure.of_rank:
+            continue
+        told_to_stop = ECHO < failure.weight < CAUSE and _ends(reader, failure.at)
+        if told_to_stop or serving > end or max(restarts.get(source, -1) for source in sources) > end:
             failure.survived = True
         elif failure.kind == "record" or "init failed for" in failure.head or is_nvshmem(failure.head):
             # It is no end of its process; so it counts only where nothing of note came after it.
@@ -615,6 +677,12 @@ def _see_who_went_on(reader: _Reader) -> None:
             following = bisect.bisect_right(starts, end)
             apart = following < len(starts) and starts[following] - end > APART
             failure.survived = (went_on and end < first_up) or last_up > end or advanced or apart
+
+
+def _ends(reader: _Reader, at: int) -> bool:
+    """Whether torchrun was told to stop before line ``at``, and nothing has started anew since."""
+    before = bisect.bisect_left(reader.stops, at)
+    return before > 0 and not any(reader.stops[before - 1] < phase < at for phase, *__ in reader.phases)
 
 
 def _itself_and_above(source: str) -> list[str]:
@@ -665,5 +733,12 @@ def _chosen(among: Sequence[Failure]) -> list[Failure]:
     best = max(among, key=lambda failure: failure.weight)
     if best.kind == "record" or best.weight == ECHO:
         alike = [failure for failure in among if failure.weight == best.weight][-ALIKE:]
-        return [failure for failure in alike if failure.kind == "exception"] or alike
+        exceptions = [failure for failure in alike if failure.kind == "exception"]
+        # torchrun's exception says nothing where its summary was cut off; its record before has the exit code.
+        bare = (
+            bool(exceptions)
+            and exceptions[-1].head.rstrip(": ").endswith("ChildFailedError")
+            and not exceptions[-1].message
+        )
+        return alike if bare else exceptions or alike
     return [best]

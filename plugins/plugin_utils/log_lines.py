@@ -37,6 +37,7 @@ _SOURCES = (
     re.compile(r"^\[rank (?P<rank>\d+)\] ?"),  # the rank program
     re.compile(r"^\[rank(?P<rank>\d+)\]:? ?"),  # torch
     re.compile(r"^\[(?P<name>[a-z_]{1,40}\d{1,5})\]:"),  # torchrun
+    re.compile(r"^\[(?:\d,)?(?P<rank>\d{1,5})\](?:<std(?:out|err)>:| (?=\S{1,120}:\d+:\d+ \[\d+\] ))"),  # MPI
     re.compile(
         rf"^\((?P<name>[^()=,]{{0,80}}(?:\([^()]{{0,40}}\))?\s?pid=\w{{1,20}})(?:, ip=(?P<ip>{_IP}))?\)\s?"
     ),  # Ray
@@ -60,6 +61,9 @@ _LEVELS = (
     re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]* (?P<level>[DIWECF]) \d+ \d+\]"),  # Ray's C++
     re.compile(r"^\[?(?P<level>[IWEFC])\d{3,4} \d\d:\d\d:\d\d[.\d]*"),  # torch, glog, gRPC
     re.compile(r"^\[(?P<level>[IWEFC]) [\w./]{1,80}:\d+\]"),  # torch before 2.2
+    re.compile(
+        r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\] torch\.[\w.]{1,80}: \[(?P<level>[A-Z]{4,8})\]"
+    ),  # torchrun of 2.1
     re.compile(r"^(?P<level>DEBUG|INFO|HINT|WARNING|ERROR|CRITICAL|FATAL):(?=\s|[\w.]+:)"),
     re.compile(r"^(?:\[TM\])?\[(?P<level>DEBUG|INFO|WARN|WARNING|ERROR|FATAL)\]"),  # TurboMind
     re.compile(r"^\S{1,120}:\d+:\d+ \[\d+\] (?:\S{1,120}:\d+ )?(?P<level>NCCL|NVSHMEM)\b"),

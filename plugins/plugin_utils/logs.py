@@ -67,7 +67,7 @@ class Diagnosis:
     """Why a service failed. ``lines`` are the decisive ones of its log, at most ``DECISIVE_LINES``, each at most ``LINE_LENGTH``.
 
     ``known`` is the catalogue's entry, where it has one. ``node`` is the address, or the name, of the host whose process
-    wrote them, where the log has it.
+    wrote them, where the log has it; of what a proxy wrote of a rank, that rank's.
     """
 
     lines: list[str]
@@ -123,6 +123,7 @@ def _end_of(log: Sequence[str]) -> list[str]:
 
 def _diagnosis(chosen: list[Failure]) -> Diagnosis:
     known, hint = _known(chosen)
+    shown = chosen
     if chosen[0].weight == ECHO:
         # A process that was killed says nothing: then its echoes are all there is, the first one the nearest to it.
         first, last = chosen[0], chosen[-1]
@@ -134,6 +135,8 @@ def _diagnosis(chosen: list[Failure]) -> Diagnosis:
     else:
         lines = _lines_of(chosen[0], known)
     address = next((failure.address for failure in chosen if failure.address), "")
+    if len({failure.address for failure in shown if failure.of_rank}) > 1:
+        address = ""
     if hint:
         lines, address = [hint.text, *lines[1 - DECISIVE_LINES :]], address or hint.address
     return Diagnosis([_clip(line.expandtabs(4), known) for line in lines], known, address)
@@ -164,7 +167,8 @@ def _known(chosen: list[Failure]) -> tuple[Known | None, Hint | None]:
         known = _first([hint.text], vague=False)
         if known and hint.text not in texts:
             return known, hint
-    return _first(texts, vague=True) or explain(frames), None
+    ended = (known for hint in chosen[0].hints() for known in catalogue() if known.fatal and known.search(hint.text))
+    return _first(texts, vague=True) or explain(frames) or next(ended, None), None
 
 
 def _first(texts: Iterable[str], *, vague: bool) -> Known | None:

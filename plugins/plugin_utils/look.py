@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .images import mirrored
+from .planning.paths import READ_BY_SERVER, Named, named
 from .planning.types import HF_CACHE, Engine, Node, Plan, Service
 from .releases import at_least
 
@@ -26,6 +28,7 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
     """Everything that judging and deciding need of one host, asked at once; see ``with_patience``."""
     engine = plan.engine(node.engine)
     services = plan.services_on(node.name)
+    named = files_of(plan, node)
     asked: dict[str, Any] = {
         "deployment": plan.name,
         "names": [service.name for service in services],
@@ -37,6 +40,7 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
         "docker_settings": True,
         "files": sorted({secret.source for service in services for secret in service.secrets}),
         "paths": sorted({path for service in services for path in service.sources}),
+        **({"inside": _inside(plan, node, named)} if named else {}),
         "model": _model(plan, node),
         "tokens": {
             "model": plan.served_model_name,
@@ -50,6 +54,21 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
         asked["proxy"] = plan.proxy.url
         asked["tokens"]["public"] = plan.proxy.url
     return asked
+
+
+def files_of(plan: Plan, node: Node) -> list[Named]:
+    """What the options of the node's engine name and a container of the node reads; in TP some by the api_server alone."""
+    engine = plan.engine(node.engine)
+    of_head = engine.topology == "tp" and node.name != engine.head
+    found = named(engine.arguments, hub_of(plan, node))
+    return [each for each in found if each.reads and not (of_head and each.option in READ_BY_SERVER)]
+
+
+def _inside(plan: Plan, node: Node, files: list[Named]) -> dict[str, Any]:
+    mounts = engine_of(plan, node).mounts
+    kinds = {each.reads: "file" if each.kind == "directory" else each.kind for each in files}
+    kinds.update({each.reads: "directory" for each in files if each.reads.endswith("/snapshots")})
+    return {"mounts": [{"source": each.source, "target": each.target} for each in mounts], "paths": kinds}
 
 
 def _model(plan: Plan, node: Node) -> dict[str, Any]:
@@ -89,11 +108,12 @@ def hub_of(plan: Plan, node: Node) -> str:
     return chosen or given.get("HF_HUB_CACHE") or given.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
 
 
-def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bool) -> dict[str, Any]:
-    """The questions, with the patience for tokens, and whether the registry is asked if it has another image by now."""
+def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bool, mirror: str = "") -> dict[str, Any]:
+    """The questions, with the patience for tokens, and whether the registry, or its mirror, is asked if it has another image."""
+    source = mirrored(asked["image"]["reference"], mirror) if ask_registry else ""
     return {
         **asked,
-        "image": {**asked["image"], "ask_registry": ask_registry},
+        "image": {**asked["image"], "ask_registry": ask_registry, **({"registry_reference": source} if source else {})},
         "tokens": {**asked["tokens"], "timeout_s": patience.token_s, "stall_s": patience.stall_s},
     }
 

@@ -4,7 +4,8 @@
 """What is known of LMDeploy before any host is asked: each release's options, what its DeepEP needs, and its images.
 
 Control node only: the data files beside this module do not travel to hosts.
-``tools/release_tables.py`` writes ``data/releases.json``; ``data/images.json`` and ``data/deepep.json`` are kept by hand.
+``tools/release_tables.py`` writes ``data/releases.json``; ``images.json``, ``deepep.json`` and ``chat_templates.json`` beside it
+are kept by hand.
 """
 
 from __future__ import annotations
@@ -155,6 +156,17 @@ def _options(command: str, release: str) -> dict[str, Option]:
         for span in spans
         if order.index(span["since"]) <= position <= order.index(span.get("until", order[-1]))
     }
+
+
+def chat_templates(release: str | None) -> list[str] | None:
+    """The names that a release's ``--chat-template`` takes; None where nobody knows the release, or it has no table.
+
+    None of them in 0.12.0 to 0.14.0, which end with an ImportError at any name (get_chat_template in lmdeploy/cli/utils.py).
+    """
+    spans = _data("chat_templates.json")["names"]
+    if release is None or release.partition("+")[0] not in releases():
+        return None
+    return next((list(span["names"]) for span in reversed(spans) if at_least(release, span["since"])), None)
 
 
 def unknown_to_image(argv: Iterable[str], observed: Iterable[str]) -> list[str]:

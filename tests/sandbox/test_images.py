@@ -36,6 +36,35 @@ def test_an_archive_takes_the_place_of_a_registry(sandbox: Sandbox, tmp_path: Pa
         assert sandbox.on(node, "ls", "/var/lib/lmfleet/archives") == ""
 
 
+@pytest.mark.slow
+def test_the_image_may_be_in_any_of_several_archives(sandbox: Sandbox, tmp_path: Path) -> None:
+    names = ["lmfleet/carried-beside:1", "lmfleet/carried-among-others:0.18.0"]
+    archives: list[str] = []
+    for name in names:
+        archives.append(str(tmp_path / f"{len(archives)}.tar"))
+        sandbox.outer("tag", ENGINE, name)
+        sandbox.outer("save", "--output", archives[-1], name)
+        sandbox.outer("rmi", name)
+    refused = sandbox.deploy(plan_image=names[1], image_archive=archives[:1])
+    refused.failed_with("No archive of image_archive", names[1])
+    sandbox.deploy(plan_image=names[1], image_archive=archives).succeeded()
+    for node in (0, 1):
+        assert set(names) <= set(images(sandbox, node).split())
+        assert sandbox.on(node, "ls", "/var/lib/lmfleet/archives") == ""
+
+
+@pytest.mark.slow
+def test_a_mirror_brings_the_image_under_its_own_name(sandbox: Sandbox) -> None:
+    image = "registry.example.com/lmdeploy-test-engine:0.18.0"
+    run = sandbox.deploy(plan_image=image, image_mirror="10.77.0.2:5000").succeeded()
+    assert image in images(sandbox, 0)
+    assert image in images(sandbox, 1)
+    assert "/var/lib/lmfleet/pulls" not in run.output
+    assert sandbox.on(0, "ls", "/var/lib/lmfleet/pulls") == ""
+    # image_pull: always asks the mirror, not the registry, which does not exist.
+    assert set(sandbox.deploy(plan_image=image, image_mirror="10.77.0.2:5000").succeeded().changed.values()) == {0}
+
+
 @pytest.fixture
 def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
     """A registry with the same images that wants a login."""

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socketserver
 import struct
+import tarfile
 import threading
 import time
+import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -51,6 +54,9 @@ class Dockerd:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, bytes] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
+    pulls: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # reference -> what is said while it is pulled
+    pulled: dict[str, dict[str, Any]] = field(default_factory=dict)  # reference -> the image that is there then
+    line_s: float = 0.0  # from one of these lines to the next
     says: bytes = b""
     exit_code: int = 0
     components: list[dict[str, str]] = field(default_factory=list)
@@ -130,10 +136,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
             self._json(
-                [{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)]
+                [
+                    {"Id": c["Id"], "Names": [c["Name"]], "Labels": c["Config"]["Labels"]}
+                    for c in dockerd.containers.values()
+                    if self._labelled(c)
+                ]
             )
+        elif path == "/images/json":
+            self._json([{**each, "RepoTags": [name]} for name, each in dockerd.images.items()])
         elif path.startswith("/images/"):
-            self._found(dockerd.images.get(path[len("/images/") : -len("/json")]))
+            self._found(self._image(path[len("/images/") : -len("/json")]))
         elif path.startswith("/distribution/"):
             dockerd.logins.append(self.headers.get("X-Registry-Auth"))
             digest = dockerd.registry.get(path[len("/distribution/") : -len("/json")])
@@ -155,8 +167,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _changed(self, path: str, query: str, name: str, body: bytes) -> bool:
         """Containers that are made, filled, started and removed; whether it was that."""
-        there = self.server.dockerd.containers
-        if path == "/containers/create":
+        there, dockerd = self.server.dockerd.containers, self.server.dockerd
+        if path == "/images/create":
+            asked = dict(urllib.parse.parse_qsl(query))
+            self._pull(f"{asked['fromImage']}:{asked['tag']}")
+        elif path == "/images/load":
+            self._json({"stream": f"Loaded image: {self._load(body)}\n"})
+        elif path.startswith("/images/") and path.endswith("/tag"):
+            asked = dict(urllib.parse.parse_qsl(query))
+            dockerd.images[f"{asked['repo']}:{asked['tag']}"] = self._image(path[len("/images/") : -len("/tag")])
+            self._json({}, 201)
+        elif path == "/containers/create":
             made = re.search(r"name=([^&]+)", query)
             name = made[1] if made else "nameless"
             there[name] = container(name, Status="created")
@@ -173,6 +194,36 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             return False
         return True
+
+    def _image(self, name: str) -> Any:
+        """The image of that name or id, or None."""
+        images = self.server.dockerd.images
+        return images.get(name) or next((each for each in images.values() if each["Id"] == name), None)
+
+    def _load(self, body: bytes) -> str:
+        """Have the first image of an archive of docker save; its name."""
+        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+            manifest: Any = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        name = str(manifest[0]["RepoTags"][0])
+        self.server.dockerd.images[name] = {"Id": f"sha256:{manifest[0]['Config']}", "RepoDigests": []}
+        return name
+
+    def _pull(self, reference: str) -> None:
+        """Say what is said of a pull, as dockerd does, in chunks; then the image is there."""
+        dockerd = self.server.dockerd
+        dockerd.logins.append(self.headers.get("X-Registry-Auth"))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in dockerd.pulls[reference]:
+            chunk = json.dumps(line).encode() + b"\r\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            self.wfile.flush()
+            time.sleep(dockerd.line_s)
+        if reference in dockerd.pulled:
+            dockerd.images[reference] = dockerd.pulled[reference]
+        self.wfile.write(b"0\r\n\r\n")
 
     def _labelled(self, each: dict[str, Any]) -> bool:
         match = re.search(r"label%22%3A\+?%5B%22(?P<label>[^%]+)%3D(?P<value>[^%]+)%22", self.path)

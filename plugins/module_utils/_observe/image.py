@@ -22,11 +22,12 @@ def image_facts(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     ``unanswered`` says why an answer that was kept is none.
 
     With ``ask_registry`` also ``current``: whether the registry has this very image under the reference; None, and why in
-    ``registry_error``, where it cannot be asked.
+    ``registry_error``, where it cannot be asked. ``registry_reference`` is that of a mirror.
     """
     import docker
 
     reference, folder = asked["reference"], Path(asked["state_dir"])
+    source = asked.get("registry_reference") or reference
     try:
         attrs = client.images.get(reference).attrs
     except docker.errors.NotFound:
@@ -42,11 +43,11 @@ def image_facts(client: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         answer["unanswered"] = "; ".join(errors)
     if asked.get("ask_registry"):
         try:
-            theirs = client.images.get_registry_data(reference, auth_config=_credentials(folder, reference)).id
+            theirs = client.images.get_registry_data(source, auth_config=_credentials(folder, source)).id
             answer["current"] = any(digest.endswith(f"@{theirs}") for digest in digests)
         except (docker.errors.DockerException, OSError) as error:  # requests' own errors are OSErrors
             answer["current"] = None
-            answer["registry_error"] = f"the registry could not be asked for {reference}: {_said(error)}"
+            answer["registry_error"] = f"the registry could not be asked for {source}: {_said(error)}"
     return answer
 
 

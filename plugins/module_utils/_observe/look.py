@@ -20,6 +20,7 @@ from . import (
     files,
     gpu_users,
     image,
+    inside,
     model,
     parallel,
     proxy,
@@ -118,6 +119,7 @@ class _Look:
             "host": (bool(asked.get("host")), self._host),
             "files": (bool(asked.get("files")), lambda: parallel.each(files.digest, asked["files"])),
             "paths": (bool(asked.get("paths")), lambda: parallel.each(os.path.exists, asked["paths"])),
+            "inside": (bool(asked.get("inside")), lambda: inside.inside(asked["inside"])),
             "model": (bool(asked.get("model")), lambda: model.model_facts(asked["model"])),
             "record": (bool(asked.get("record")), lambda: files.kept_json(asked["record"])),
             "starts": (
@@ -144,6 +146,7 @@ class _Look:
             "http": {url: {"error": said} for url in self._asked.get("http") or []},
             "files": dict.fromkeys(self._asked.get("files") or []),
             "paths": dict.fromkeys(self._asked.get("paths") or [], False),
+            "inside": dict.fromkeys((self._asked.get("inside") or {}).get("paths") or {}),
             "model": {
                 **model.EMPTY,
                 "unread": True,

@@ -11,12 +11,12 @@ from typing import Any
 
 from ..network import binding_faults, owner_of
 from ..releases import Command, at_least, option_name, release_table, releases, resolve_image, unknown_to_image
-from . import deepep, dpep, tp
+from . import deepep, dpep, mounted, tp
 from .inputs import Inputs
 from .model import Model
 from .rdma import rdma_of
 from .refused import reason
-from .services import ANY_ADDRESS, proxy_service
+from .services import ANY_ADDRESS, check_direct, proxy_service
 from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
 from .values import shown
 
@@ -71,6 +71,7 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
         deepep.check_image(engines[0], seen.image, faults)
         if inputs.topology == "dpep":
             dpep.check_observed(inputs, seen.sources, faults)
+    indirect = check_direct(inputs, faults)
     if faults.listed():
         what = "The plan does not fit what the hosts and the image are" if seen.interfaces else REFUSED
         raise PlanError(faults.listed(), what)
@@ -97,7 +98,7 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
         url=proxy.url if proxy else endpoints[0].url,
         ray_token_auth=token,
         unverified=_unverified(inputs, image, engines, seen),
-        warnings=_warnings(inputs, image, engines),
+        warnings=[*_warnings(inputs, image, engines), *indirect],
     )
 
 
@@ -182,7 +183,9 @@ def _api_arguments(inputs: Inputs, command: Command, seen: Observations, faults:
     options = _with_defaults(given, defaults)
     if not inputs.proxy:
         faults.extend(_server_name_faults(given, inputs.nodes[0].address))
-    return [*computed, *_options("plan_api_server_options", command, options, owned, seen, faults, ep=_has_ep(inputs))]
+    arguments = _options("plan_api_server_options", command, options, owned, seen, faults, ep=_has_ep(inputs))
+    faults.extend(mounted.faults(inputs, command.release, arguments))
+    return [*computed, *arguments]
 
 
 def _server_name_faults(given: Mapping[str, Any], address: str) -> Iterator[str]:

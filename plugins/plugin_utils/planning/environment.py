@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import posixpath
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .types import HF_CACHE
+from .types import HF_CACHE, some
 from .values import WrongValue, as_text, shown
 
 VARIABLE = "plan_environment"
@@ -29,6 +30,9 @@ CACHE = (
 OFFLINE = "every host is proven to have the model, and nothing is downloaded while serving: take it out"
 OWN_AUTH = "Ray's token is planned: take it out, and give one with ray_token_value in a vault where you want your own"
 OWN_RAY = "every engine has a Ray of its own: take it out; the port is plan_ports.ray"
+RAY_GPUS = "Ray counts the GPUs of plan_gpus, and gives each of its workers one of them: take it out, and set plan_gpus"
+RAY_SETS = "Ray sets it itself, for each of its own processes: take it out"
+RAY_JOBS = "it would change what Ray starts, and the plan would not show it: take it out, and set plan_environment"
 FAMILY = "the nodes reach each other by IPv4, at their plan_cluster_address: take it out"
 LAUNCHER = "the launcher is given its arguments by the plan: take it out, and set plan_launcher, plan_dp or plan_ports"
 
@@ -60,13 +64,25 @@ REASONS = {
         ("LMDEPLOY_USE_MODELSCOPE", "LMDEPLOY_USE_OPENMIND_HUB"),
         "the model is read from the Hugging Face cache of the host: take it out",
     ),
+    # Read in Ray 2.46 and 2.60. Its time-outs, its memory monitor and its logs are the user's own.
     "RAY_ADDRESS": OWN_RAY,
+    "RAY_REDIS_ADDRESS": "Ray would keep its state in that Redis, and find there what another start has left: take it out",
+    "RAY_CLIENT_MODE": "the engine is a part of its Ray, and no client from outside: take it out",
     "RAY_TMPDIR": "Ray's directory is planned, under plan_state_dir: take it out",
-    **dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"), OWN_AUTH),
+    # Without ports for workers of their own, and those are planned.
+    "RAY_USE_RANDOM_PORTS": "Ray's ports are planned: take it out, and set plan_ports",
+    **dict.fromkeys(("RAY_OVERRIDE_RESOURCES", "LMDEPLOY_RAY_EXTERNAL_PG_BUNDLES"), RAY_GPUS),
+    **dict.fromkeys(("RAY_FAKE_CLUSTER", "RAY_OVERRIDE_NODE_ID_FOR_TESTING", "RAY_JOB_ID", "RAY_RAYLET_PID"), RAY_SETS),
+    **dict.fromkeys(
+        ("RAY_RUNTIME_ENV", "RAY_RUNTIME_ENV_HOOK", "RAY_START_HOOK", "RAY_JOB_CONFIG_JSON_ENV_VAR"), RAY_JOBS
+    ),
+    # Ray 2.46 takes any text for yes, "0" too. Then all workers of a host would be on its first GPU.
+    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": RAY_GPUS,
+    "RAY_ENABLE_K8S_TOKEN_AUTH": OWN_AUTH,
     "NCCL_COMM_ID": MEETING,
 }
 # The launcher's: torchrun takes each of its arguments from PET_<argument> as well.
-PREFIXES = {"PET_": LAUNCHER, "TORCHELASTIC_": LAUNCHER}
+PREFIXES = {"PET_": LAUNCHER, "TORCHELASTIC_": LAUNCHER, "RAY_AUTH_": OWN_AUTH}
 # What these may say: the same as the plan.
 SAME = {
     "HF_HUB_OFFLINE": ({"1", "ON", "YES", "TRUE"}, OFFLINE),
@@ -90,6 +106,15 @@ CACHES = frozenset(
         *("PYTORCH_PRETRAINED_BERT_CACHE", "XDG_CACHE_HOME"),
     }
 )
+
+# Files that no image has: certificates of Ray, what Mooncake is to do.
+FILES = frozenset({"RAY_TLS_CA_CERT", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "MOONCAKE_CONFIG_PATH"})
+
+# Web proxies -----------------------------------------------------------------------------------------------------------
+
+# Those that stand before http://; requests, with which LMDeploy registers its ranks and asks for their health, reads them.
+WEB_PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+DIRECT = ("NO_PROXY", "no_proxy")
 
 # Secrets ---------------------------------------------------------------------------------------------------------------
 
@@ -179,6 +204,11 @@ def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str], *,
     if name in CACHES:
         place = f"{text}/huggingface" if name == "XDG_CACHE_HOME" else text
         return None if _is_mounted(place, mounted) else f"{variable} sets {name} to {shown(text)}, but {CACHE}."
+    if name in FILES and not _is_mounted(text, mounted):
+        return (
+            f"{variable} sets {name} to {shown(text)}, and no mount brings that file into the containers: add its directory to "
+            "plan_extra_mounts."
+        )
     same, reason = SAME.get(name, (None, None))
     if same is not None:
         value_of = text.rstrip("/") if text.startswith("/") else text.upper()
@@ -196,6 +226,59 @@ def _interface_fault(name: str, text: str, variable: str, *, alone: bool) -> str
     if not alone and text.lstrip("=") in ("lo", "lo:0"):
         return f"{variable} sets {name} to {shown(text)}, which reaches no other node: take it out, and set plan_interface."
     return None
+
+
+def direct_faults(
+    given: Mapping[str, str], reached: Collection[str], variable: str = VARIABLE
+) -> tuple[list[str], list[str]]:
+    """What is wrong with a user's own ``NO_PROXY`` and ``no_proxy``, as faults and as warnings.
+
+    ``reached`` are the IPv4 addresses that a container talks to over HTTP. Where ``given`` has no web proxy, the image may still
+    bring one, which is worth a warning; so is ``NO_PROXY`` alone, for the plan's own no_proxy is read first.
+    """
+    texts = {name: given[name] for name in DIRECT if name in given}
+    missing = {name: [each for each in reached if not is_direct(each, text)] for name, text in texts.items()}
+    left_out = sorted({each for addresses in missing.values() for each in addresses}, key=ipaddress.ip_address)
+    through = next((name for name in WEB_PROXIES if given.get(name)), None)
+    if not left_out:
+        if through and list(texts) == ["NO_PROXY"] and texts["NO_PROXY"].strip() != "*":
+            alone = (
+                f"{variable} sets NO_PROXY alone, and programs read no_proxy first, in which the plan lists its own addresses and "
+                "nothing else: set no_proxy to the same text."
+            )
+            return [], [alone]
+        return [], []
+    names = " and ".join(name for name in texts if missing[name])
+    parts = [part for name in texts for part in re.split(r"[\s,;]+", texts[name]) if part]
+    whole = ",".join(dict.fromkeys([*parts, *left_out]))
+    by = through or "a web proxy, where the image has one set"
+    found = (
+        f"{variable} sets {names} without {some(left_out)}: a program that reads it sends its requests there to {by}. Set NO_PROXY "
+        f"and no_proxy to {shown(whole, len(whole) + 2)}, or take both out, for the plan lists its own addresses."
+    )
+    return ([found], []) if through and missing.get("no_proxy") else ([], [found])
+
+
+def is_direct(address: str, text: str) -> bool:
+    """Whether ``no_proxy: text`` keeps an IPv4 address from the web proxy, as requests and urllib read it.
+
+    A whole ``*``, the address itself or its network; beginnings, wildcards and ports are for other programs.
+    """
+    if text.strip() == "*":
+        return True
+    for part in text.replace(" ", "").split(","):
+        try:
+            if (
+                "/" in part
+                and not part.endswith("/0")
+                and ipaddress.ip_address(address) in ipaddress.ip_network(part, strict=False)
+            ):
+                return True
+        except ValueError:
+            continue
+        if part == address:
+            return True
+    return False
 
 
 def has_secret(value: Any) -> bool:

@@ -17,7 +17,7 @@ from ..rules.judging import waiver_faults
 from .environment import PROXY_VARIABLE, environment_of
 from .model import KNOWN
 from .options import read_options
-from .types import HF_CACHE, KERNEL_CACHES, PROGRAMS_TARGET, STARTS_TARGET, Faults, Mount, Node, PlanError, Ports, some
+from .types import HF_CACHE, KERNEL_CACHES, PROGRAMS_TARGET, REPO_ID, STARTS_TARGET, Faults, Mount, Node, PlanError, Ports, some
 from .values import WrongValue, quoted, read_value, shown, text_keys
 
 # The variables that may differ from node to node; all others describe the deployment and must agree.
@@ -29,8 +29,6 @@ NODE_VARIABLES = frozenset(
 )
 # What a container name, a directory and a label can all hold.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
-# As huggingface_hub takes them: no "--", no "..", a name of 96 characters at most.
-REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 # What people copy with a model's name.
 HUB = re.compile(r"^(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)")
 REVISION = re.compile(
@@ -330,8 +328,8 @@ def _deployment_faults(deployment: Mapping[str, Any], names: list[str]) -> list[
     model = deployment["plan_model"]
     if model.startswith("/"):
         targets = [mount["target"] for mount in deployment["plan_extra_mounts"]]
-        if not any(_is_under(model, target) for target in [*targets, HF_CACHE]):
-            inside = _in_container(model, deployment["plan_extra_mounts"])
+        if not any(is_under(model, target) for target in [*targets, HF_CACHE]):
+            inside = in_container(model, deployment["plan_extra_mounts"])
             faults.append(
                 f"plan_model {quoted(model)} is a path that no container would see: "
                 + (
@@ -531,16 +529,17 @@ def _ports(given: Mapping[str, Any], topology: str, gpus: int, faults: Faults) -
     return ports
 
 
-def _in_container(path: str, mounts: Sequence[Mapping[str, Any]]) -> str | None:
+def in_container(path: str, mounts: Sequence[Mapping[str, Any]]) -> str | None:
     """Where containers have a path of the hosts; None where no mount brings it there."""
-    over = [mount for mount in mounts if path.startswith("/") and _is_under(path, mount["source"])]
+    over = [mount for mount in mounts if path.startswith("/") and is_under(path, mount["source"])]
     if not over:
         return None
     mount = max(over, key=lambda each: len(posixpath.normpath(each["source"])))
     return posixpath.normpath(posixpath.join(mount["target"], posixpath.relpath(path, mount["source"])))
 
 
-def _is_under(path: str, directory: str) -> bool:
+def is_under(path: str, directory: str) -> bool:
+    """Whether a path is a directory, which is absolute, or lies in it."""
     path = posixpath.normpath(path)
     return directory.startswith("/") and posixpath.commonpath([path, directory]) == posixpath.normpath(directory)
 

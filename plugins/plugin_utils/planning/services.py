@@ -8,8 +8,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from .environment import PROXY_VARIABLE, direct_faults
 from .inputs import Inputs
-from .types import HF_CACHE, KERNEL_CACHES, Engine, Image, Mount, Node, Secret, Service
+from .types import HF_CACHE, KERNEL_CACHES, Engine, Faults, Image, Mount, Node, Secret, Service, some
 
 RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the token is, not what it is
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - LMDeploy's own default: clients may be on another network than the cluster
@@ -126,7 +127,39 @@ def _direct(inputs: Inputs, node: Node) -> dict[str, str]:
 
     Not the other engines' nodes, and in no order of the inventory's: neither changes what runs.
     """
-    own = {each.address for each in inputs.nodes if each.engine == node.engine}
-    reached = sorted({*own, *([inputs.nodes[0].address] if inputs.proxy else [])}, key=ipaddress.ip_address)
-    direct = ",".join(["localhost", "127.0.0.1", *reached])
+    direct = ",".join(["localhost", "127.0.0.1", *_reached(inputs, node)])
     return {"NO_PROXY": direct, "no_proxy": direct}
+
+
+def _reached(inputs: Inputs, node: Node) -> list[str]:
+    own = {each.address for each in inputs.nodes if each.engine == node.engine}
+    return sorted({*own, *([inputs.nodes[0].address] if inputs.proxy else [])}, key=ipaddress.ip_address)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_direct(inputs: Inputs, faults: Faults) -> list[str]:
+    """Where the user's own NO_PROXY leaves out an address that a container reaches; faults, and the warnings.
+
+    The proxy asks every rank for its health: where that goes astray, it drops them all.
+    """
+    told: dict[str, list[str]] = {}
+    if not all(map(_is_address, (node.address for node in inputs.nodes))):
+        return []  # a fault already
+    for node in inputs.nodes:
+        wrong, warnings = direct_faults(inputs.environments[node.name], _reached(inputs, node))
+        faults.extend(wrong, node.name)
+        for each in warnings:
+            told.setdefault(each, []).append(node.name)
+    ranks = sorted((node.address for node in inputs.nodes), key=ipaddress.ip_address)
+    wrong, of_the_proxy = direct_faults(inputs.proxy_environment, ranks if inputs.proxy else [], PROXY_VARIABLE)
+    faults.extend(wrong)
+    all_nodes = len(inputs.nodes)
+    found = [each if len(names) == all_nodes else f"{some(names)}: {each}" for each, names in told.items()]
+    return [*found, *of_the_proxy]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted 
 PROGRAMS_TARGET = "/opt/lmfleet"
 RANK_PROGRAM_TARGET = f"{PROGRAMS_TARGET}/rank.py"
 STARTS_TARGET = "/var/lib/lmfleet/starts"
+# As huggingface_hub takes them: no "--", no "..", a name of 96 characters at most.
+REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REFUSED = "The plan was refused before any host was touched"
 
 

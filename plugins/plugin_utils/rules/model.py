@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The model's files: whole, and the same on every host."""
+"""The model's files: whole, and the same on every host; and the files that options of the engine name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..look import files_of
 from ..observed import Host
+from ..planning.paths import Named
 from ..planning.types import Plan
-from .types import ERROR, GROUP, Found, Rule, Unknown
+from .types import ERROR, GROUP, WARNING, Found, OfHost, Rule, Unknown
 
 PLAIN = re.compile(r"[\w./@+-]+")  # text that YAML takes without quotes
+WITHOUT = frozenset({"--generation-config"})  # an engine starts without its file
 MOST_REMOVED = 8  # damaged files that are removed one by one
 
 
@@ -72,6 +75,34 @@ def path_faults(plan: Plan, hosts: Iterable[Host]) -> Iterator[Found]:
                 f"workers get the path of {engine.head}: make the links in plan_hf_home the same on all hosts.",
                 tuple(others),
             )
+
+
+def option_faults(of: OfHost) -> Iterator[str]:
+    """Where an option of the engine names what no container of the host would find."""
+    for each in files_of(of.plan, of.node):
+        if each.option not in WITHOUT:
+            yield from _not_found(of, each)
+
+
+def generation_faults(of: OfHost) -> Iterator[str]:
+    """The same of a file without which LMDeploy serves with settings of its own, and does not say so."""
+    for each in files_of(of.plan, of.node):
+        if each.option in WITHOUT:
+            yield from _not_found(of, each)
+
+
+def _not_found(of: OfHost, each: Named) -> Iterator[str]:
+    wrong = of.known("inside").get(each.reads)
+    if wrong is None:
+        raise Unknown(f"nobody could say whether {each.reads} is there")
+    if wrong and each.reads.endswith("/snapshots"):
+        repo = posixpath.basename(each.path).removeprefix("models--").replace("--", "/", 1)
+        yield (
+            f"plan_api_server_options: {each.key} is {repo}, which is not in this host's cache ({each.path} in the containers), "
+            "and nothing is downloaded: download it there, or give the absolute path that it has in the containers."
+        )
+    elif wrong:
+        yield f"plan_api_server_options: {each.key} is {each.path} in the containers, and {wrong}."
 
 
 def _together(said: Iterable[tuple[Host, str]]) -> list[str]:
@@ -187,5 +218,23 @@ RULES = (
         needs=("model.faults",),
         scope=GROUP,
         applies=lambda of: of.plan.topology == "tp",
+    ),
+    Rule(
+        id="model.options",
+        severity=ERROR,
+        title="What options of the engine name (chat template, adapters, draft model) can be seen in containers",
+        check=option_faults,
+        remedy="Put the file there, or correct `plan_api_server_options` or `plan_extra_mounts`.",
+        needs=("inside",),
+        applies=lambda of: any(each.option not in WITHOUT for each in files_of(of.plan, of.node)),
+    ),
+    Rule(
+        id="model.generation",
+        severity=WARNING,
+        title="The generation settings that `generation_config` names can be seen in containers",
+        check=generation_faults,
+        remedy="Put generation_config.json there, or correct `generation_config`.",
+        needs=("inside",),
+        applies=lambda of: any(each.option in WITHOUT for each in files_of(of.plan, of.node)),
     ),
 )

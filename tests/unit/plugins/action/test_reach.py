@@ -26,7 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts imp
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, running
 
 COLLECTIONS = {"PYTHONPATH": str(Path(__file__).parents[4] / "collections")}
-CALL = "import json, sys; from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _sockets as s; "
+CALL = "import json, sys; from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _processes, _sockets as s; "
 Change = Callable[[str, dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
@@ -70,7 +70,7 @@ def module(given: dict[str, Any]) -> dict[str, Any]:
         pairs = [(here(each.rpartition(":")[0]), int(each.rpartition(":")[2])) for each in given["targets"]]
         call = f"{{'outcomes': s.connect({pairs}, {given['timeout']})}}"
     else:
-        call = f"{{'was_there': s.stop({given['process']})}}"
+        call = f"{{'was_there': _processes.stop({given['process']})}}"
     argv = [sys.executable, "-c", f"{CALL}print(json.dumps({call}))"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, timeout=60, env=COLLECTIONS)
     found: dict[str, Any] = json.loads(done.stdout)

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _sockets
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import bound, connect, outcome, stop
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._processes import started, stop
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import bound, connect, outcome
 
 COLLECTIONS = {"PYTHONPATH": str(Path(__file__).parents[4] / "collections")}
 LISTEN = "import json; from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import listen; "
@@ -83,7 +84,7 @@ def test_an_address_of_another_host_is_an_error_in_words() -> None:
 def test_a_listener_ends_by_itself_and_another_process_of_its_number_is_left_alone() -> None:
     found = listening("127.0.0.21", 0, seconds=0.1)
     deadline = time.monotonic() + 60
-    while _sockets._started(found["process"]["pid"]) == found["process"]["started"]:
+    while started(found["process"]["pid"]) == found["process"]["started"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert stop(found["process"]) is False

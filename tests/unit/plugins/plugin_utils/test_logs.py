@@ -32,6 +32,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.logs import (
     phase_of,
     plain,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import deepep_rules
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import harmless, harmless_all
 
 LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
@@ -169,6 +170,12 @@ def test_what_torch_and_ray_add_to_all_their_messages_means_nothing(noise: str) 
     assert found is not None
     assert found.known is not None
     assert found.known.id == "cuda"
+
+
+def test_the_sizes_that_a_remedy_names_are_those_that_a_plan_takes() -> None:
+    remedy = next(known.remedy for known in catalogue() if known.id == "deepep-ranks")
+    sizes = re.findall(r"\d+", remedy.partition("(")[0])
+    assert [int(size) for size in sizes] == list(deepep_rules(None).ranks)
 
 
 def test_every_entry_says_first_what_to_do() -> None:

@@ -313,9 +313,9 @@ def test_the_chat_template_is_named_where_the_release_would_take_none(
 
 @pytest.mark.parametrize("key", ["chat_template", "chat-template"])
 def test_the_chat_template_of_the_user_wins(key: str) -> None:
-    variables = dpep(plan_image=of_release("0.8.0"), plan_api_server_options={key: "mine.json"}, **OWN_MODEL)
+    variables = dpep(plan_image=of_release("0.8.0"), plan_api_server_options={key: "llama3"}, **OWN_MODEL)
     command = service(plan_of(variables, Observations(model_config=DEEPSEEK)), "dp").command
-    assert value(command, "--chat-template") == "mine.json"
+    assert value(command, "--chat-template") == "llama3"
 
 
 # Faults --------------------------------------------------------------------------------------------------------------

@@ -37,9 +37,17 @@ PLANS = {
         nodes(plan_topology="dpep", plan_launcher="native", plan_image="openmmlab/lmdeploy:v0.18.0-cu12.8")
     ),
     "unprivileged": bound(nodes(plan_privileged=False)),
+    "options": bound(
+        nodes(
+            plan_topology="dpep",
+            plan_api_server_options={"chat_template": "/data/t.json", "generation_config": "/data"},
+            plan_extra_mounts=[{"source": "/srv", "target": "/data"}],
+        )
+    ),
     "registry": bound(nodes(plan_image="10.0.0.1:5000/lmdeploy:v0.18.0-cu12.8")),
 }
 NODE1 = "node1 (10.0.0.11): "
+TEMPLATE, GENERATION = "/data/t.json", "/data/generation_config.json"
 
 
 def put(path: str, value: Any) -> Callable[[Answer], None]:
@@ -272,6 +280,18 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
     ("model.whole", "tp", put("model.faults", ["config.json is missing."]), ["is not whole on 1 of 2 hosts"]),
     ("model.same", "tp", put("model.digest", "2"), ["hold different files"]),
     ("model.path", "tp", put("model.reads", "/b"), ["is at /a in the containers of node0, and at /b on node1"]),
+    (
+        "model.options",
+        "options",
+        put("inside", {TEMPLATE: "it is not there", GENERATION: ""}),
+        ["/data/t.json in the con"],
+    ),
+    (
+        "model.generation",
+        "options",
+        put("inside", {TEMPLATE: "", GENERATION: "it is not there"}),
+        ["generation_config is"],
+    ),
     ("image.same", "tp", put("image.id", OTHER_IMAGE), ["hold different images"]),
 ]
 # What cannot be planted on one host alone, or needs another plan; and what follows from a fault by itself.
@@ -286,6 +306,8 @@ def good(plan: Plan) -> World:
     world = with_gpus(World(plan))
     for answer in world.answers.values():
         answer["model"]["reads"] = "/a"
+        if plan is PLANS["options"]:
+            answer["inside"] = {TEMPLATE: "", GENERATION: ""}
         if "docker_settings" in answer:
             answer["docker_settings"]["cdi"] = True
     return world

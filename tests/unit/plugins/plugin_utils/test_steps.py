@@ -246,6 +246,8 @@ def test_a_start_and_a_removal_are_told_as_such() -> None:
 
 def test_everything_is_asked_of_a_host_at_once() -> None:
     asked = with_patience(questions(DPEP, DPEP.node("node0")), Patience(5.0, 7.0), ask_registry=True)
+    mirrored = with_patience(asked, Patience(), ask_registry=True, mirror="m.example.com")["image"]
+    assert mirrored["registry_reference"] == "m.example.com/openmmlab/lmdeploy:v0.18.0-cu12.8"
     assert asked == {
         "deployment": "lmdeploy",
         "names": ["lmdeploy-proxy", "lmdeploy-dp"],

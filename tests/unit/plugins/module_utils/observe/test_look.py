@@ -173,6 +173,15 @@ def test_the_registry_is_asked_with_the_login_that_is_kept(dockerd: Dockerd, tmp
     assert json.loads(base64.urlsafe_b64decode(dockerd.logins[-1] or ""))["password"] == "hush"
 
 
+def test_a_mirror_is_asked_in_the_registrys_place(dockerd: Dockerd, tmp_path: Path) -> None:
+    dockerd.images["openmmlab/lmdeploy:v1"] = IMAGE
+    dockerd.registry["mirror:5000/openmmlab/lmdeploy:v1"] = "sha256:aa"
+    image = {"reference": "openmmlab/lmdeploy:v1", "state_dir": str(tmp_path), "ask_registry": True}
+    assert look(None, {"image": image})["image"]["current"] is None
+    mirrored = {**image, "registry_reference": "mirror:5000/openmmlab/lmdeploy:v1"}
+    assert look(None, {"image": mirrored})["image"]["current"] is True
+
+
 # ---- Ray
 
 

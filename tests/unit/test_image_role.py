@@ -1,0 +1,114 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role image as it is run, on the control node, against a stand-in for dockerd."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_pull import CLASSIC, IMAGE, REFERENCE
+
+ROOT = Path(__file__).resolve().parents[2]
+MIRROR = "mirror.example.com/hub"
+
+
+def role(part: str, rescued: str = "", **variables: Any) -> list[dict[str, Any]]:
+    """Tasks that include a part of the role; one that is ``rescued`` has to fail, and its message is shown after that word."""
+    include = {
+        "name": f"Part {part}",
+        "ansible.builtin.include_role": {"name": "lmfleet.lmdeploy.image", "tasks_from": part},
+        "vars": variables,
+    }
+    if not rescued:
+        return [include]
+    told = {"ansible.builtin.debug": {"msg": f"{rescued}: {{{{ ansible_failed_result.msg }}}}"}}
+    went_well = {"ansible.builtin.fail": {"msg": "it has to fail"}}
+    return [{"block": [include, {**went_well, "name": "Not so"}], "rescue": [told]}]
+
+
+def run(folder: Path, daemon: Dockerd, tasks: list[dict[str, Any]]) -> str:
+    """What ansible-playbook prints, in one line."""
+    variables = {
+        "image_needed_on": [],
+        "image_asked_on": "",
+        "image_state_dir": str(folder / "state"),
+        "image_pull_retries": 0,
+        "ansible_python_interpreter": sys.executable,
+    }
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "play.yml"]
+    environment = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    environment["DOCKER_HOST"] = daemon.host
+    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    printed = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return printed
+
+
+def test_an_image_is_pulled_by_its_mirror_and_keeps_its_name(tmp_path: Path) -> None:
+    source = f"{MIRROR}/{REFERENCE}"
+    with Dockerd(tmp_path / "d.sock", pulls={source: CLASSIC}, pulled={source: IMAGE}, line_s=0.1) as daemon:
+        daemon.pulls["x.example.com/gone:1"] = [{"error": "manifest unknown: manifest unknown"}]
+        printed = run(
+            tmp_path,
+            daemon,
+            [
+                *role("pull", image_reference=REFERENCE, image_mirror=MIRROR),
+                *role("pull", image_reference=REFERENCE, image_mirror=MIRROR),  # it is there
+                *role("pull", "GONE", image_reference="x.example.com/gone:1"),
+                *role("pull", "DIGEST", image_reference=f"a/b@sha256:{'0' * 64}", image_mirror=MIRROR),
+            ],
+        )
+        assert daemon.images[REFERENCE] == IMAGE
+        assert len([each for each in daemon.asked if each.startswith("/images/create")]) == 2
+    assert "localhost: downloads " in printed
+    assert "MB" in printed or "GB" in printed
+    assert "changed=1 " in printed
+    assert "GONE: Error pulling image x.example.com/gone:1: manifest unknown" in printed
+    assert "correct plan_image" in printed
+    assert "DIGEST: a/b@sha256:" in printed
+    assert list((tmp_path / "state" / "pulls").iterdir()) == []
+
+
+def archive(file: Path, name: str) -> str:
+    """What docker save writes of an image, as far as docker load is asked here."""
+    manifest = json.dumps([{"Config": "0" * 64, "RepoTags": [name], "Layers": []}]).encode()
+    with tarfile.open(file, "w") as tar:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(manifest)
+        tar.addfile(info, io.BytesIO(manifest))
+    return str(file)
+
+
+def test_one_of_several_archives_has_to_hold_the_image(tmp_path: Path) -> None:
+    first, second = archive(tmp_path / "a.tar", "team/other:1"), archive(tmp_path / "b.tar", REFERENCE)
+    (tmp_path / "page.tar").write_text("<html>\n")
+    with Dockerd(tmp_path / "d.sock") as daemon:
+        printed = run(
+            tmp_path,
+            daemon,
+            [
+                *role("archive", "NONE", image_reference=REFERENCE, image_archive=first),
+                *role(
+                    "archive", "WRONG", image_reference=REFERENCE, image_archive=["no.tar", str(tmp_path / "page.tar")]
+                ),
+                *role("archive", image_reference=REFERENCE, image_archive=[first, second]),
+            ],
+        )
+        assert set(daemon.images) == {"team/other:1", REFERENCE}
+    assert f"NONE: No archive of image_archive ({first}) holds {REFERENCE}." in printed
+    assert "WRONG: To mend first:" in printed
+    assert "there is no no.tar on the control node" in printed
+    assert "page.tar is no archive of docker save" in printed
+    assert list((tmp_path / "state" / "archives").iterdir()) == []
