@@ -130,7 +130,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"Version": "28.5.1", "ApiVersion": API, "Components": dockerd.components})
         elif path == "/containers/json":
             self._json(
-                [{"Id": c["Id"], "Names": [c["Name"]]} for c in dockerd.containers.values() if self._labelled(c)]
+                [
+                    {
+                        "Id": c["Id"],
+                        "Names": [c["Name"]],
+                        "Labels": c["Config"]["Labels"],
+                        "State": c["State"]["Status"],
+                        "Mounts": c["Mounts"],
+                    }
+                    for c in dockerd.containers.values()
+                    if self._labelled(c)
+                ]
             )
         elif path.startswith("/images/"):
             self._found(dockerd.images.get(path[len("/images/") : -len("/json")]))
