@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
             )
         )
         name = f"{plan.name}-logs-{stamp}"
-        folder = Path(arguments["directory"] or name)
+        folder = Path(arguments["directory"] or name).absolute()
         archive = folder / f"{name}.tar.gz"
         self._write(archive, name, files, index, now, page=arguments["page"])
         silent = [node["name"] for node in index["nodes"] if node["failed"]]
