@@ -93,7 +93,8 @@ class Redactor:
                 self._values |= {urllib.parse.quote(each), urllib.parse.quote(each, safe=""), repr(each)[1:-1]}
                 self._known = None  # until it is asked for
 
-    def _values_in(self, text: str) -> str:
+    def known(self, text: str) -> str:
+        """``text`` without the known values alone; for what a host has been through with ``text`` already."""
         if not self._values:
             return text
         if self._known is None:
@@ -122,7 +123,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """``text`` without them."""
-        text = self._values_in(text)
+        text = self.known(text)
         text = _BLOCK.sub(REMOVED, text) if "-----BEGIN " in text else text
         return "\n".join(_line(line) if _HINT.search(line) else line for line in text.split("\n"))
 
