@@ -31,8 +31,8 @@ def logs(sandbox: Sandbox, folder: Path, **variables: Any) -> tuple[dict[str, An
 
 
 def kept(sandbox: Sandbox, node: int) -> str:
-    """Every file of the host that the deployment has, with its time, but for Ray's own and the lock's."""
-    where = "find /var/lib/lmfleet -not -path '*/ray/*' -not -name '.flock' -printf '%p %T@ %s\\n' | sort"
+    """Every file that the deployment keeps on the host, with its time; the engine's caches and Ray's sessions go on meanwhile."""
+    where = "find /var/lib/lmfleet -maxdepth 2 -type f -printf '%p %T@ %s\\n' | sort"
     return sandbox.on(node, "sh", "-c", where)
 
 
