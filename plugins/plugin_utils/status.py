@@ -27,6 +27,7 @@ from .lock import duration, is_held
 from .observed import ENGINE, FORMATION, SERVICE, SERVING, Container, Host, Tokens
 from .planning.types import Endpoint, Engine, Node, Plan
 from .text import columns
+from .timeline import last_of, line_of, ratio
 
 AS_PLANNED, DEGRADED, DOWN = "as planned", "degraded", "down"
 CODES = {AS_PLANNED: 0, DEGRADED: 2, DOWN: 3}
@@ -80,7 +81,10 @@ class NodeStatus:
 
 @dataclasses.dataclass(frozen=True)
 class EngineStatus:
-    """An engine. ``formation`` is of what runs; ``began`` and ``seconds`` are of the last start that was recorded."""
+    """An engine. ``formation`` is of what runs; ``began`` and ``seconds`` are of the last start that was recorded.
+
+    ``timeline`` has its phases, ``former`` those of the last one like it, and ``ratio`` is how many times as long it took.
+    """
 
     name: str
     topology: str
@@ -90,6 +94,9 @@ class EngineStatus:
     began: str | None
     seconds: float | None
     endpoints: list[EndpointStatus]
+    timeline: dict[str, Any] | None = None
+    former: dict[str, Any] | None = None
+    ratio: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +289,11 @@ def _engine(
         for container in [hosts[service.node].own(plan.name).get(service.name)]
         if container and container.running
     )
+    timeline, former = last_of(hosts[engine.head].record.get("formations") or [], engine.name)
     return EngineStatus(
+        timeline=timeline,
+        former=former,
+        ratio=ratio(timeline, former) if timeline else None,
         name=engine.name,
         topology=engine.topology,
         state=state,
@@ -399,6 +410,7 @@ def as_table(status: Status) -> list[str]:
         nodes = ", ".join(engine.nodes)
         rows.append((engine.name, engine.state, engine.formation or "?", engine.began or "?", took, nodes))
     lines += ["", *columns(rows)]
+    lines += [line_of(engine.timeline, engine.former) for engine in status.engines if engine.timeline]
     rows_of_urls = [("ENDPOINT", "NODE", "STATE", "REASON")]
     rows_of_urls += [(e.url, e.node, e.state, e.reason) for engine in status.engines for e in engine.endpoints]
     if status.proxy:
