@@ -116,6 +116,7 @@ class ActionModule(ActionBase):
                 continue
             else:
                 arguments = docker_arguments(plan.name, services[step.name], step.formation)
+            before = time.time()
             result = self._execute_module(CONTAINER, arguments, task_vars=self._vars)
             if result.get("failed"):
                 return {
@@ -125,6 +126,8 @@ class ActionModule(ActionBase):
                 }
             if result.get("changed"):
                 done.append(f"{step.act} {step.name}: {step.reason}")
+                if step.act == "start":
+                    run.write(f"begun@{host}", {**run.read(f"begun@{host}", {}), step.name: [before, time.time()]})
         return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
 
     def _put_list_right(self, plan: Plan, left: list[str], expected: Sequence[str] = ()) -> dict[str, Any]:

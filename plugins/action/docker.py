@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import image_remedy, may_pass, remedy
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
+BRINGS = ("docker_image_pull", "docker_image_load")
 OF_IMAGES = ("docker_image_pull", "docker_image_load", "docker_login")
 
 
@@ -28,10 +31,13 @@ class ActionModule(ActionBase):
             {"module": {"type": "str", "required": True}, "arguments": {"type": "dict", "default": {}}}
         )
         module = arguments["module"]
+        began = time.time()
         result: dict[str, Any] = self._execute_module(
             f"community.docker.{module}", arguments["arguments"], task_vars=task_vars or {}
         )
         if not result.get("failed"):
+            if module in BRINGS and result.get("changed") and not self._task.check_mode:
+                Run().write(f"brought-image@{(task_vars or {})['inventory_hostname']}", round(time.time() - began, 1))
             return result
         said = str(result.get("msg", "it said nothing")).strip().rstrip(".")
         todo = image_remedy(said) if module in OF_IMAGES else remedy(said)

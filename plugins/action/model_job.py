@@ -128,4 +128,6 @@ class ActionModule(ClientAction):
         if not result["ok"]:
             return {"failed": True, "changed": False, "msg": f"{host}: {result['fault']}", "model_result": result}
         tell(f"  {seconds:4.0f} s  {host}: {summary(result)}")
+        if result["needed"]:
+            Run().write(f"brought-model@{host}", round(seconds, 1))
         return {"changed": bool(result["needed"] or result["aside"]), "model_result": result}

@@ -12,10 +12,13 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import record_path
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import new_record
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.timeline import formation_of, last_of, waterfall
 
 
 class ActionModule(ActionBase):
@@ -36,7 +39,11 @@ class ActionModule(ActionBase):
         started = {**{c.name: c.began for c in seen.containers.values()}, **run.read(f"started@{host}", {})}
         tokens = run.read("tokens", {})
         took = time.time() - run.read(f"began@{host}", time.time())
-        record = new_record(plan, host, seen, each, started, tokens, now, took)
+        formed = self._formed(run, plan, host, each)
+        record = new_record(plan, host, seen, each, started, tokens, now, took, formed)
+        if formed:
+            for line in waterfall(formed, last_of(record["formations"], formed["engine"])[1]):
+                tell(f"  {line}")
         run.saw(host, {"record": record})
         written = {
             "directories": [],
@@ -46,3 +53,24 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.place", written, task_vars=task_vars)
         # What was done was told by the steps; that it was written down is no further change.
         return {**{key: result[key] for key in ("failed", "msg", "unreachable") if key in result}, "changed": False}
+
+    @staticmethod
+    def _formed(run: Run, plan: Plan, host: str, each: Round) -> dict[str, Any] | None:
+        """The formation that this round made, which its engine's head keeps."""
+        engine = plan.engine_on(host)
+        if host != engine.head:
+            return None
+        begun, whole, up = run.every("begun"), run.every("seen-ray"), run.every("seen-api")
+        marks = {
+            name: {**whole.get(name, {}).get("marks", {}), **up.get(name, {}).get("marks", {})} for name in engine.nodes
+        }
+        return formation_of(
+            plan,
+            engine,
+            each,
+            begun=begun,
+            marks=marks,
+            listed=up.get(plan.proxy.node, {}).get("listed", {}) if plan.proxy else {},
+            brought={"image": run.every("brought-image"), "model": run.every("brought-model")},
+            warmed=run.read("warmed"),
+        )

@@ -21,9 +21,9 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import Ended, holder_is_gone, me
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import as_table, status_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import Status, as_table, status_of
 
 ARGUMENT_SPEC = {"files": {"type": "list", "elements": "path", "default": []}}
 
@@ -47,6 +47,18 @@ def write(path: Path, text: str) -> None:
         raise AnsibleActionFail(f"{path} cannot be written: {error.strerror}.") from None
 
 
+def current(run: Run) -> tuple[Plan, Status]:
+    """The plan, bound to what was seen where that is possible, and how the deployment is beside it."""
+    plan, hosts = run.plan, run.hosts()
+    unbound: list[str] = []
+    try:
+        plan = bound(run.inputs, hosts, Faults())
+    except PlanError as error:
+        unbound = [str(error)]
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return plan, status_of(plan, hosts, now, unbound, has_ended, run.waivers)
+
+
 class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.status``; documented in plugins/modules/status.py."""
 
@@ -58,15 +70,7 @@ class ActionModule(ActionBase):
         """Tell it; fails only where there is no plan, or a file cannot be written."""
         super().run(tmp, task_vars)
         __, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
-        run = Run()
-        plan, hosts = run.plan, run.hosts()
-        unbound: list[str] = []
-        try:
-            plan = bound(run.inputs, hosts, Faults())
-        except PlanError as error:
-            unbound = [str(error)]
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = status_of(plan, hosts, now, unbound, has_ended, run.waivers)
+        __, status = current(Run())
         table = as_table(status)
         for line in table:
             tell(line)

@@ -70,6 +70,11 @@ class ActionModule(ActionBase):
             # Whatever it is, the other hosts must not wait for this one.
             board.post("failed", f"{type(error).__name__}: {error}")
             raise
+        if not result.get("failed"):
+            epoch = time.time() - time.monotonic()
+            seen = {"marks": wait.marks, "listed": wait.listed}
+            told = {what: {key: at + epoch for key, at in found.items()} for what, found in seen.items()}
+            run.write(f"seen-{arguments['stage']}@{host}", told)
         if arguments["stage"] == "api" and not result.get("failed"):
             run.write(f"started@{host}", wait.started)
         return result

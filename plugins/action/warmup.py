@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -133,5 +134,6 @@ class ActionModule(ClientAction):
         result.update(endpoints=found["endpoints"], seconds=found["seconds"])
         if not found["ok"]:
             return {**result, "failed": True, "msg": failure_message(found)}
+        Run().write("warmed", time.time())
         done = f"warm-up: all {len(found['endpoints'])} ranks answered every shape, {found['seconds']:.1f} s"
         return {**result, "msg": done}

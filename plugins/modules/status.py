@@ -76,6 +76,8 @@ status:
       description:
         - Each engine's C(name), C(topology), C(state), C(nodes), C(formation) (of what runs), and of the last start that was
           recorded C(began) and C(seconds), from its first step to its proof.
+        - C(timeline) has the phases of its last formation, C(former) those of the one before it that is like it (image, topology,
+          sizes), and C(ratio) says how many times as long it took; none where none was recorded.
         - Its C(endpoints) have C(rank), C(engine), C(node), C(url), C(state) and C(reason); the states are those of
           M(lmfleet.lmdeploy.observe), or V(unseen).
       type: list

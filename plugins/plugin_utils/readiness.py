@@ -28,6 +28,7 @@ from .logs import (
     plain,
 )
 from .planning.types import Plan, Proxy
+from .timeline import ends_in
 
 KEPT_LINES = 4000
 # A worker starts while the head may still be opening its port; after this long the way is blocked.
@@ -99,6 +100,8 @@ class HostWait:
         self._news: list[str] = []
         self.last_progress = 0.0
         self.started: dict[str, str] = {}  # container -> when it was started, as last seen
+        self.marks: dict[str, float] = {}  # phase of the formation -> when its end was seen, by the clock of ``take``
+        self.listed: dict[str, float] = {}  # URL -> when the proxy was first seen to list it
         self.ready = False
         self.failure: str | None = None
         self.lost_start = False  # the failure is one that another start may not have
@@ -170,6 +173,9 @@ class HostWait:
         if fresh or moved:
             self.last_progress = now
         self._take_phases(name, fresh)
+        for phase in filter(None, map(ends_in, fresh)):
+            # The first rank that writes has met the others; of all that load, the last one counts.
+            self.marks[phase] = min(self.marks.get(phase, now), now) if phase == "ranks" else now
         self._check_container(name, status, fresh)
 
     def _take_phases(self, name: str, fresh: list[str]) -> None:
@@ -243,6 +249,8 @@ class HostWait:
         if not members.whole or ray["given"] is None:
             return
         self.ready = ray["given"]
+        if self.ready:
+            self.marks["ray"] = now
         self._refusals += not self.ready
         if self._refusals >= REFUSALS:
             self.failure = (
@@ -287,6 +295,8 @@ class HostWait:
             self._news.append(f"{answering} of {len(self._ranks)} ranks answer")
             self.last_progress = now
         self._answering = answering
+        if self._ranks and not waiting:
+            self.marks.setdefault("answers", now)
         if self._proxy and not self.failure:
             waiting += self._take_proxy(self._proxy, answer, now)
         self._missing = "; ".join(waiting)
@@ -299,6 +309,7 @@ class HostWait:
             return [f"the proxy at {url}: {answer['proxy']['error']}"]
         listed = answer["proxy"]["nodes"]
         missing = [rank for rank in self._expected if name not in listed.get(rank, [])]
+        self.listed.update({rank: self.listed.get(rank, now) for rank in self._expected if rank not in missing})
         up = {rank for rank in missing if name in answer["http"][rank].get("models", [])}
         self._unlisted_since = {rank: self._unlisted_since.get(rank, now) for rank in up}
         failed = [rank for rank, since in self._unlisted_since.items() if now - since >= TCP_GRACE_S]

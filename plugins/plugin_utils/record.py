@@ -13,6 +13,7 @@ from . import steps
 from .decide import Round
 from .observed import FORMATION, RECORD_FORMAT, Host, Member
 from .planning.types import Plan
+from .timeline import kept
 
 
 def new_record(
@@ -24,8 +25,12 @@ def new_record(
     tokens: Mapping[str, Mapping[str, Any]],
     now: str,
     seconds: float,
+    formed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of ``host`` after a round; ``started`` are its containers' start times, ``seconds`` what the round took."""
+    """The record of ``host`` after a round; ``started`` are its containers' start times, ``seconds`` what the round took.
+
+    ``formed`` is the formation that it made of the host's engine, where the host is that engine's head.
+    """
     old = seen.record
     engine = plan.engine_on(host)
     members = {name: member for name, member in (old.get("engines") or {}).items() if name == engine.name}
@@ -49,8 +54,16 @@ def new_record(
         "identity": plan.identity,
         "listens": {service.name: service.listens for service in plan.services_on(host)},
         "engines": members,
+        **_formations(host == engine.head, old, formed),
         **(_plans(plan, old) if host == plan.head else {}),
     }
+
+
+def _formations(is_head: bool, old: Mapping[str, Any], formed: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The last formations, which an engine's head keeps."""
+    former = old.get("formations") or []
+    found = kept(former, formed) if formed else former
+    return {"formations": found} if is_head and found else {}
 
 
 def _plans(plan: Plan, old: Mapping[str, Any]) -> dict[str, Any]:

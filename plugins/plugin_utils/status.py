@@ -28,6 +28,7 @@ from .lock import duration, is_held
 from .observed import ENGINE, FORMATION, SERVICE, SERVING, Container, Host, Tokens
 from .planning.types import Endpoint, Engine, Node, Plan
 from .text import columns
+from .timeline import last_of, line_of, ratio
 
 AS_PLANNED, DEGRADED, DOWN = "as planned", "degraded", "down"
 CODES = {AS_PLANNED: 0, DEGRADED: 2, DOWN: 3}
@@ -84,6 +85,7 @@ class EngineStatus:
     """An engine. ``formation`` is of what runs; ``began`` and ``seconds`` are of the last start that was recorded.
 
     ``starts`` are by node those that were made without a run of Ansible too.
+    ``timeline`` has its phases, ``former`` those of the last one like it, and ``ratio`` is how many times as long it took.
     """
 
     name: str
@@ -95,6 +97,9 @@ class EngineStatus:
     seconds: float | None
     endpoints: list[EndpointStatus]
     starts: dict[str, Healing] = dataclasses.field(default_factory=dict)
+    timeline: dict[str, Any] | None = None
+    former: dict[str, Any] | None = None
+    ratio: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +292,11 @@ def _engine(
         for container in [hosts[service.node].own(plan.name).get(service.name)]
         if container and container.running
     )
+    timeline, former = last_of(hosts[engine.head].record.get("formations") or [], engine.name)
     return EngineStatus(
+        timeline=timeline,
+        former=former,
+        ratio=ratio(timeline, former) if timeline else None,
         name=engine.name,
         topology=engine.topology,
         state=state,
@@ -410,6 +419,7 @@ def as_table(status: Status) -> list[str]:
         nodes = ", ".join(engine.nodes)
         rows.append((engine.name, engine.state, engine.formation or "?", engine.began or "?", took, nodes))
     lines += ["", *columns(rows)]
+    lines += [line_of(engine.timeline, engine.former) for engine in status.engines if engine.timeline]
     rows_of_urls = [("ENDPOINT", "NODE", "STATE", "REASON")]
     rows_of_urls += [(e.url, e.node, e.state, e.reason) for engine in status.engines for e in engine.endpoints]
     if status.proxy:

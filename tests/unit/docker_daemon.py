@@ -137,7 +137,13 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/containers/json":
             self._json(
                 [
-                    {"Id": c["Id"], "Names": [c["Name"]], "Labels": c["Config"]["Labels"]}
+                    {
+                        "Id": c["Id"],
+                        "Names": [c["Name"]],
+                        "Labels": c["Config"]["Labels"],
+                        "State": c["State"]["Status"],
+                        "Mounts": c["Mounts"],
+                    }
                     for c in dockerd.containers.values()
                     if self._labelled(c)
                 ]

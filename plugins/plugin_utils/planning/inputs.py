@@ -17,7 +17,19 @@ from ..rules.judging import waiver_faults
 from .environment import PROXY_VARIABLE, environment_of
 from .model import KNOWN
 from .options import read_options
-from .types import HF_CACHE, KERNEL_CACHES, PROGRAMS_TARGET, REPO_ID, STARTS_TARGET, Faults, Mount, Node, PlanError, Ports, some
+from .types import (
+    HF_CACHE,
+    KERNEL_CACHES,
+    PROGRAMS_TARGET,
+    REPO_ID,
+    STARTS_TARGET,
+    Faults,
+    Mount,
+    Node,
+    PlanError,
+    Ports,
+    some,
+)
 from .values import WrongValue, quoted, read_value, shown, text_keys
 
 # The variables that may differ from node to node; all others describe the deployment and must agree.

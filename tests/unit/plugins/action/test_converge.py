@@ -133,6 +133,11 @@ def test_bare_hosts_come_to_serve_and_then_nothing_is_done(plan: Plan) -> None:
         marks = {hosts.world.hosts[name].mark(steps.token_path(plan, name) or "") for name in engine.nodes}
         assert len(marks) == 1
         assert None not in marks
+    kinds = {"tp": ["api", "ray"], "dpep": ["dp"]}[plan.topology]
+    for engine in plan.engines:
+        [formation] = hosts.world.answers[engine.head]["record"]["formations"]
+        assert (formation["engine"], formation["started"]) == (engine.name, kinds)
+        assert formation["phases"][0][0] == "containers"
     again = hosts.decide()
     assert (again["rounds"], again["lines"], again["prove"]) == ([], [], False)
     assert set(again["states"].values()) == {"alive"}
