@@ -318,6 +318,12 @@ def supervise(
     return 128 - code if code < 0 else code
 
 
+def die_with_parent() -> None:
+    """Be killed where the rank program is: an engine that outlives it keeps the GPUs and the port."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def run_engine(rank: int, arguments: list[str]) -> NoReturn:
     """Run LMDeploy's command line as this one rank.
 
@@ -325,9 +331,7 @@ def run_engine(rank: int, arguments: list[str]) -> NoReturn:
     ports of their own choice, so the function that does it is replaced by one that serves this rank, here.
     """
     status: Any = 1
-    # Where the rank program itself is killed, so is its engine: else it would keep the GPUs and the port.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     try:
         multiprocessing.set_start_method("spawn", force=True)  # with fork, the engine process dies at its start
         release = importlib.metadata.version("lmdeploy")

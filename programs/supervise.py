@@ -334,9 +334,9 @@ class Bounds:
         if event == "start":
             self._starts.note("start", self._why, **({"new": True} if self._new else {}))
             self._new, self._running = False, True
-        elif event == "proven":
-            self._proven = True
-            self._starts.note("proven", why)
+        elif event in ("proven", "gave up"):
+            self._proven = self._proven or event == "proven"
+            self._starts.note(event, why)
         elif self._running or event == "over":
             self._running = False
             self._why = why
@@ -366,9 +366,9 @@ class Bounds:
 
 def supervise(ours: argparse.Namespace, told: threading.Event, signals: list[int]) -> int:
     """Until it is told to end, or gives up; the exit status."""
-    new = not MARK.exists()
+    new = not ours.mark.exists()
     with contextlib.suppress(OSError):
-        MARK.touch()
+        ours.mark.touch()
     bounds = Bounds(Starts(Path(ours.starts)), ours.restarts, new=new)
     why = bounds.enough() if not new else ""
     with tempfile.TemporaryDirectory() as directory:
@@ -435,6 +435,7 @@ def main() -> int:
     parser.add_argument("--ray", help="address of the Ray that the command needs")
     parser.add_argument("--ray-node", type=_node, action="append", default=[], metavar="ADDRESS=GPUS")
     parser.add_argument("--ray-claim", type=int, default=0, help="GPUs of one engine")
+    parser.add_argument("--mark", type=Path, default=MARK, help="file that is there once the container was started")
     parser.add_argument("command", nargs="+", help="after --")
     ours = parser.parse_args()
     told, signals = threading.Event(), []

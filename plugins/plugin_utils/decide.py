@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 from .judge import lacks
 from .logs import fatal_line, of_rank
 from .observed import DERIVED, ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
-from .planning.types import RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
+from .planning.types import PROGRAMS_TARGET, RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
 
 SHOWN = 12  # words of a difference
 CHANGES = "is to change"
@@ -485,7 +485,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         if old == new or (key == "mounts" and _binds(old or []) == _binds(new)):
             continue
         if key == "command":
-            told.append("command " + _words(list(old or []), new))
+            told.append("command " + _words(*_inner(list(old or []), new)))
         elif key == "environment":
             told.append("environment " + _words(_pairs(old or {}), _pairs(new)))
         elif key == "mounts":
@@ -493,6 +493,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         else:
             told.append(f"{key.replace('_', ' ')} {_short(old)} -> {_short(new)}")
     return told or ["it was made by an earlier version of this collection"]
+
+
+def _inner(old: list[str], new: list[str]) -> tuple[list[str], list[str]]:
+    """The commands that supervisors run, where they are what differs: theirs have the same URLs and sizes once more."""
+    if PROGRAMS_TARGET in old and PROGRAMS_TARGET in new and "--" in old and "--" in new:
+        inner = old[old.index("--") + 1 :], new[new.index("--") + 1 :]
+        return inner if inner[0] != inner[1] else (old, new)
+    return old, new
 
 
 def _pairs(environment: Mapping[str, str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from .codec import decode
 
-PLAN_FORMAT = 4
+PLAN_FORMAT = 5
 # Compiled kernels are worth minutes at every start: they are kept on the host. Directory there -> in containers.
 KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
 HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted there
