@@ -51,7 +51,9 @@ LONGEST_PAUSE_S = 300.0
 REFUSALS = 3  # a claim takes eight seconds to be refused
 RAY_S = 60.0  # for one question to Ray
 RAY_ENDED_S = 90.0  # workers' raylets end when they have missed their head for so long
-MARK = Path("/var/tmp/lmfleet-was-started")  # noqa: S108 - in the container's own layer, which lives as long as it does
+MARK = (
+    Path(tempfile.gettempdir()) / "lmfleet-was-started"
+)  # in the container's own layer, which lives as long as it does
 RANKS = "LMFLEET_RANKS"  # the directory where programs/rank.py tells of its engines, and reads how long to pause
 GAVE_UP = 0
 TERM_S = 15.0
