@@ -377,6 +377,7 @@ def main() -> int:
     parser.add_argument("--gpus-per-rank", type=int, default=1)
     parser.add_argument("arguments", nargs="+", help="after --: serve api_server MODEL ...")
     ours = parser.parse_args()
+    die_with_parent()  # torchrun's agent; what outlives it would be in the way of its successor
     needed = {"LOCAL_RANK", *(["RANK"] if ours.first_rank is None else [])}
     if missing := needed - os.environ.keys():
         sys.exit(f"lmfleet: {' and '.join(sorted(missing))} not in the environment: start rank.py with torchrun")

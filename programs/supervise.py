@@ -11,7 +11,8 @@ for one token. What is dead by proof (``engines.py``, the judgement of M(observe
 engine. Then
 
 - an api_server (``--ray``) is started again, once Ray counts every node of the plan and gives it the GPUs; where Ray keeps
-  GPUs that nobody has, Ray's head is ended, and Docker forms the cluster anew;
+  GPUs that nobody has, Ray's head is ended, and Docker forms the cluster anew. It is dead too when one of its workers, which are
+  Ray's, has ended: nothing takes its place, and the others may wait for it with busy GPUs;
 - ranks are started again by torchrun, with those of all other hosts; only the dead one is ended here.
 
 It is bounded: after ``--restarts`` starts in a row that gave no token it gives up and ends with 0, which Docker leaves as it is.
@@ -33,13 +34,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..plugins.module_utils._http import NoAnswer, exchange
-from ..plugins.module_utils._observe.engines import EngineProbe, Patience, State, read_metrics
-from ..plugins.module_utils._observe.ray import PROGRAM, Members
+from ..plugins.module_utils._observe.engines import EngineProbe, Patience, State, Verdict, read_metrics
+from ..plugins.module_utils._observe.ray import DEAD_ACTORS, PROGRAM, Members
 from .starts import Starts
 
 LOOK_S = 0.5
@@ -50,6 +51,8 @@ PAUSE_S = 10.0  # before the second start in a row that gave no token; doubled w
 LONGEST_PAUSE_S = 300.0
 REFUSALS = 3  # a claim takes eight seconds to be refused
 RAY_S = 60.0  # for one question to Ray
+WITHOUT_TOKEN_S = 5.0  # after which, and then again and again, Ray is asked whether its workers live
+WORKER = "RayWorkerWrapper"  # LMDeploy's actor, one for each GPU
 RAY_ENDED_S = 90.0  # workers' raylets end when they have missed their head for so long
 MARK = (
     Path(tempfile.gettempdir()) / "lmfleet-was-started"
@@ -73,9 +76,16 @@ class Watch(threading.Thread):
     While requests are answered it reads the counters, and no more.
     """
 
-    def __init__(self, url: str, still_s: float = STILL_S, read_s: float = READ_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        lost: Callable[[], str] = lambda: "",
+        still_s: float = STILL_S,
+        read_s: float = READ_S,
+    ) -> None:
+        """``lost`` says what the engine has lost beyond repair; empty: nothing, or nobody knows."""
         super().__init__(daemon=True)
-        self.url = url
+        self.url, self._lost = url, lost
         self.proven = threading.Event()
         self.dead: str = ""
         self.model = ""
@@ -100,13 +110,7 @@ class Watch(threading.Thread):
             tokens = counted
             if time.monotonic() - moved < self._still_s:
                 continue
-            verdict = EngineProbe(
-                self.url,
-                self.model,
-                patience=Patience() if self.proven.is_set() else UNPROVEN,
-                cpu_s=processor_seconds,
-                gpus_work=gpus_work,
-            ).run()
+            verdict = self._verdict()
             if self._ended.is_set():
                 return
             if verdict.state is State.DEAD:
@@ -115,6 +119,26 @@ class Watch(threading.Thread):
             if verdict.state is State.ALIVE:
                 self.proven.set()
             tokens, moved = self._counted(), time.monotonic()
+
+    def _verdict(self) -> Verdict:
+        """Ask for a token; one that does not come soon may never come."""
+        probe = EngineProbe(
+            self.url,
+            self.model,
+            patience=Patience() if self.proven.is_set() else UNPROVEN,
+            cpu_s=processor_seconds,
+            gpus_work=gpus_work,
+        )
+        said: list[Verdict] = []
+        asker = threading.Thread(target=lambda: said.append(probe.run()), daemon=True)
+        asker.start()
+        asker.join(WITHOUT_TOKEN_S)
+        while asker.is_alive():
+            why = self._lost() if self.proven.is_set() else ""
+            if why:
+                return Verdict(State.DEAD, why)
+            asker.join(WITHOUT_TOKEN_S)
+        return said[0]
 
     def _serves(self) -> str:
         """The name of the model that it serves; empty while it does not answer."""
@@ -159,6 +183,22 @@ class Ray:
     address: str
     nodes: Mapping[str, int]
     claim: int
+    known: frozenset[str] = frozenset()  # workers that had ended when tokens came
+
+    def settled(self) -> None:
+        """Tokens have come: what has ended until now was no loss."""
+        self.known = frozenset(self._dead_workers())
+
+    def lost(self) -> str:
+        """Which of the engine's workers have ended since; empty where none, or Ray does not say."""
+        dead = {each: address for each, address in self._dead_workers().items() if each not in self.known}
+        where = sorted({address for address in dead.values() if address})
+        on = f" on {', '.join(where)}" if where else ""
+        return f"{len(dead)} of its workers ended{on}, as Ray says" if dead else ""
+
+    def _dead_workers(self) -> dict[str, str]:
+        found = self._run(DEAD_ACTORS.format(address=self.address, name=WORKER))
+        return {} if "error" in found else found
 
     def wait(self, told: threading.Event) -> None:
         """Until Ray counts every node and gives the GPUs; returns early once ``told``. Forms it anew where it keeps GPUs."""
@@ -184,7 +224,9 @@ class Ray:
             told.wait(1)
 
     def _ask(self) -> dict[str, Any]:
-        program = PROGRAM.format(address=self.address, claim=self.claim, count_s=4)
+        return self._run(PROGRAM.format(address=self.address, claim=self.claim, count_s=4))
+
+    def _run(self, program: str) -> dict[str, Any]:
         try:
             done = subprocess.run(
                 [sys.executable, "-c", program], capture_output=True, text=True, timeout=RAY_S, check=False
@@ -218,8 +260,12 @@ class Engine:
     Without it the command is the engine itself. With it, torchrun may start the ranks several times: each is one formation.
     """
 
-    def __init__(self, command: Sequence[str], endpoints: Mapping[int, str], ranks: Path | None) -> None:
-        self._endpoints, self._ranks = endpoints, ranks
+    def __init__(
+        self, command: Sequence[str], endpoints: Mapping[int, str], ranks: Path | None, ray: Ray | None = None
+    ) -> None:
+        self._endpoints, self._ranks, self._ray = endpoints, ranks, ray
+        for told in ranks.glob("[0-9.]*") if ranks else ():  # by those of an earlier torchrun
+            told.unlink()
         self._watches: dict[int, Watch] = {}
         self._pids: dict[int, int] = {}
         self._proven = False
@@ -242,6 +288,8 @@ class Engine:
             return happened
         if self._watches and not self._proven and all(each.proven.is_set() for each in self._watches.values()):
             self._proven = True
+            if self._ray:
+                self._ray.settled()
             return "proven", "every endpoint of this host has given a token"
         for rank, each in self._watches.items():
             if each.dead:
@@ -283,7 +331,8 @@ class Engine:
         return None
 
     def _watch(self) -> None:
-        self._watches = {rank: Watch(url) for rank, url in self._endpoints.items()}
+        lost = self._ray.lost if self._ray else lambda: ""
+        self._watches = {rank: Watch(url, lost) for rank, url in self._endpoints.items()}
         for each in self._watches.values():
             each.start()
 
@@ -373,19 +422,20 @@ def supervise(ours: argparse.Namespace, told: threading.Event, signals: list[int
         ours.mark.touch()
     bounds = Bounds(Starts(Path(ours.starts)), ours.restarts, new=new)
     why = bounds.enough() if not new else ""
+    ray = Ray(ours.ray, dict(ours.ray_node), ours.ray_claim) if ours.ray else None
     with tempfile.TemporaryDirectory() as directory:
-        ranks = None if ours.ray else Path(directory)
+        ranks = None if ray else Path(directory)
         while not why and not told.is_set():
             told.wait(pause := bounds.pause_s)
-            if ours.ray and not told.is_set():
-                Ray(ours.ray, dict(ours.ray_node), ours.ray_claim).wait(told)
+            if ray and not told.is_set():
+                ray.wait(told)
             if told.is_set():
                 break
             if ranks is None:
                 bounds.took_place("start", "")
             elif pause:
                 say(f"started after a pause of {pause:g} s")
-            why = run(Engine(ours.command, dict(ours.endpoint), ranks), bounds, ranks, told, signals)
+            why = run(Engine(ours.command, dict(ours.endpoint), ranks, ray), bounds, ranks, told, signals)
     if told.is_set():
         return 128 + signals[0]
     say(f"GAVE UP: {why}. It stays down until a deploy starts it.")

@@ -31,7 +31,7 @@ import sys
 sys.path.insert(0, {place!r})
 from lmfleet.programs import supervise
 supervise.STILL_S, supervise.READ_S, supervise.LOOK_S, supervise.PAUSE_S = {still}, 0.05, 0.05, 0.0
-supervise.Watch.__init__.__defaults__ = ({still}, 0.05)
+supervise.Watch.__init__.__defaults__ = (lambda: '', {still}, 0.05)
 sys.exit(supervise.main())
 """
 # An api_server by what it is asked: a file of the name of a fault in its directory makes it have that.
