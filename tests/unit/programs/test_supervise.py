@@ -103,7 +103,8 @@ class Box:
             try:
                 yield process
             finally:
-                process.kill()
+                process.terminate()  # which ends all that it has started
+                process.wait(DEADLINE_S)
                 for pid in self.pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
