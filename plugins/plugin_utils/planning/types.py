@@ -59,7 +59,11 @@ class Faults:
 
     def listed(self) -> list[str]:
         """Every fault once, with the names of its nodes before it."""
-        return [f"{some(nodes, 16)}: {message}" if nodes else message for message, nodes in self._nodes.items()]
+        return list(self.by_nodes())
+
+    def by_nodes(self) -> dict[str, list[str]]:
+        """The same, with its nodes; none where it is of the whole deployment."""
+        return {f"{some(nodes, 16)}: {message}" if nodes else message: nodes for message, nodes in self._nodes.items()}
 
 
 def some(names: Sequence[str], most: int = 8) -> str:

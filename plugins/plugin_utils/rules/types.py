@@ -111,10 +111,14 @@ class OfHost:
 
 @dataclasses.dataclass(frozen=True)
 class OfAll:
-    """What a rule about all hosts together is given; ``hosts`` are those that answered."""
+    """What a rule about all hosts together is given; ``hosts`` are those that answered.
+
+    ``refused`` tells what binding the plan to them would refuse, and raises ``Unknown``; None where nobody asks for that.
+    """
 
     plan: Plan
     hosts: Mapping[str, Host]
+    refused: Callable[[], Iterable[Found]] | None = None
 
     def each(self, path: str) -> dict[str, Any]:
         """By host, a part of the answer, of those that have it."""
