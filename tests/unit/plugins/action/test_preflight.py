@@ -102,7 +102,14 @@ def test_hosts_are_judged_with_the_settings_that_a_deployment_would_take_from_th
     for number, answer in enumerate(world.answers.values()):
         slow = hca(2, f"10.2.0.{number}", rate_gbps=25.0)
         answer["host"]["hcas"].append(slow)
-    assert run_on(world, tmp_path, monkeypatch)["preflight"]["findings"] == []
+    told = run_on(world, tmp_path, monkeypatch, report=str(tmp_path / "out"))["preflight"]
+    assert told["findings"] == []
+    # What is taken from them is shown with its reason, and the device of each GPU.
+    near = "    nearest to GPU 0 to 7: mlx5_0:1, mlx5_0:1, mlx5_0:1, mlx5_0:1, mlx5_1:1, mlx5_1:1, mlx5_1:1, mlx5_1:1"
+    why = "    not mlx5_2:1: it is Ethernet of 25 Gbit/s, and most are Ethernet of 400"
+    page = (tmp_path / "out" / "preflight.html").read_text("utf-8")
+    for line in (near, why):
+        assert told["rdma"].count(line) == told["table"].count(line) == page.count(line) == 2
 
 
 def test_a_report_that_cannot_be_written_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,24 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
         ["GPU 2 reaches every active RDMA device only across"],
     ),
     (
+        "rdma.distance",
+        "tp",
+        put("host.gpus.links.GPU3", {"mlx5_0": "NODE", "mlx5_1": "SYS", "GPU0": "NV18"}),
+        ["GPU 3 reaches every active RDMA device only through another PCI root of the processor (NODE"],
+    ),
+    (
+        "rdma.shared",
+        "dpep",
+        put("host.gpus.links", {f"GPU{n}": {"mlx5_0": "PXB", "mlx5_1": "PXB"} for n in range(8)}),
+        ["same one from NVSHMEM (GPU 0 and 1 and 2", "plan_topology: dpep"],
+    ),
+    (
+        "rdma.shared",
+        "native",
+        put("host.gpus.links", {f"GPU{n}": {"mlx5_0": "PXB", "mlx5_1": "PXB"} for n in range(8)}),
+        ["plan_launcher: torchrun"],
+    ),
+    (
         "net.cluster-address",
         "tp",
         put("host.interfaces", {"eth0": ["10.9.9.9"]}),
