@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..planning.rdma import ACTIVE, CHOSEN, ETHERNET, PER_GPU, are_shared, routable
+from ..planning.types import some
 from .types import GROUP, WARNING, Found, OfAll, OfHost, Rule, Unknown
 
 # Ways on which NCCL does not let a network card reach a GPU's memory by itself (NCCL_NET_GDR_LEVEL), the nearer first.
@@ -192,6 +193,18 @@ def _apart(of: OfHost) -> str:
     )
 
 
+def _redirected(of: OfHost) -> Iterator[str]:
+    bridges = of.known("host.acs")
+    if bridges:
+        one = len(bridges) == 1
+        yield (
+            f"{'a port' if one else 'ports'} of PCI switches above GPUs and network cards {'has' if one else 'have'} ACS on "
+            f"({some(bridges)}), so what a card and a GPU send each other goes through the processor, at a part of its rate: "
+            "switch ACS off in the firmware, or with setpci at each boot (lspci -vvv, ACSCtl); in a virtual machine's host it has "
+            "to stay on."
+        )
+
+
 # ---- beside other hosts
 
 
@@ -333,6 +346,15 @@ RULES = (
         check=_distance,
         remedy="See which device is down, and in which slots they are.",
         needs=("host.gpus.links", "host.hcas"),
+        applies=_may_use_it,
+    ),
+    Rule(
+        id="rdma.acs",
+        severity=WARNING,
+        title="PCI switches let GPUs and network cards reach each other directly (ACS is off)",
+        check=_redirected,
+        remedy="Switch ACS off in the firmware, or with setpci.",
+        needs=("host.acs",),
         applies=_may_use_it,
     ),
     Rule(

@@ -135,6 +135,8 @@ WHY = {
     "host.interfaces": "the addresses could not be read",
     "host.kernel.xids": "the kernel's log could not be read",
     "docker_settings": "Docker did not tell its settings",
+    "host.kernel.sxids": "the kernel's log could not be read",
+    "host.acs": "the configuration of PCI switches could not be read, which only root may",
     "host.time": "the clock could not be read",
     "looked": "nobody noted when the host was asked",
 }

@@ -181,6 +181,15 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
     ),
     ("fabric.state", "tp", gpu(fabric="In Progress"), ["(GPU 2: in progress)", "802"]),
     ("fabric.status", "tp", gpu(fabric_status="NVML_ERROR_UNKNOWN"), ["(NVML_ERROR_UNKNOWN)"]),
+    (
+        "fabric.sxid",
+        "tp",
+        put(
+            "host.kernel.sxids",
+            [{"bus": "0000:06:00.0", "sxid": 20034, "fatal": True, "count": 3, "text": "Link 48 LTSSM"}],
+        ),
+        ["fatal SXid 20034 of the NVSwitch at 0000:06:00.0", "3 times", "(Link 48 LTSSM)"],
+    ),
     ("nvlink.down", "tp", gpu(nvlinks_down=3), ["NVLinks are down (GPU 2: 3)"]),
     ("rdma.device", "dpep", both(put("host.rdma.devices", []), put("host.hcas", [])), ["no RDMA device"]),
     (
@@ -211,6 +220,7 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
         put("host.gpus.links.GPU3", {"mlx5_0": "NODE", "mlx5_1": "SYS", "GPU0": "NV18"}),
         ["GPU 3 reaches every active RDMA device only through another PCI root of the processor (NODE"],
     ),
+    ("rdma.acs", "tp", put("host.acs", ["0000:18:00.0"]), ["a port of PCI switches", "has ACS on (0000:18:00.0)"]),
     (
         "rdma.shared",
         "dpep",
@@ -266,6 +276,28 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
         ["a container lmdeploy-ray exists"],
     ),
     ("ports.in-use", "tp", put("host.listening", [6380]), ["port 6380 of lmdeploy-ray is in use"]),
+    (
+        "ports.ray-workers",
+        "tp",
+        put("host.listening", list(range(10002, 10980))),
+        ["20 ports from 10002 to 10999 are free", "needs 32", "ray_worker_last"],
+    ),
+    (
+        "ports.ephemeral",
+        "tp",
+        put("host.ephemeral", {"first": 10240, "last": 65535, "reserved": [[23333, 23333], [50000, 50010]]}),
+        [
+            "from 10240 to 65535",
+            "10002-10999 of Ray's workers",
+            "ip_local_reserved_ports=23333,50000-50010,10002-10999,",
+        ],
+    ),
+    (
+        "ports.ephemeral",
+        "dpep",
+        put("host.ephemeral", {"first": 1024, "last": 65535, "reserved": []}),
+        ["23413,23423"],
+    ),
     ("disk.read-only", "tp", disk(STATE, writable=False), [f"{STATE} (plan_state_dir) cannot be written"]),
     ("disk.space", "tp", disk(STATE, free_bytes=10**8), ["has 0.1 GiB free", "df -h"]),
     ("disk.inodes", "tp", disk(DOCKER, free_inodes=0), ["Docker's data) has 0 inodes left"]),
@@ -605,6 +637,12 @@ def test_hosts_without_gpus_as_of_a_sandbox_have_neither_errors_nor_warnings() -
         disk(STATE, type="btrfs", free_inodes=0),
         disk(STATE, type="btrfs", free_inodes=None),
         both(put("host.uid", 1000), disk(STATE, writable=False)),
+        put("host.kernel.sxids", [{"bus": "0000:06:00.0", "sxid": 22013, "fatal": False, "count": 9, "text": ""}]),
+        put(
+            "host.ephemeral",
+            {"first": 1024, "last": 65535, "reserved": [[1024, 12000], [23333, 23333], [29500, 29500]]},
+        ),
+        put("host.listening", list(range(10002, 10900))),
         put("host.time", 1002.0),
         put("host.proxies", {"https_proxy": "http://p:1"}),
     ],
