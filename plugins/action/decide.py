@@ -86,7 +86,9 @@ class ActionModule(ActionBase):
         if (pulls or ask) and not (arguments["image_brought"] or self._task.check_mode):
             for host, why in pulls.items():
                 tell(f"  {host}: pull the image: {why}")
-            return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
+            chain = steps.image_chain(plan, pulls, [node.name for node in plan.nodes if node.name not in pulls])
+            prepare = {"prepare": True, "pull": pulls, "chain": chain, "ask": ask, "reference": reference}
+            return {"changed": False, **prepare, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
             stop([f"{ask}: {reference} could not be asked what it holds{_why_unanswered(hosts[ask])}: run again."])
         if not pulls:
@@ -130,6 +132,7 @@ class ActionModule(ActionBase):
             **({"warnings": warnings} if warnings else {}),
             "prepare": False,
             "pull": pulls,
+            "chain": [],
             "ask": "",
             "reference": plan.engines[0].image.reference,
             "rounds": [steps.round_of(plan, each) for each in decision.rounds],
