@@ -57,7 +57,7 @@ class Run:
 
     def secret(self, name: str) -> str:
         """A key of this run alone, the same on all hosts' tasks: the first who asks makes it."""
-        place, draft = self.folder / f"secret.{name}", self.folder / f".secret.{name}.{os.getpid()}"
+        place, draft = self.folder / f"secret.{name}", self.folder / f".secret.{name}.{secrets.token_hex(4)}"
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_hex(32), encoding="ascii")
         with contextlib.suppress(FileExistsError):

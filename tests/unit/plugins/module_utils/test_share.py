@@ -134,7 +134,7 @@ def test_a_host_behind_that_is_lost_does_not_stop_who_gives(
     hosts: list[Dockerd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second of three has nobody behind it: it has the image all the same."""
-    monkeypatch.setattr(_share, "CONNECT_S", 3.0)
+    monkeypatch.setattr(_share, "CONNECT_S", 6.0)
     found = shared(hosts, tmp_path, (KEY, KEY, "another run's"))
     assert [each["result"]["ok"] for each in found] == [True, True, False]
     assert "of another run" in found[2]["result"]["error"]
@@ -144,7 +144,7 @@ def test_a_host_behind_that_is_lost_does_not_stop_who_gives(
 def test_who_is_of_another_run_is_given_nothing(
     hosts: list[Dockerd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_share, "CONNECT_S", 2.0)
+    monkeypatch.setattr(_share, "CONNECT_S", 6.0)
     found = shared(hosts[:2], tmp_path, (KEY, "another run's"))
     assert [each["result"]["ok"] for each in found] == [False, False]
     assert "no host came to take the image" in found[0]["result"]["error"]
