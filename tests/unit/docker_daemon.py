@@ -11,6 +11,7 @@ import json
 import re
 import socketserver
 import struct
+import sys
 import tarfile
 import threading
 import time
@@ -92,6 +93,11 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
     dockerd: Dockerd
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked may have gone before the answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import socket
@@ -86,8 +87,8 @@ def shared(hosts: list[Dockerd], folder: Path, keys: tuple[str, ...] = (KEY, KEY
         each.start()
     for each in threads:
         each.join(60)
-    for each in sockets:
-        each.close()
+    for listener in sockets:
+        listener.close()
     return [json.loads((folder / f"{number}.json").read_text("utf-8")) for number in range(len(hosts))]
 
 
@@ -164,7 +165,7 @@ def test_what_is_damaged_or_cut_off_on_its_way_is_a_failure(hosts: list[Dockerd]
             with taker:
                 taker.sendall(_share.LENGTH.pack(len(whole)) + whole[:-1] + b"\1")
                 if damage:
-                    taker.sendall(_share.LENGTH.pack(0) + _share.hashlib.sha256(whole).digest())
+                    taker.sendall(_share.LENGTH.pack(0) + hashlib.sha256(whole).digest())
 
         thread = threading.Thread(target=give)
         thread.start()
