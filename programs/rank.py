@@ -55,6 +55,9 @@ LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # the empty place after \n,
 TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
 # What torchrun gives its workers where nobody has said it: one thread, and the end of a rank at the first failure of NCCL.
 TORCHRUN_DEFAULTS = ("OMP_NUM_THREADS", "NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+HCA_OF_GPU = (
+    "LMFLEET_HCA_OF_GPU"  # by the plan: the RDMA devices in the order of the host's GPUs, for ranks with one GPU each
+)
 LAUNCHER = "lmdeploy.serve.openai.launch_server"
 
 
@@ -81,6 +84,14 @@ def engine_environment(environ: Mapping[str, str], container: Mapping[str, str],
     own = {name for name in TORCHRUN_DEFAULTS if name not in container}
     kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name) and name not in own}
     return {**kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
+
+
+def with_own_hca(environ: dict[str, str], local_rank: int, gpus_per_rank: int) -> dict[str, str]:
+    """Return the environment in which NVSHMEM knows the rank's RDMA device alone, where the plan has one for each GPU."""
+    devices = environ.pop(HCA_OF_GPU, "").split(",")
+    if gpus_per_rank != 1 or local_rank >= len(devices) or not devices[local_rank]:
+        return environ
+    return {**environ, "NVSHMEM_HCA_LIST": devices[local_rank]}
 
 
 def started_with(pid: int) -> dict[str, str]:
@@ -331,7 +342,8 @@ def main() -> int:
     if missing := {"RANK", "LOCAL_RANK"} - os.environ.keys():
         sys.exit(f"lmfleet: {' and '.join(sorted(missing))} not in the environment: start rank.py with torchrun")
     rank = int(os.environ["RANK"])
-    gpus = engine_gpus(int(os.environ["LOCAL_RANK"]), ours.gpus_per_rank, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    gpus = engine_gpus(local_rank, ours.gpus_per_rank, os.environ.get("CUDA_VISIBLE_DEVICES"))
     server = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     server.add_argument("--server-name", default="0.0.0.0")  # noqa: S104 (LMDeploy's own default)
     address = server.parse_known_args(ours.arguments)[0].server_name
@@ -339,6 +351,7 @@ def main() -> int:
     put(f"[rank {rank}] lmfleet: starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}\n".encode())
     engine = [sys.executable, __file__, "--engine", str(rank), *ours.arguments, "--server-port", str(port)]
     environment = engine_environment(os.environ, started_with(os.getppid()), gpus)
+    environment = with_own_hca(environment, local_rank, ours.gpus_per_rank)
     return supervise(engine, environment, rank, gpus)
 
 

@@ -45,6 +45,11 @@ def refuse_beside_another(plan: Plan, hosts: Mapping[str, Host], broken: str) ->
         raise AnsibleActionFail(refusal(lock, head.network["uptime"], plan.name))
 
 
+def _chain(plan: Plan, pulls: Mapping[str, str]) -> list[dict[str, str]]:
+    """Between which hosts the image goes, where one is to have it from another."""
+    return steps.image_chain(plan, pulls, [node.name for node in plan.nodes if node.name not in pulls]) if pulls else []
+
+
 def _why_unanswered(host: Host) -> str:
     """What went wrong when the image was asked; what is read from a slow disk for the first time may take long."""
     said = (host.answer.get("image") or {}).get("unanswered")
@@ -86,7 +91,8 @@ class ActionModule(ActionBase):
         if (pulls or ask) and not (arguments["image_brought"] or self._task.check_mode):
             for host, why in pulls.items():
                 tell(f"  {host}: pull the image: {why}")
-            return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
+            prepare = {"prepare": True, "pull": pulls, "chain": _chain(plan, pulls), "ask": ask, "reference": reference}
+            return {"changed": False, **prepare, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
             stop([f"{ask}: {reference} could not be asked what it holds{_why_unanswered(hosts[ask])}: run again."])
         if not pulls:
@@ -130,6 +136,7 @@ class ActionModule(ActionBase):
             **({"warnings": warnings} if warnings else {}),
             "prepare": False,
             "pull": pulls,
+            "chain": _chain(plan, pulls),
             "ask": "",
             "reference": plan.engines[0].image.reference,
             "rounds": [steps.round_of(plan, each) for each in decision.rounds],

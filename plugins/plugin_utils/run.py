@@ -10,9 +10,11 @@ anybody's variables can win, and of which every host would carry a copy.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,16 @@ class Run:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return default
+
+    def secret(self, name: str) -> str:
+        """A key of this run alone, the same on all hosts' tasks: the first who asks makes it."""
+        place, draft = self.folder / f"secret.{name}", self.folder / f".secret.{name}.{secrets.token_hex(4)}"
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32), encoding="ascii")
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, place)
+        draft.unlink()
+        return place.read_text(encoding="ascii")
 
     def every(self, kind: str) -> dict[str, Any]:
         """The words ``kind@host`` of all hosts, by host."""

@@ -154,7 +154,7 @@ KEYS = {
     "Ports": "api proxy torch dp_master ray ray_node_manager ray_object_manager ray_runtime_env_agent ray_metrics "
     "ray_dashboard ray_dashboard_agent ray_dashboard_agent_grpc ray_worker_first ray_worker_last",
     "Proxy": "node url ranks",
-    "Rdma": "devices left_out gid_index environment",
+    "Rdma": "devices left_out gid_index environment nearest",
     "Secret": "name source target",
     "Service": "service node name engine image command environment mounts restart_policy pid_mode privileged gpus listens "
     "secrets directories derived identity",
@@ -163,7 +163,7 @@ KEYS = {
 
 def test_the_keys_of_a_plan_are_those_of_its_format(tmp_path: Path) -> None:
     """Where this fails, a reader of the JSON would notice: raise PLAN_FORMAT, and write the keys of the new format down."""
-    assert PLAN_FORMAT == 4
+    assert PLAN_FORMAT == 5
     data = SHAPES["bound"]().to_json()
     places = {"Plan": data, **{place: entry(data, place) for place in PLACES}}
     names = ["Plan", "Engine", "Image", "Node", "Ports", "Service", "Mount", "Secret", "Endpoint", "Proxy"]
