@@ -71,12 +71,14 @@ class Round:
     """What is carried out together: ``steps`` in their order, then ``engines`` are waited for, and ``warm`` warmed up.
 
     Those of ``warm`` that are in ``known`` were warmed up since they were started: one token of each endpoint is enough.
+    ``drain`` are the URLs to which the proxy sends requests now, and whose engine serves and is taken down.
     """
 
     engines: list[str]
     warm: list[str]
     steps: list[Step]
     known: list[str] = dataclasses.field(default_factory=list)
+    drain: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,6 +370,22 @@ def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
     )
 
 
+def _drained(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted]) -> list[str]:
+    """The URLs to which the proxy sends requests of engines that serve, and are taken down."""
+    if plan.proxy is None:
+        return []
+    found = [url for each in wanted if each.serves and each.services for url in _urls_of(plan, each.engine, hosts)]
+    return list(dict.fromkeys(found))
+
+
+def _urls_of(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:
+    """Where an engine answers now, which may be another port than the plan's."""
+    addresses = {plan.node(name).address for name in engine.nodes}
+    listed = (hosts[plan.proxy.node].listed if plan.proxy else None) or {}
+    found = [url for url in listed if urlsplit(url).hostname in addresses]
+    return found or [each.url for each in plan.endpoints_of(engine.name)]
+
+
 def left_listed(plan: Plan, decision: Decision, number: int, listed: Iterable[str]) -> list[str]:
     """What stays on the proxy's list in a round as it is: the URLs of engines that serve, and whose turn is still to come."""
     later = {name for each in decision.rounds[number + 1 :] for name in each.engines}
@@ -421,6 +439,7 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
         warm=[each.engine.name for each in wanted if each.warm],
         steps=[*removed, *started, *listed],
         known=[each.engine.name for each in wanted if each.warm and each.known],
+        drain=_drained(plan, hosts, wanted),
     )
 
 
