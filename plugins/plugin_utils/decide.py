@@ -19,8 +19,9 @@ The proxy is replaced where it is missing, stopped or not as planned, and its li
 of this deployment that the plan no longer has are removed first: they hold GPUs and ports.
 
 Engines that do not serve are started together, in the first round; engines that serve, and are to change, one after another,
-each in a round of its own. An engine is whole when all of its containers run as planned under one formation id; the id is a
-label, new for each start of an engine as a whole. An api_server that is started over Ray that stays joins Ray's formation.
+each in a round of its own, before which those of its requests that came by a proxy may end. An engine is whole when all of its
+containers run as planned under one formation id; the id is a label, new for each start of an engine as a whole. An api_server
+that is started over Ray that stays joins Ray's formation.
 """
 
 from __future__ import annotations
@@ -129,11 +130,14 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     proxy = _proxy(plan, hosts, states)
     later = _later(wanted, leftovers, hosts)
     rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *proxy])]
+    # What gives tokens comes last: it may be all that serves, where another one only may.
+    later.sort(key=lambda each: all(states[one.url].state in SERVING for one in plan.endpoints_of(each.engine.name)))
     rounds += [_round(plan, hosts, [each], []) for each in later]
     rounds = [each for each in rounds if each.steps or each.engines or each.warm]
     notes = _notes(plan, wanted, later, hosts)
     if leftovers:
         notes.append("What is not of this plan any more is removed, and what it serves ends.")
+        notes += _moved_proxy(plan, wanted, leftovers)
     decision = Decision(rounds, [], notes, states)
     starts = [step for step in decision.steps if step.act == "start"]
     services = {(service.node, service.name): service for service in plan.services}
@@ -467,6 +471,16 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
             if lacking:
                 notes.append(f"{each.engine.name} serves as it is, and gets {', '.join(lacking)} at its next start.")
     return notes
+
+
+def _moved_proxy(plan: Plan, wanted: Sequence[Wanted], leftovers: Sequence[Step]) -> list[str]:
+    """That engines are started anew for a proxy that moves, as where a new host is the first one of the inventory."""
+    before = next((step.host for step in leftovers if step.name == f"{plan.name}-proxy"), None)
+    anew = [each.engine.name for each in wanted if each.serves and each.services]
+    if before is None or plan.proxy is None or not anew:
+        return []
+    told = f"The proxy moves from {before} to {plan.proxy.node}, which is the head now, and for that {', '.join(anew)}"
+    return [f"{told} {'is' if len(anew) == 1 else 'are'} started anew. With plan_head: {before} it stays where it is."]
 
 
 def _missed_by(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:

@@ -15,6 +15,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import 
 LATE_S = 12.0
 # Where nobody can count requests; as long as most of them take.
 BLIND_S = 30.0
+NONE_LEFT = "no request runs there any more"
 
 
 @dataclasses.dataclass
@@ -33,10 +34,13 @@ class Drain:
         }
         left = sum(counts.values())
         if not left and not unknown and (not counts or after_s >= LATE_S):
-            self._end("no request runs there any more" if counts else "nothing listens there")
+            self._end(NONE_LEFT if counts else GONE)
         elif after_s >= self.deadline_s:
-            told = f"{left} requests still run or wait there, and end with it" if left else _not_known(unknown)
-            self._end(f"after {self.deadline_s:.0f} s {told}")
+            late = f"after {self.deadline_s:.0f} s "
+            if left:
+                self._end(f"{late}{left} requests still run or wait there, and end with it")
+            else:
+                self._end(f"{late}{_not_known(unknown)}" if unknown else NONE_LEFT)
         elif not left and unknown and after_s >= BLIND_S:
             self._end(f"{_not_known(unknown)}; {BLIND_S:.0f} s were waited")
         else:
