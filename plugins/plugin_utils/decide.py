@@ -32,6 +32,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import set_aside
+
 from .judge import lacks
 from .logs import fatal_line, of_rank
 from .observed import DERIVED, ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
@@ -390,11 +392,17 @@ def _urls_of(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]
     return found or [each.url for each in plan.endpoints_of(engine.name)]
 
 
-def left_listed(plan: Plan, decision: Decision, number: int, listed: Iterable[str]) -> list[str]:
-    """What stays on the proxy's list in a round as it is: the URLs of engines that serve, and whose turn is still to come."""
+def left_listed(plan: Plan, decision: Decision, number: int, listed: Mapping[str, Sequence[str]]) -> list[str]:
+    """What stays on the proxy's list in a round as it is: the URLs of engines that serve, and whose turn is still to come.
+
+    Not what a run that was interrupted has put aside: it serves until its turn.
+    """
     later = {name for each in decision.rounds[number + 1 :] for name in each.engines}
     addresses = {node.address for node in plan.nodes if node.engine in later}
-    return [url for url in listed if urlsplit(url).hostname in addresses]
+    aside = [set_aside(plan.served_model_name)]
+    ranks = plan.proxy.ranks if plan.proxy else []
+    kept = [url for url, models in listed.items() if url not in ranks or [*models] != aside]
+    return [url for url in kept if urlsplit(url).hostname in addresses]
 
 
 # ---- rounds

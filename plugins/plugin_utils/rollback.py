@@ -26,7 +26,7 @@ def before_upgrade(planned: Plan, kept: Mapping[str, Any]) -> Plan:
     ``kept`` are the plans of the records when the run began (``record.plans_kept``).
     """
     if not kept.get("plan"):
-        raise NothingToBringBack("no plan was recorded before it: nothing has served here yet")
+        raise NothingToBringBack("no plan was recorded before it")
     if kept["plan"].get("identity") == planned.identity:
         raise NothingToBringBack("the plan that was recorded last is the same")
     found = _plan(kept["plan"])

@@ -89,6 +89,8 @@ class Run:
             # Its image by id: the reference may be another image's by now.
             asked["image"] = {**asked["image"], "reference": plan.engine(node.engine).image.run}
             self.write(f"asked@{node.name}", asked)
+            # Until it is: a host that a run has lost takes no part in its later tasks.
+            self.saw(node.name, {"unreachable": "it was lost in this run, and not looked at again"})
 
     @property
     def recorded(self) -> bool:

@@ -12,7 +12,8 @@ import pytest
 from ansible import constants
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action import drain, rollback
+from ansible_collections.lmfleet.lmdeploy.plugins.action import act, drain, rollback
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import set_aside
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import record, steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
@@ -173,6 +174,18 @@ def test_a_roll_back_that_fails_says_both_and_what_to_do() -> None:
         assert words in str(ended.value)
 
 
+def test_a_host_that_was_lost_in_the_run_is_named_and_what_failed_too() -> None:
+    hosts = begins(deployed(tp()).follow(tp(**OPTION)))
+    hosts.decide()
+    hosts.action(rollback, "node0", state="noted", msg="")  # the others of a play that has lost a host have no message
+    back(hosts, "prepared")
+    del hosts.world.answers["node1"]
+    with pytest.raises(AnsibleActionFail, match=r"node1 \(10.0.0.11\) cannot be reached: it was lost in this run"):
+        hosts.decide()
+    with pytest.raises(AnsibleActionFail, match="The upgrade failed: a host could not be reached any more"):
+        back(hosts, "told")
+
+
 def test_without_a_failure_nothing_is_brought_back() -> None:
     hosts = begins(deployed(tp()).follow(tp(**OPTION)))
     hosts.converge(hosts.decide())
@@ -183,7 +196,7 @@ def test_without_a_failure_nothing_is_brought_back() -> None:
 @pytest.mark.parametrize(
     ("world", "why"),
     [
-        (lambda: World(tp()), "no plan was recorded before it: nothing has served here yet"),
+        (lambda: World(tp()), "no plan was recorded before it"),
         (lambda: deployed(tp()), "the plan that was recorded last is the same"),
     ],
 )
@@ -391,6 +404,17 @@ def test_an_engine_at_a_url_that_it_is_to_leave_is_drained_there() -> None:
         ["http://10.0.0.10:23333"],
         ["http://10.0.0.12:23333"],
     ]
+
+
+def test_what_an_interrupted_run_has_put_aside_serves_again_until_its_turn() -> None:
+    hosts = begins(deployed(replicas()).follow(replicas(**OPTION)))
+    hosts.world.states("dead", LEFT)
+    aside = "http://10.0.0.12:23333"
+    hosts.world.answers["node0"]["proxy"]["nodes"][aside] = [set_aside(hosts.world.plan.served_model_name)]
+    assert [each["engines"] for each in hosts.decide()["rounds"]] == [[LEFT], [RIGHT]]
+    hosts.action(act, "node0", act="list", round=0)
+    assert aside in hosts.lists[-1]["nodes"]
+    assert hosts.lists[-1]["left"] == []
 
 
 def test_all_ranks_of_a_group_are_drained_together() -> None:
