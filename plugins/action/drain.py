@@ -10,9 +10,10 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import Drain
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import Drain, cold
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 MODULE = "lmfleet.lmdeploy.proxy_drain"
@@ -30,10 +31,17 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         __, arguments = self.validate_argument_spec(
-            {"round": {"type": "int", "default": 0}, "timeout": {"type": "float", "default": 300}}
+            {
+                "round": {"type": "int", "default": 0},
+                "timeout": {"type": "float", "default": 300},
+                "warmup": {"type": "bool", "default": False},
+            }
         )
         run = Run()
-        plan, each = run.plan, run.decision.rounds[arguments["round"]]
+        plan, decision = run.plan, run.decision
+        each = decision.rounds[arguments["round"]]
+        if arguments["warmup"]:
+            return self._keep_from(plan, cold(plan, decision, each), task_vars)
         if plan.proxy is None or not each.drain or arguments["timeout"] <= 0 or self._task.check_mode:
             return {"changed": False}
         asked = {"url": plan.proxy.url, "nodes": each.drain, "model": plan.served_model_name}
@@ -46,6 +54,14 @@ class ActionModule(ActionBase):
             return {"changed": False}
         tell(f"  {engines}: the proxy sends it no new requests, and those that it has may end")
         return self._until_none(asked, answer, Drain(arguments["timeout"]), engines, task_vars)
+
+    def _keep_from(self, plan: Plan, urls: list[str], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Keep new requests from ranks that are to be warmed up; where the proxy does not do it, they get them cold."""
+        if plan.proxy is None or not urls or self._task.check_mode:
+            return {"changed": False}
+        asked = {"url": plan.proxy.url, "nodes": urls, "model": plan.served_model_name, "aside": True}
+        answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
+        return answer if answer.get("failed") or answer.get("unreachable") else {"changed": False}
 
     def _until_none(
         self, asked: dict[str, Any], answer: dict[str, Any], drain: Drain, engines: str, task_vars: dict[str, Any]

@@ -26,6 +26,12 @@ options:
     description: Seconds after which requests that still run end with their engine. With 0 nothing is waited for.
     type: float
     default: 300
+  warmup:
+    description: >-
+      Instead, whether to keep new requests from what the round has started and is going to warm up, where other engines serve. The
+      proxy's list is put right after the warm-up.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full

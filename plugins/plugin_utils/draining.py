@@ -11,6 +11,10 @@ from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import GONE
 
+from .decide import Decision, Round
+from .observed import SERVING
+from .planning.types import Plan
+
 # LMDeploy sets its gauges once in 10 s: what they say before is of a time when new requests still came.
 LATE_S = 12.0
 # Where nobody can count requests; as long as most of them take.
@@ -48,6 +52,14 @@ class Drain:
 
     def _end(self, news: str) -> None:
         self.ended, self.news = True, news
+
+
+def cold(plan: Plan, decision: Decision, each: Round) -> list[str]:
+    """The URLs that a round has started and warms up, where other engines serve meanwhile; nobody waits for the cold ones then."""
+    others = [one for one in plan.endpoints if one.engine not in each.engines]
+    if not any(decision.states[one.url].state in SERVING for one in others):
+        return []
+    return [one.url for one in plan.endpoints if one.engine in each.engines and one.engine in each.warm]
 
 
 def _not_known(unknown: Mapping[str, str]) -> str:

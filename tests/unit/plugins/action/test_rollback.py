@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.action import act, drain, roll
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import set_aside
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import record, steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import cold
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
@@ -333,8 +335,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(drain.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(drain.time, "sleep", self.sleep)
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
+        monkeypatch.setattr(f"{drain.__name__}.time", clock)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -415,6 +417,19 @@ def test_what_an_interrupted_run_has_put_aside_serves_again_until_its_turn() -> 
     hosts.action(act, "node0", act="list", round=0)
     assert aside in hosts.lists[-1]["nodes"]
     assert hosts.lists[-1]["left"] == []
+
+
+def test_what_is_warmed_up_gets_no_requests_where_others_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, asked, __ = drained(monkeypatch, lambda _: {"requests": 2}, warmup=True)
+    assert result == {"changed": False}
+    assert [(each["nodes"], each["aside"]) for each in asked] == [(["http://10.0.0.12:23333"], True)]
+    hosts = begins(World(replicas()))  # nobody serves yet
+    hosts.decide()
+    assert hosts.action(drain, "node0", warmup=True) == {"changed": False}
+    assert ("node0", "proxy_drain") not in hosts.called
+    hosts = begins(deployed(dpep()).follow(dpep(**OPTION)))
+    hosts.decide()
+    assert cold(hosts.world.plan, Run().decision, Run().decision.rounds[0]) == []
 
 
 def test_all_ranks_of_a_group_are_drained_together() -> None:

@@ -487,7 +487,10 @@ def test_an_engine_whose_turn_is_to_come_stays_listed_at_the_url_where_it_serves
     turns = [each.engines for each in decision.rounds if each.engines]
     assert all(len(turn) == 1 for turn in turns), "all at once would be an outage"
     listed = [*old, "http://10.99.0.1:23333"]
-    left = [left_listed(world.plan, decision, n, listed) for n in range(len(decision.rounds))]
+    left = [
+        left_listed(world.plan, decision, n, {url: [world.plan.served_model_name] for url in listed})
+        for n in range(len(decision.rounds))
+    ]
     assert [len(each) for each in left] == [
         sum(len(each.engines) for each in decision.rounds[n + 1 :]) for n in range(len(decision.rounds))
     ]
