@@ -16,7 +16,7 @@ from .observed import SERVING
 from .planning.types import Plan
 
 # LMDeploy sets its gauges once in 10 s: what they say before is of a time when new requests still came.
-LATE_S = 12.0
+LATE_S = 15.0
 # Where nobody can count requests; as long as most of them take.
 BLIND_S = 30.0
 NONE_LEFT = "no request runs there any more"
