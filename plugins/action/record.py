@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
         formed = self._formed(run, plan, host, each)
         last = arguments["round"] == len(rounds) - 1
         record = new_record(
-            plan, host, seen, each, started, tokens, now, took, formed, before=run.read("before"), last=last
+            plan, host, seen, each, started, tokens, now, took, formed, former=run.read("before"), last=last
         )
         if formed:
             for line in waterfall(formed, last_of(record["formations"], formed["engine"])[1]):

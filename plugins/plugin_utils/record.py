@@ -27,30 +27,30 @@ def new_record(
     seconds: float,
     formed: Mapping[str, Any] | None = None,
     *,
-    before: Mapping[str, Any] | None = None,
+    former: Mapping[str, Any] | None = None,
     last: bool = True,
 ) -> dict[str, Any]:
     """The record of ``host`` after a round; ``started`` are its containers' start times, ``seconds`` what the round took.
 
-    ``formed`` is the formation that it made of the host's engine, where the host is that engine's head. ``before`` are the plans
+    ``formed`` is the formation that it made of the host's engine, where the host is that engine's head. ``former`` are the plans
     that were kept when the run began (``plans_kept``); the plan is kept with the ``last`` round, for then all of it was proven.
     """
     old = seen.record
     engine = plan.engine_on(host)
     members = {name: member for name, member in (old.get("engines") or {}).items() if name == engine.name}
     if engine.name in (*each.engines, *each.warm):
-        was = seen.member(engine.name)
+        before = seen.member(engine.name)
         # To wait for containers that were there before begins nothing.
         mine = {s.name: started[s.name] for s in plan.services_on(host) if s.engine and s.name in started}
-        begins = was is None or was.started != mine
+        begins = before is None or before.started != mine
         formations = [s.formation for s in each.steps if s.engine == engine.name and s.formation]
         member = Member(
             formation=formations[0] if formations else _formation_of(plan, host, seen, engine.name),
-            began=now if begins or was is None else was.began,
-            seconds=round(seconds, 1) if begins or was is None else was.seconds,
+            began=now if begins or before is None else before.began,
+            seconds=round(seconds, 1) if begins or before is None else before.seconds,
             started=mine,
             secrets=_marks(plan, host, seen, tokens),
-            warmed=engine.name in {*each.warm} - {*each.known} or (was is not None and not begins and was.warmed),
+            warmed=engine.name in {*each.warm} - {*each.known} or (before is not None and not begins and before.warmed),
         )
         members[engine.name] = dataclasses.asdict(member)
     return {
@@ -59,7 +59,7 @@ def new_record(
         "listens": {service.name: service.listens for service in plan.services_on(host)},
         "engines": members,
         **_formations(host == engine.head, old, formed),
-        **(_plans(plan, old if before is None else before, last=last) if host == plan.head else {}),
+        **(_plans(plan, old if former is None else former, last=last) if host == plan.head else {}),
     }
 
 
