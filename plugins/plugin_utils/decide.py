@@ -386,8 +386,8 @@ def _drained(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted]) ->
 
 def _urls_of(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:
     """Where an engine answers now, which may be another port than the plan's."""
-    addresses = {plan.node(name).address for name in engine.nodes}
-    listed = (hosts[plan.proxy.node].listed if plan.proxy else None) or {}
+    addresses = {node.address for node in plan.nodes if node.engine == engine.name}
+    listed = (hosts[plan.proxy.node].listed if plan.proxy and plan.proxy.node in hosts else None) or {}
     found = [url for url in listed if urlsplit(url).hostname in addresses]
     return found or [each.url for each in plan.endpoints_of(engine.name)]
 
