@@ -24,6 +24,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import plans_kept
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rollback import without_image
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 STOPPED = "Nothing was started. To mend first:"
@@ -85,6 +87,13 @@ class ActionModule(ActionBase):
         faults = host_faults(plan, hosts, run.waivers)
         if faults:
             stop(faults)
+        if run.read("before") is None:  # what is decided again in this run would find its own
+            run.write("before", plans_kept(plan, hosts))
+        if run.recorded:
+            faults = without_image(plan, hosts)
+            if faults:
+                stop(faults)
+            return self._decided(run, plan, hosts, {}, token)
         pulls = {} if arguments["image_brought"] else steps.to_pull(plan, hosts)
         ask = steps.to_ask(plan, hosts, pulls)
         reference = plan.engines[0].image.reference

@@ -86,6 +86,29 @@ class Run:
         """The plan is this one from here on."""
         self.write("plan", plan.to_json())
 
+    def keep_recorded(self, plan: Plan, before: Mapping[str, Any]) -> None:
+        """The plan is one that a record has, bound long ago, and nothing was seen yet of what it needs.
+
+        ``before`` are the plans that the records have now (``plans_kept``).
+        """
+        for path in (*self.folder.glob("seen@*"), *self.folder.glob("asked@*")):
+            path.unlink()
+        self.keep_plan(plan)
+        self.write("before", dict(before))
+        self.write("recorded", True)
+        for node in plan.nodes:
+            asked = questions(plan, node)
+            # Its image by id: the reference may be another image's by now.
+            asked["image"] = {**asked["image"], "reference": plan.engine(node.engine).image.run}
+            self.write(f"asked@{node.name}", asked)
+            # Until it is: a host that a run has lost takes no part in its later tasks.
+            self.saw(node.name, {"unreachable": "it was lost in this run, and not looked at again"})
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the plan is one that a record has."""
+        return bool(self.read("recorded", False))
+
     @property
     def inputs(self) -> Inputs:
         """What the plan was computed from."""
@@ -143,10 +166,7 @@ class Run:
                 "nothing was decided in this run yet: lmfleet.lmdeploy.decide comes before this task."
             )
         return Decision(
-            rounds=[
-                Round(each["engines"], each["warm"], [Step(**step) for step in each["steps"]], each["known"])
-                for each in found["rounds"]
-            ],
+            rounds=[Round(**{**each, "steps": [Step(**step) for step in each["steps"]]}) for each in found["rounds"]],
             faults=found["faults"],
             notes=found["notes"],
             states={url: Tokens(**state) for url, state in found["states"].items()},

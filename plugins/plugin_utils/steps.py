@@ -133,6 +133,7 @@ def round_of(plan: Plan, each: Round) -> dict[str, Any]:
         "warm": each.warm,
         "endpoints": endpoints_of([name for name in each.warm if name not in each.known]),
         "known": endpoints_of(each.known),
+        "drain": each.drain,
     }
 
 

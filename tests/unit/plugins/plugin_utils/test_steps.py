@@ -205,6 +205,7 @@ def test_a_round_as_roles_need_it() -> None:
         "dpep": False,
         "warm": ["lmdeploy-left", "lmdeploy-right"],
         "known": [],
+        "drain": [],
         "endpoints": [
             {"rank": rank, "node": node, "url": url, "container": "lmdeploy-api", "gpus": list(range(8))}
             for rank, node, url in ((0, "node0", "http://10.0.0.10:23333"), (1, "node2", "http://10.0.0.12:23333"))
