@@ -63,6 +63,9 @@ TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER
 TORCHRUN_DEFAULTS = ("OMP_NUM_THREADS", "NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 RANKS = "LMFLEET_RANKS"
 PR_SET_PDEATHSIG = 1
+HCA_OF_GPU = (
+    "LMFLEET_HCA_OF_GPU"  # by the plan: the RDMA devices in the order of the host's GPUs, for ranks with one GPU each
+)
 LAUNCHER = "lmdeploy.serve.openai.launch_server"
 
 
@@ -89,6 +92,14 @@ def engine_environment(environ: Mapping[str, str], container: Mapping[str, str],
     own = {RANKS, *(name for name in TORCHRUN_DEFAULTS if name not in container)}
     kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name) and name not in own}
     return {**kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
+
+
+def with_own_hca(environ: dict[str, str], local_rank: int, gpus_per_rank: int) -> dict[str, str]:
+    """Return the environment in which NVSHMEM knows the rank's RDMA device alone, where the plan has one for each GPU."""
+    devices = environ.pop(HCA_OF_GPU, "").split(",")
+    if gpus_per_rank != 1 or local_rank >= len(devices) or not devices[local_rank]:
+        return environ
+    return {**environ, "NVSHMEM_HCA_LIST": devices[local_rank]}
 
 
 def started_with(pid: int) -> dict[str, str]:
@@ -395,6 +406,7 @@ def main() -> int:
     put(f"[rank {rank}] lmfleet: starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}\n".encode())
     engine = [sys.executable, __file__, "--engine", str(rank), *ours.arguments, "--server-port", str(port)]
     environment = engine_environment(os.environ, started_with(os.getppid()), gpus)
+    environment = with_own_hca(environment, local, ours.gpus_per_rank)
     return supervise(engine, environment, rank, gpus, notes=notes)
 
 

@@ -35,8 +35,9 @@ What has to hold of the hosts before anything is started there, as rules. `tools
 
 It plans, looks at every host once, changes nothing, and tells all faults of all hosts at once, each with what to do first.
 It fails where an error stands. A deployment judges the same rules with its first look: an error stops it, and warnings are
-told where it starts something. Only `image.same` and `image.lmdeploy` are judged later there, once the image is on the
-hosts.
+told where it starts something. Only `image.same`, `image.lmdeploy` and `plan.bound` are judged later there, once the image
+is on the hosts and was asked what it is. Here they are judged by what is known of it: `plan.bound` is unknown for an image
+that no deployment has asked yet.
 
 | state | means |
 |---|---|

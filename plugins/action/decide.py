@@ -24,6 +24,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import lock_
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import plans_kept
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rollback import without_image
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 STOPPED = "Nothing was started. To mend first:"
@@ -43,6 +45,11 @@ def refuse_beside_another(plan: Plan, hosts: Mapping[str, Host], broken: str) ->
     this = me()
     if lock["run"] not in (this.run, broken) and not holder_is_gone(lock, this):
         raise AnsibleActionFail(refusal(lock, head.network["uptime"], plan.name))
+
+
+def _chain(plan: Plan, pulls: Mapping[str, str]) -> list[dict[str, str]]:
+    """Between which hosts the image goes, where one is to have it from another."""
+    return steps.image_chain(plan, pulls, [node.name for node in plan.nodes if node.name not in pulls]) if pulls else []
 
 
 def _why_unanswered(host: Host) -> str:
@@ -80,13 +87,21 @@ class ActionModule(ActionBase):
         faults = host_faults(plan, hosts, run.waivers)
         if faults:
             stop(faults)
+        if run.read("before") is None:  # what is decided again in this run would find its own
+            run.write("before", plans_kept(plan, hosts))
+        if run.recorded:
+            faults = without_image(plan, hosts)
+            if faults:
+                stop(faults)
+            return self._decided(run, plan, hosts, {}, token)
         pulls = {} if arguments["image_brought"] else steps.to_pull(plan, hosts)
         ask = steps.to_ask(plan, hosts, pulls)
         reference = plan.engines[0].image.reference
         if (pulls or ask) and not (arguments["image_brought"] or self._task.check_mode):
             for host, why in pulls.items():
                 tell(f"  {host}: pull the image: {why}")
-            return {"changed": False, "prepare": True, "pull": pulls, "ask": ask, "reference": reference, "rounds": []}
+            prepare = {"prepare": True, "pull": pulls, "chain": _chain(plan, pulls), "ask": ask, "reference": reference}
+            return {"changed": False, **prepare, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
             stop([f"{ask}: {reference} could not be asked what it holds{_why_unanswered(hosts[ask])}: run again."])
         if not pulls:
@@ -130,6 +145,7 @@ class ActionModule(ActionBase):
             **({"warnings": warnings} if warnings else {}),
             "prepare": False,
             "pull": pulls,
+            "chain": _chain(plan, pulls),
             "ask": "",
             "reference": plan.engines[0].image.reference,
             "rounds": [steps.round_of(plan, each) for each in decision.rounds],

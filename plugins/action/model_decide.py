@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.steps import image_chain
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.transfer import Wanted, decide_transfer
 
 STOPPED = "The model was not brought. To mend first:"
@@ -57,11 +58,13 @@ class ActionModule(ActionBase):
         )
         for line in found.lines:
             tell(f"  {line}")
+        lacking = [name for name in found.jobs if hosts[name].image_id is None]
         return {
             "changed": False,
             "hosts": list(found.jobs),
             "downloads": any(job.program == "download" for job in found.jobs.values()),
             "lines": found.lines,
             "image": plan.engines[0].image.reference,
-            "image_needed_on": [name for name in found.jobs if hosts[name].image_id is None],
+            "image_needed_on": lacking,
+            "image_chain": image_chain(plan, lacking, [name for name, host in hosts.items() if host.image_id]),
         }

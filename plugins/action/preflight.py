@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.binding import refusals
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.preflight import (
     as_table,
     counted,
@@ -54,10 +58,14 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         __, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
         run = Run()
-        plan = run.plan
+        plan, hosts, inputs = run.plan, run.hosts(), run.inputs
+        # Judged as a deployment would have it: with the settings that are taken from the hosts. What refuses it, a rule tells.
+        with contextlib.suppress(PlanError):
+            plan = bound(inputs, hosts, Faults())
+        results = judged(plan, hosts, run.waivers, refused=lambda: refusals(inputs, hosts))
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         # What hosts wrote ends up in files as well, which are looked at in terminals too.
-        report = harmless_all(report_of(plan, judged(plan, run.hosts(), run.waivers), now))
+        report = harmless_all(report_of(plan, results, now))
         table = as_table(report)
         for line in table:
             tell(line)

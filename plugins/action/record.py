@@ -34,13 +34,17 @@ class ActionModule(ActionBase):
         __, arguments = self.validate_argument_spec({"round": {"type": "int", "default": 0}})
         run, host = Run(), task_vars["inventory_hostname"]
         plan, seen = run.plan, run.host(host)
-        each = run.decision.rounds[arguments["round"]]
+        rounds = run.decision.rounds
+        each = rounds[arguments["round"]]
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         started = {**{c.name: c.began for c in seen.containers.values()}, **run.read(f"started@{host}", {})}
         tokens = run.read("tokens", {})
         took = time.time() - run.read(f"began@{host}", time.time())
         formed = self._formed(run, plan, host, each)
-        record = new_record(plan, host, seen, each, started, tokens, now, took, formed)
+        last = arguments["round"] == len(rounds) - 1
+        record = new_record(
+            plan, host, seen, each, started, tokens, now, took, formed, former=run.read("before"), last=last
+        )
         if formed:
             for line in waterfall(formed, last_of(record["formations"], formed["engine"])[1]):
                 tell(f"  {line}")

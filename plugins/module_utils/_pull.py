@@ -113,13 +113,13 @@ def start(file: Path, reference: str, tag_as: str, alone_s: float = ALONE_S) -> 
     write(file, {"summary": Progress().summary(time.monotonic()), "result": None})
 
     def work() -> None:
-        threading.Thread(target=_end_alone, args=(file, alone_s), daemon=True).start()
+        threading.Thread(target=end_alone, args=(file, alone_s), daemon=True).start()
         pull(file, reference, tag_as)
 
     return leave_behind(work)
 
 
-def _end_alone(file: Path, alone_s: float) -> None:
+def end_alone(file: Path, alone_s: float) -> None:
     """End this process where nobody asks any more; who asks touches ``file``'s mark."""
     mark, last, since = marked(file), 0, time.monotonic()
     while True:
@@ -165,12 +165,12 @@ def pull(file: Path, reference: str, tag_as: str) -> None:
 
 
 def poll(file: Path, process: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"summary", "result"}`` of a pull; the result of one whose process is gone is a failure."""
+    """``{"summary", "result"}`` of what ``start`` began; the result of one whose process is gone is a failure."""
     marked(file).touch()
     ended = started(int(process["pid"])) != process["started"]  # before the file, so that an ended one's is its last
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if ended and found["result"] is None:
-        found["result"] = {"ok": False, "image": None, "error": "the process that pulled it has ended: run again"}
+        found["result"] = {"ok": False, "image": None, "error": "the process that brought it has ended: run again"}
     return found
 
 

@@ -53,6 +53,11 @@ pull:
   description: By host, why its image has to be brought.
   returned: success
   type: dict
+chain:
+  description: The hosts between which the image can go, each C(name) and C(address); the first one has it, or will bring it.
+  returned: success
+  type: list
+  elements: dict
 ask:
   description: The host on which the image has to be asked what it is, if any.
   returned: success

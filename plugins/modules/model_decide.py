@@ -89,4 +89,9 @@ image_needed_on:
   returned: success
   type: list
   elements: str
+image_chain:
+  description: These hosts behind one that has it, or will bring it, each C(name) and C(address).
+  returned: success
+  type: list
+  elements: dict
 """

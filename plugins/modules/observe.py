@@ -358,11 +358,16 @@ host:
     - C(names) has C(hostname), the C(addresses) that it resolves to here, and C(loopback), whether one of them is.
     - C(kernel) has C(release); C(cgroups), V(1) or V(2); C(xids), the errors of GPUs in the kernel's log as far back as it
       goes, each C(bus), C(xid), C(count) and the last C(text), none where the log cannot be read or there is no driver;
+      C(sxids), the same of NVSwitches, with C(sxid) and C(fatal);
       C(iommu), what it does to the GPUs, V(off), V(identity) or V(DMA); C(numa_balancing).
     - C(limits), as containers inherit them, has C(memlock_bytes) and C(nofile), V(-1) for no limit. C(memory) has
       C(total_bytes), C(available_bytes), C(shm_bytes) (the size of C(/dev/shm)), C(hugepages) and C(hugepage_bytes).
     - C(disks), by path of O(host_disks) C(device), C(type), C(total_bytes), C(free_bytes), C(free_inodes) and C(writable), of
       the file system that it is on or will be on; none where that does not answer.
+    - C(acs), the ports of PCI switches above GPUs and RDMA devices that send what one device writes to another up to the
+      processor (Access Control Services), by address; none without a GPU, or where who looks is not root.
+    - C(ephemeral), the ports that the kernel gives to connections that go out, has C(first), C(last) and C(reserved), the ranges
+      that it leaves out.
     - C(clock) has C(synchronized); C(proxies), by variable those in C(/etc/environment) and in the environment of Docker's
       daemon, without passwords.
     - A part or a value that could not be read is none, which is neither zero nor good.

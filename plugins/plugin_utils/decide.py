@@ -19,8 +19,9 @@ The proxy is replaced where it is missing, stopped or not as planned, and its li
 of this deployment that the plan no longer has are removed first: they hold GPUs and ports.
 
 Engines that do not serve are started together, in the first round; engines that serve, and are to change, one after another,
-each in a round of its own. An engine is whole when all of its containers run as planned under one formation id; the id is a
-label, new for each start of an engine as a whole. An api_server that is started over Ray that stays joins Ray's formation.
+each in a round of its own, before which those of its requests that came by a proxy may end. An engine is whole when all of its
+containers run as planned under one formation id; the id is a label, new for each start of an engine as a whole. An api_server
+that is started over Ray that stays joins Ray's formation.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import set_aside
 
 from .judge import lacks
 from .logs import fatal_line, of_rank
@@ -71,12 +74,14 @@ class Round:
     """What is carried out together: ``steps`` in their order, then ``engines`` are waited for, and ``warm`` warmed up.
 
     Those of ``warm`` that are in ``known`` were warmed up since they were started: one token of each endpoint is enough.
+    ``drain`` are the URLs to which the proxy sends requests now, and whose engine serves and is taken down.
     """
 
     engines: list[str]
     warm: list[str]
     steps: list[Step]
     known: list[str] = dataclasses.field(default_factory=list)
+    drain: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +132,14 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     proxy = _proxy(plan, hosts, states)
     later = _later(wanted, leftovers, hosts)
     rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *proxy])]
+    # What gives tokens comes last: it may be all that serves, where another one only may.
+    later.sort(key=lambda each: all(states[one.url].state in SERVING for one in plan.endpoints_of(each.engine.name)))
     rounds += [_round(plan, hosts, [each], []) for each in later]
     rounds = [each for each in rounds if each.steps or each.engines or each.warm]
     notes = _notes(plan, wanted, later, hosts)
     if leftovers:
         notes.append("What is not of this plan any more is removed, and what it serves ends.")
+        notes += _moved_proxy(plan, wanted, leftovers)
     decision = Decision(rounds, [], notes, states)
     starts = [step for step in decision.steps if step.act == "start"]
     services = {(service.node, service.name): service for service in plan.services}
@@ -386,11 +394,33 @@ def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
     )
 
 
-def left_listed(plan: Plan, decision: Decision, number: int, listed: Iterable[str]) -> list[str]:
-    """What stays on the proxy's list in a round as it is: the URLs of engines that serve, and whose turn is still to come."""
+def _drained(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted]) -> list[str]:
+    """The URLs to which the proxy sends requests of engines that serve, and are taken down."""
+    if plan.proxy is None:
+        return []
+    found = [url for each in wanted if each.serves and each.services for url in _urls_of(plan, each.engine, hosts)]
+    return list(dict.fromkeys(found))
+
+
+def _urls_of(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:
+    """Where an engine answers now, which may be another port than the plan's."""
+    addresses = {node.address for node in plan.nodes if node.engine == engine.name}
+    listed = (hosts[plan.proxy.node].listed if plan.proxy and plan.proxy.node in hosts else None) or {}
+    found = [url for url in listed if urlsplit(url).hostname in addresses]
+    return found or [each.url for each in plan.endpoints_of(engine.name)]
+
+
+def left_listed(plan: Plan, decision: Decision, number: int, listed: Mapping[str, Sequence[str]]) -> list[str]:
+    """What stays on the proxy's list in a round as it is: the URLs of engines that serve, and whose turn is still to come.
+
+    Not what a run that was interrupted has put aside: it serves until its turn.
+    """
     later = {name for each in decision.rounds[number + 1 :] for name in each.engines}
     addresses = {node.address for node in plan.nodes if node.engine in later}
-    return [url for url in listed if urlsplit(url).hostname in addresses]
+    aside = [set_aside(plan.served_model_name)]
+    ranks = plan.proxy.ranks if plan.proxy else []
+    kept = [url for url, models in listed.items() if url not in ranks or [*models] != aside]
+    return [url for url in kept if urlsplit(url).hostname in addresses]
 
 
 # ---- rounds
@@ -439,6 +469,7 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
         warm=[each.engine.name for each in wanted if each.warm],
         steps=[*removed, *started, *listed],
         known=[each.engine.name for each in wanted if each.warm and each.known],
+        drain=_drained(plan, hosts, wanted),
     )
 
 
@@ -466,6 +497,16 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
             if lacking:
                 notes.append(f"{each.engine.name} serves as it is, and gets {', '.join(lacking)} at its next start.")
     return notes
+
+
+def _moved_proxy(plan: Plan, wanted: Sequence[Wanted], leftovers: Sequence[Step]) -> list[str]:
+    """That engines are started anew for a proxy that moves, as where a new host is the first one of the inventory."""
+    before = next((step.host for step in leftovers if step.name == f"{plan.name}-proxy"), None)
+    anew = [each.engine.name for each in wanted if each.serves and each.services]
+    if before is None or plan.proxy is None or not anew:
+        return []
+    told = f"The proxy moves from {before} to {plan.proxy.node}, which is the head now, and for that {', '.join(anew)}"
+    return [f"{told} {'is' if len(anew) == 1 else 'are'} started anew. With plan_head: {before} it stays where it is."]
 
 
 def _missed_by(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .planning.render import RDMA_TITLE, rdma_lines
 from .planning.types import Plan
 from .rules.judging import OK, UNKNOWN, UNNEEDED, WAIVED, Result
 from .rules.registry import RULES
@@ -23,7 +24,8 @@ MOST_NAMED = 8  # rules in one line
 
 
 def report_of(plan: Plan, results: Sequence[Result], looked_at: str) -> dict[str, Any]:
-    """All of it: ``counts`` by state, ``findings`` in the order in which they are told, ``unknown`` by reason, ``rules``.
+    """All of it: ``counts`` by state, ``findings`` in the order in which they are told, ``unknown`` by reason, ``rules``, and the
+    lines ``rdma`` of the plan, which has been bound to the hosts.
 
     Each of ``rules`` has ``states`` by host; what is judged of all hosts together has one, under ``""``. ``looked_at`` is UTC.
     """
@@ -37,6 +39,7 @@ def report_of(plan: Plan, results: Sequence[Result], looked_at: str) -> dict[str
         "counts": {state: sum(each.state == state for each in results) for state in STATES},
         "findings": [_finding(plan, each, told) for each in _ordered(plan, results) for told in each.told],
         "unknown": _unknown(plan, results),
+        "rdma": rdma_lines(plan),
         "rules": [
             {
                 **{key: getattr(rule, key) for key in ("id", "severity", "scope", "title", "remedy")},
@@ -107,6 +110,8 @@ def as_table(report: Mapping[str, Any]) -> list[str]:
     for each in report["unknown"]:
         hosts = ", ".join(map(_host, each["hosts"]))
         lines.append(f"unknown of {hosts}: {each['why']} ({_few(each['rules'])})")
+    if report["rdma"]:
+        lines += [RDMA_TITLE, *report["rdma"]]
     return [*lines, counted(report["counts"])]
 
 

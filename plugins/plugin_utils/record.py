@@ -26,10 +26,14 @@ def new_record(
     now: str,
     seconds: float,
     formed: Mapping[str, Any] | None = None,
+    *,
+    former: Mapping[str, Any] | None = None,
+    last: bool = True,
 ) -> dict[str, Any]:
     """The record of ``host`` after a round; ``started`` are its containers' start times, ``seconds`` what the round took.
 
-    ``formed`` is the formation that it made of the host's engine, where the host is that engine's head.
+    ``formed`` is the formation that it made of the host's engine, where the host is that engine's head. ``former`` are the plans
+    that were kept when the run began (``plans_kept``); the plan is kept with the ``last`` round, for then all of it was proven.
     """
     old = seen.record
     engine = plan.engine_on(host)
@@ -55,7 +59,7 @@ def new_record(
         "listens": {service.name: service.listens for service in plan.services_on(host)},
         "engines": members,
         **_formations(host == engine.head, old, formed),
-        **(_plans(plan, old) if host == plan.head else {}),
+        **(_plans(plan, old if former is None else former, last=last) if host == plan.head else {}),
     }
 
 
@@ -66,8 +70,18 @@ def _formations(is_head: bool, old: Mapping[str, Any], formed: Mapping[str, Any]
     return {"formations": found} if is_head and found else {}
 
 
-def _plans(plan: Plan, old: Mapping[str, Any]) -> dict[str, Any]:
+def plans_kept(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    """``plan`` and ``previous`` as the hosts' records have them, the head's before others': another host may have been the head."""
+    names = [plan.head, *(name for name in hosts if name != plan.head)]
+    records = (hosts[name].record for name in names if name in hosts)
+    found = next((record for record in records if record.get("plan")), {})
+    return {key: found[key] for key in ("plan", "previous") if found.get(key)}
+
+
+def _plans(plan: Plan, old: Mapping[str, Any], *, last: bool) -> dict[str, Any]:
     """The plan and the one before it, which the head keeps for all: copies everywhere would grow with the hosts' square."""
+    if not last:
+        return {key: old[key] for key in ("plan", "previous") if key in old}
     changed = old.get("plan") and old["plan"].get("identity") != plan.identity
     return {"plan": plan.to_json(), "previous": old["plan"] if changed else old.get("previous")}
 

@@ -10,9 +10,11 @@ anybody's variables can win, and of which every host would carry a copy.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,16 @@ class Run:
         except FileNotFoundError:
             return default
 
+    def secret(self, name: str) -> str:
+        """A key of this run alone, the same on all hosts' tasks: the first who asks makes it."""
+        place, draft = self.folder / f"secret.{name}", self.folder / f".secret.{name}.{secrets.token_hex(4)}"
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32), encoding="ascii")
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, place)
+        draft.unlink()
+        return place.read_text(encoding="ascii")
+
     def every(self, kind: str) -> dict[str, Any]:
         """The words ``kind@host`` of all hosts, by host."""
         return {
@@ -73,6 +85,29 @@ class Run:
     def keep_plan(self, plan: Plan) -> None:
         """The plan is this one from here on."""
         self.write("plan", plan.to_json())
+
+    def keep_recorded(self, plan: Plan, before: Mapping[str, Any]) -> None:
+        """The plan is one that a record has, bound long ago, and nothing was seen yet of what it needs.
+
+        ``before`` are the plans that the records have now (``plans_kept``).
+        """
+        for path in (*self.folder.glob("seen@*"), *self.folder.glob("asked@*")):
+            path.unlink()
+        self.keep_plan(plan)
+        self.write("before", dict(before))
+        self.write("recorded", True)
+        for node in plan.nodes:
+            asked = questions(plan, node)
+            # Its image by id: the reference may be another image's by now.
+            asked["image"] = {**asked["image"], "reference": plan.engine(node.engine).image.run}
+            self.write(f"asked@{node.name}", asked)
+            # Until it is: a host that a run has lost takes no part in its later tasks.
+            self.saw(node.name, {"unreachable": "it was lost in this run, and not looked at again"})
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the plan is one that a record has."""
+        return bool(self.read("recorded", False))
 
     @property
     def inputs(self) -> Inputs:
@@ -131,10 +166,7 @@ class Run:
                 "nothing was decided in this run yet: lmfleet.lmdeploy.decide comes before this task."
             )
         return Decision(
-            rounds=[
-                Round(each["engines"], each["warm"], [Step(**step) for step in each["steps"]], each["known"])
-                for each in found["rounds"]
-            ],
+            rounds=[Round(**{**each, "steps": [Step(**step) for step in each["steps"]]}) for each in found["rounds"]],
             faults=found["faults"],
             notes=found["notes"],
             states={url: Tokens(**state) for url, state in found["states"].items()},

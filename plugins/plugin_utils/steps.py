@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .decide import Decision, Round, Step
@@ -29,6 +29,13 @@ def to_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:
         elif not host.image_is_current:
             found[node.name] = f"the registry has another image under {reference}, or could not be asked"
     return found
+
+
+def image_chain(plan: Plan, needed: Collection[str], have: Sequence[str]) -> list[dict[str, str]]:
+    """The hosts between which the image goes, ``{"name", "address"}`` each: one that has it or will bring it, and who needs it."""
+    names = [node.name for node in plan.nodes if node.name in needed]
+    giver = next(iter([name for name in (plan.head, *have) if name in have] or [*names, plan.head]))
+    return [{"name": name, "address": plan.node(name).address} for name in dict.fromkeys([giver, *names])]
 
 
 def to_ask(plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str]) -> str:
@@ -127,6 +134,7 @@ def round_of(plan: Plan, each: Round) -> dict[str, Any]:
         "warm": each.warm,
         "endpoints": endpoints_of([name for name in each.warm if name not in each.known]),
         "known": endpoints_of(each.known),
+        "drain": each.drain,
     }
 
 

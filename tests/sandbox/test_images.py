@@ -65,6 +65,35 @@ def test_a_mirror_brings_the_image_under_its_own_name(sandbox: Sandbox) -> None:
     assert set(sandbox.deploy(plan_image=image, image_mirror="10.77.0.2:5000").succeeded().changed.values()) == {0}
 
 
+SHARED = "10.77.0.2:5000/lmdeploy-test-engine:0.18.0"
+
+
+@pytest.mark.slow
+def test_the_image_is_pulled_once_and_goes_from_host_to_host(sandbox: Sandbox) -> None:
+    """Its registry does not exist: the second host can have it from the first one alone."""
+    image = "registry.example.com/shared-between-hosts:0.18.0"
+    sandbox.on(0, "docker", "pull", SHARED)
+    sandbox.on(0, "docker", "tag", SHARED, image)
+    wanted = sandbox.on(0, "docker", "images", "--no-trunc", "--quiet", image)
+    # What is there under any name is not sent again: node 1 has to lack the image itself.
+    names = sandbox.on(
+        1, "sh", "-c", f"docker images --no-trunc --format '{{{{.ID}}}}' | grep -F {wanted.strip()} || true"
+    )
+    if names.strip():
+        sandbox.on(
+            1, "sh", "-c", "docker rm --force $(docker ps --all --quiet) 2>/dev/null; docker image prune --all --force"
+        )
+    run = sandbox.deploy(plan_image=image, image_share=True).succeeded()
+    assert sandbox.on(1, "docker", "images", "--no-trunc", "--quiet", image) == wanted
+    assert "copies " in run.output or "loads " in run.output
+    for node in (0, 1):
+        assert sandbox.on(node, "ls", "/var/lib/lmfleet/pulls") == ""
+        assert f":{8731:04X} " not in sandbox.on(node, "cat", "/proc/net/tcp")
+    before = sandbox.containers()
+    assert set(sandbox.deploy(plan_image=image, image_share=True).succeeded().changed.values()) == {0}
+    assert sandbox.containers() == before
+
+
 @pytest.fixture
 def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
     """A registry with the same images that wants a login."""

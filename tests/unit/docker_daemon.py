@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
 import socketserver
 import struct
+import sys
 import tarfile
 import threading
 import time
@@ -56,6 +58,7 @@ class Dockerd:
     registry: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # reference -> what is said while it is pulled
     pulled: dict[str, dict[str, Any]] = field(default_factory=dict)  # reference -> the image that is there then
+    archives: dict[str, bytes] = field(default_factory=dict)  # reference -> what docker save gives of it
     line_s: float = 0.0  # from one of these lines to the next
     says: bytes = b""
     exit_code: int = 0
@@ -91,6 +94,11 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     request_queue_size = 64
     dockerd: Dockerd
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked may have gone before the answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
@@ -111,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         dockerd = self.server.dockerd
         time.sleep(dockerd.late_s)
         path, __, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
@@ -150,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif path == "/images/json":
             self._json([{**each, "RepoTags": [name]} for name, each in dockerd.images.items()])
+        elif path.startswith("/images/") and path.endswith("/get"):
+            self._raw(dockerd.archives[path[len("/images/") : -len("/get")]])
         elif path.startswith("/images/"):
             self._found(self._image(path[len("/images/") : -len("/json")]))
         elif path.startswith("/distribution/"):
@@ -170,6 +180,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"cpu_stats": {"cpu_usage": {"total_usage": time.monotonic_ns()}}, "memory_stats": {"usage": 7}})
         else:
             self._json(dockerd.containers[name])
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        while size := int(self.rfile.readline() or b"0", 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
 
     def _changed(self, path: str, query: str, name: str, body: bytes) -> bool:
         """Containers that are made, filled, started and removed; whether it was that."""
@@ -251,7 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/vnd.docker.multiplexed-stream")
         self.end_headers()
         time.sleep(later_s)
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError):  # who asked has gone
+            self.wfile.write(body)
 
 
 def _frame(content: bytes) -> bytes:

@@ -142,6 +142,11 @@ def repeated_status(count: int) -> tuple[str, str]:
     return "".join(line + "\n" for line in status.splitlines() if line.startswith("GPU ")), status
 
 
+def _card(index: int) -> int:
+    """The number of a GPU's card in topo_hgx_h100.txt, where the fourth one is the hosts' own."""
+    return index + (index > 3)
+
+
 @functools.cache
 def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> dict[str, Any]:
     listing, status = repeated_status(count)
@@ -154,7 +159,7 @@ def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> di
             write(root / "sys/kernel/iommu_groups" / str(index) / "type", "identity\n")
             device = pci(root, each, index * 2 // count)
             (device / "iommu_group").symlink_to(root / "sys/kernel/iommu_groups" / str(index))
-            name, on = f"mlx5_{index}", bonded if index == 0 else f"eth{index}"
+            name, on = f"mlx5_{_card(index)}", bonded if index == 0 else f"eth{index}"
             if index:
                 interface(root, on)
             # The cluster's own address is on the first; the others have one each in a network of their own.
@@ -193,7 +198,10 @@ def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> di
             "source": address,
             "listening": [22],
             "listeners": {"22": {"pid": 1000, "command": "sshd", "container": ""}},
-            "links": {bonded: "800000 Mb/s", **{f"mlx5_{index}/1": "400 Gb/sec (4X NDR)" for index in range(count)}},
+            "links": {
+                bonded: "800000 Mb/s",
+                **{f"mlx5_{_card(index)}/1": "400 Gb/sec (4X NDR)" for index in range(count)},
+            },
             "boot_id": "1",
             "time": 1795737685.9,
             "uptime": 1000.0,
@@ -216,6 +224,7 @@ def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> di
                 **kernel.kernel_facts(root),
                 "release": "6.8.0-60-generic",
                 "xids": kernel.xids(text("h200/dmesg.txt")),
+                "sxids": kernel.sxids(text("h200/dmesg.txt")),
             },
             "limits": limits.parse(text("h200/limits.txt")),
             "memory": {**memory.parse(text("h200/meminfo.txt")), "shm_bytes": 256 << 30},
@@ -223,6 +232,8 @@ def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> di
                 path: dict(zip(("device", "type"), disks.on(path, mounted)), **room)
                 for path in ("/root/.cache/huggingface", "/var/lib/lmfleet", "/var/lib/docker")
             },
+            "acs": [],
+            "ephemeral": {"first": 32768, "last": 60999, "reserved": []},
             "clock": {"synchronized": True},
             "proxies": {},
         }

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import read_inputs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import Inputs, read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError, Service
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,11 @@ def plan_of(
     faults = Faults()
     inputs = read_inputs(SPEC, variables, faults, groups=groups, topology=topology)
     return build_plan(inputs, seen or Observations(), faults)
+
+
+def inputs_of(variables: Variables) -> Inputs:
+    """The checked variables, as a run keeps them."""
+    return read_inputs(SPEC, variables, Faults())
 
 
 def plan_or_faults(variables: Variables) -> tuple[Plan | None, list[str]]:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import subprocess
 import sys
 import tarfile
@@ -112,3 +114,63 @@ def test_one_of_several_archives_has_to_hold_the_image(tmp_path: Path) -> None:
     assert "there is no no.tar on the control node" in printed
     assert "page.tar is no archive of docker save" in printed
     assert list((tmp_path / "state" / "archives").iterdir()) == []
+
+
+def test_one_host_pulls_and_the_others_have_it_from_host_to_host(tmp_path: Path) -> None:
+    """Three hosts, each with a Docker and an address of its own; the second one has the image already, by another name."""
+    image = {"Id": f"sha256:{'0' * 64}", "RepoDigests": [], "Size": 10240}
+    content = Path(archive(tmp_path / "saved.tar", REFERENCE)).read_bytes()
+    with contextlib.ExitStack() as stack:
+        daemons = [
+            stack.enter_context(Dockerd(tmp_path / f"{n}.sock", info={"DockerRootDir": str(tmp_path)}))
+            for n in range(3)
+        ]
+        daemons[0].pulls[REFERENCE], daemons[0].pulled[REFERENCE] = CLASSIC, image
+        daemons[0].archives[REFERENCE] = content
+        daemons[1].images["team/same:1"] = image
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        chain = [{"name": f"host{n}", "address": f"127.0.0.{n + 1}"} for n in range(3)]
+        variables = {
+            "image_reference": REFERENCE,
+            "image_needed_on": [each["name"] for each in chain],
+            "image_asked_on": "",
+            "image_share": True,
+            "image_share_port": port,
+            "image_chain": chain,
+            "image_state_dir": str(tmp_path / "state"),
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+        }
+        hosts = {each["name"]: {"docker_host": daemon.host} for each, daemon in zip(chain, daemons)}
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": variables, "hosts": hosts}}))
+        include = {"ansible.builtin.include_role": {"name": "lmfleet.lmdeploy.image", "tasks_from": "bring"}}
+        refused = [
+            {
+                **include,
+                "vars": {"image_reference": f"a/b@sha256:{'1' * 64}", "image_needed_on": []},
+                "name": "By digest",
+            }
+        ]
+        told = [{"ansible.builtin.debug": {"msg": "DIGEST: {{ ansible_failed_result.msg }}"}}]
+        play = {
+            "hosts": "all",
+            "gather_facts": False,
+            "environment": {"DOCKER_HOST": "{{ docker_host }}"},
+            "tasks": [{**include, "name": "Bring"}, {"block": refused, "rescue": told}],
+        }
+        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+        argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.yml", "play.yml"]
+        environment = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        printed = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [each.images[REFERENCE]["Id"] for each in daemons] == [image["Id"]] * 3
+        pulls = [sum(path.startswith("/images/create") for path in each.asked) for each in daemons]
+        assert pulls == [1, 0, 0]
+        assert [sum(path.startswith("/images/load") for path in each.asked) for each in daemons] == [0, 0, 1]
+    assert "DIGEST: image_share: a/b@sha256:" in printed
+    assert list((tmp_path / "state" / "pulls").iterdir()) == []
+    with socket.socket() as probe:  # nobody listens any more
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

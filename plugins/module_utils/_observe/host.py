@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import (
+    acs,
     clock,
     disks,
     fabric,
@@ -60,6 +61,8 @@ def host_facts(
         "memory": memory.memory_facts,
         "disks": lambda: _disks(paths, docker_root),
         "clock": clock.clock_facts,
+        "acs": acs.redirecting,
+        "ephemeral": ports.ephemeral,
         "proxies": lambda: proxies.proxies(running.result()),
     }
     started = {name: parallel.start(call) for name, call in parts.items()}

@@ -17,6 +17,10 @@ from .gpu_details import bus_address
 
 XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d{1,4}),?[ \t]*([^\n]*)")
 # A driver that cannot start a GPU says so in three lines and without a number; it is what XID 79 says of one that ran.
+# As nvswitch_os_print of the open kernel modules writes it; the lines of details that follow say neither word.
+SXID = re.compile(
+    r"nvidia-nvswitch\d{1,3}: SXid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d{1,6}), (Fatal|Non-fatal)\b,?[ \t]*([^\n]*)"
+)
 LOST = re.compile(r"NVRM: The NVIDIA GPU ([0-9a-fA-F:.]+)\b.{0,400}?fallen off the bus[^\n]*", re.DOTALL)
 FALLEN_OFF = 79
 LONGEST = 400  # characters of a line
@@ -25,13 +29,17 @@ DISPLAY = "0x03"  # the class of GPUs: VGA and 3D controllers
 
 
 def kernel_facts(root: Path = Path("/")) -> dict[str, Any]:
-    """See ``kernel`` in RETURN of M(observe). ``xids`` is None where there is no driver of NVIDIA, or no right to read the log."""
+    """See ``kernel`` in RETURN of M(observe).
+
+    ``xids`` and ``sxids`` are None where there is no driver of NVIDIA, or no right to read the log.
+    """
     log = kernel_log() if (root / "proc/driver/nvidia").exists() else None
     balancing = text_of(root / "proc/sys/kernel/numa_balancing")
     return {
         "release": os.uname().release,
         "cgroups": cgroups(root),
         "xids": None if log is None else xids(log),
+        "sxids": None if log is None else sxids(log),
         "iommu": iommu(root),
         "numa_balancing": None if balancing is None else balancing != "0",
     }
@@ -66,6 +74,17 @@ def xids(log: str) -> list[dict[str, Any]]:
         bus = bus_address(match[1]) or match[1].lower()
         text = " ".join(re.sub(r"\s*NVRM:\s*", " ", match[0]).split())
         found.setdefault((bus, FALLEN_OFF), {"bus": bus, "xid": FALLEN_OFF, "count": 1, "text": text[:LONGEST]})
+    return list(found.values())
+
+
+def sxids(log: str) -> list[dict[str, Any]]:
+    """``{"bus", "sxid", "fatal", "count", "text"}`` of each kind of error of each NVSwitch; ``text`` is the last one."""
+    found: dict[tuple[str, int, bool], dict[str, Any]] = {}
+    for match in SXID.finditer(log):
+        bus, sxid, fatal = bus_address(match[1]) or match[1].lower(), int(match[2]), match[3] == "Fatal"
+        entry = found.setdefault((bus, sxid, fatal), {"bus": bus, "sxid": sxid, "fatal": fatal, "count": 0, "text": ""})
+        entry["count"] += 1
+        entry["text"] = match[4].strip()[:LONGEST]
     return list(found.values())
 
 

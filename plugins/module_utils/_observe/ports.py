@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import processes
+from .files import text_of
 
 LISTEN = "0A"
 SOCKET_END = re.compile(r"[0-9A-F]+:([0-9A-F]{4})")  # as in /proc/net/tcp and /proc/net/tcp6
@@ -47,6 +48,23 @@ def _listening(tables: Iterable[str]) -> Iterator[tuple[str, int]]:
         end = SOCKET_END.fullmatch(row[1]) if len(row) > 3 and row[3] == LISTEN else None
         if end:
             yield row[9] if len(row) > 9 else "", int(end[1], 16)
+
+
+def ephemeral(root: Path = Path("/")) -> dict[str, Any] | None:
+    """The ports that the kernel gives to connections that go out: ``{"first", "last", "reserved"}``.
+
+    ``reserved`` are first and last ports of what it leaves out of them. None where it cannot be read.
+    """
+    folder = root / "proc/sys/net/ipv4"
+    ends = re.fullmatch(r"(\d{1,5})\s+(\d{1,5})", text_of(folder / "ip_local_port_range") or "")
+    if not ends:
+        return None
+    reserved = re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", text_of(folder / "ip_local_reserved_ports") or "")
+    return {
+        "first": int(ends[1]),
+        "last": int(ends[2]),
+        "reserved": [[int(first), int(last or first)] for first, last in reserved],
+    }
 
 
 def read_tcp_tables() -> list[str]:

@@ -14,7 +14,7 @@ from ..releases import Command, at_least, option_name, release_table, releases, 
 from . import deepep, dpep, mounted, tp
 from .inputs import Inputs
 from .model import Model
-from .rdma import rdma_of
+from .rdma import CHOSEN, rdma_of
 from .refused import reason
 from .services import ANY_ADDRESS, check_direct, proxy_service
 from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
@@ -77,7 +77,7 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
         raise PlanError(faults.listed(), what)
 
     token = bool(seen.image["ray_token_auth"]) if seen.image else True
-    inputs = dataclasses.replace(inputs, nodes=[_bind_rdma(node, engines, seen) for node in inputs.nodes])
+    inputs = dataclasses.replace(inputs, nodes=[_bind_rdma(node, engines, seen, inputs) for node in inputs.nodes])
     head = inputs.nodes[0]
     services, endpoints = _services(inputs, image, engines, proxy_arguments, token)
     proxy = Proxy(head.name, _proxy_url(inputs), [each.url for each in endpoints]) if inputs.proxy else None
@@ -150,11 +150,18 @@ def _bind_interface(node: Node, seen: Observations, faults: Faults) -> Node:
     return dataclasses.replace(node, interface=node.interface or owner)
 
 
-def _bind_rdma(node: Node, engines: Sequence[Engine], seen: Observations) -> Node:
+def _bind_rdma(node: Node, engines: Sequence[Engine], seen: Observations, inputs: Inputs) -> Node:
     engine = next(each for each in engines if each.name == node.engine)
     if len(engine.nodes) < 2 or not seen.hcas.get(node.name):
         return node
-    found = rdma_of(seen.hcas[node.name], seen.links.get(node.name), node.gpus, deepep=engine.deepep is not None)
+    # Ranks over Ray have one environment on each host, and LMDeploy's own launcher starts all of a host as one.
+    alone = (
+        engine.launcher == "torchrun"
+        and engine.gpus == engine.dp
+        and not set(CHOSEN) & set(inputs.environments[node.name])
+    )
+    links = seen.links.get(node.name)
+    found = rdma_of(seen.hcas[node.name], links, node.gpus, deepep=engine.deepep is not None, per_gpu=alone)
     return dataclasses.replace(node, rdma=found)
 
 

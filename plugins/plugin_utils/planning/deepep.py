@@ -16,13 +16,14 @@ from typing import Any
 from ..releases import DeepEPRules, at_least, deepep_rules, option_name
 from .inputs import Inputs
 from .model import Model
-from .types import DeepEP, Engine, Faults, Node
+from .types import DeepEP, Engine, Faults, Node, some
 from .values import shown
 
 NVLINK_RANKS = 8  # NUM_MAX_NVL_PEERS: so many consecutive ranks open each other's memory, which one host alone can do
 # FINISHED_SUM_TAG: what a rank has sent to one expert is counted up to this.
 MOST_TOKENS = 1024
 QP_DEPTH = "NVSHMEM_QP_DEPTH"
+NIC_MAPPING = "NVSHMEM_ENABLE_NIC_PE_MAPPING"
 DEFAULT_QP_DEPTH = 1024
 DEFAULT_BATCH = 512  # the guide's
 MOST_BATCH = 1024  # the largest default of LMDeploy, get_max_batch_size: on H100 and its like
@@ -227,12 +228,24 @@ def warnings(inputs: Inputs, engine: Engine) -> Iterator[str]:
             f"plan_ep {engine.ep} reaches over {', '.join(spread)}: DeepEP joins up to {NVLINK_RANKS} ranks over NVLink alone, "
             "so this works only where NVLink reaches from host to host, and not with DeepEP 1.2.1 of LMDeploy's images."
         )
+    mapped = [node.name for node in nodes if _is_on(inputs.environments[node.name].get(NIC_MAPPING, ""))]
+    if mapped and len(nodes) > 1:
+        yield (
+            f"plan_environment sets {NIC_MAPPING} ({some(mapped)}): each of DeepEP's processes takes itself for the first of its "
+            "host, so all GPUs of a host get the first device of the list. Take it out, with NVSHMEM_HCA_PE_MAPPING: by itself "
+            "each GPU gets a nearest one, and the plan tells ranks theirs where that would be shared."
+        )
     size = engine.deepep.buffer_bytes
     if size and size >= LARGE_BUFFER:
         yield (
             f"DeepEP's buffer for {engine.deepep.tokens_per_rank} tokens a rank takes {gib(size)} of every GPU ({size} bytes), "
             "beside weights and KV cache. If GPU memory runs out, lower max_batch_size or cache_max_entry_count."
         )
+
+
+def _is_on(value: str) -> bool:
+    """A switch as NVSHMEM reads it."""
+    return value.strip().lower() not in ("", "0", "n", "no", "f", "false", "off")
 
 
 def gib(size: int) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 from ansible import constants, context
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.binding import observations
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations, build_plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import build_plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.hostvars import HostVariables, Sources
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.inputs import Inputs, read_inputs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
@@ -63,20 +64,6 @@ def bound(
     """
     options = with_changes(inputs.api_server_options, option_changes or {})
     return build_plan(dataclasses.replace(inputs, api_server_options=options), observations(hosts), faults)
-
-
-def observations(hosts: Mapping[str, Host]) -> Observations:
-    """What a plan is bound to, out of what was seen of its hosts."""
-    image = next((host.image_id for host in hosts.values() if host.image_id), None)
-    return Observations(
-        image=next((host.image_answer for host in hosts.values() if host.image_answer), None),
-        image_id=image,
-        interfaces={name: host.network["interfaces"] for name, host in hosts.items() if host.network.get("interfaces")},
-        sources={name: host.network["source"] for name, host in hosts.items() if "source" in host.network},
-        hcas={name: host.network["hcas"] for name, host in hosts.items() if host.network.get("hcas")},
-        links={name: found for name, host in hosts.items() if (found := (host.network.get("gpus") or {}).get("links"))},
-        model_config=next((host.model["config"] for host in hosts.values() if host.model.get("config")), None),
-    )
 
 
 def _config_faults() -> list[str]:

@@ -16,6 +16,7 @@ from .deepep import gib
 from .types import RANK_PROGRAM_TARGET, DeepEP, Image, Node, Plan, Service
 
 MANY = 12
+RDMA_TITLE = "rdma, taken from the hosts:"
 
 
 def as_table(plan: Plan) -> str:
@@ -63,9 +64,9 @@ def as_table(plan: Plan) -> str:
     if len(plan.endpoints) > 1:
         ranks = [(str(each.rank), each.node, _ports(each.gpus), each.url) for each in plan.endpoints]
         lines += ["", *columns([("RANK", "NODE", "GPU", "URL"), *ranks])]
-    devices = [line for node in plan.nodes for line in _rdma(node)]
+    devices = rdma_lines(plan)
     if devices:
-        lines += ["", "rdma, taken from the hosts:", *devices]
+        lines += ["", RDMA_TITLE, *devices]
     for title, notes in (("unverified until the hosts are asked", plan.unverified), ("warnings", plan.warnings)):
         if notes:
             lines += ["", f"{title}:", *(f"  - {note}" for note in notes)]
@@ -91,14 +92,21 @@ def _deepep(needs: DeepEP) -> str:
     return f"deepep {needs.tokens_per_rank} tokens a rank take {takes}{sets}"
 
 
+def rdma_lines(plan: Plan) -> list[str]:
+    """What is taken from the hosts of their RDMA devices, and why; nothing before they were asked."""
+    return [line for node in plan.nodes for line in _rdma(node)]
+
+
 def _rdma(node: Node) -> list[str]:
     """What a host's RDMA devices are, what is set for them, and why others are left out."""
     if node.rdma is None:
         return []
+    nearest = node.rdma.nearest
     sets = "".join(f"; {name}={value}" for name, value in node.rdma.environment.items())
     return [
         f"  {node.name}: {', '.join(node.rdma.devices)}{sets}",
         *(f"    not {name}: it {why}" for name, why in node.rdma.left_out.items()),
+        *([f"    nearest to GPU 0 to {len(nearest) - 1}: {', '.join(nearest)}"] if len(nearest) > 1 else []),
     ]
 
 

@@ -62,7 +62,11 @@ class Faults:
 
     def listed(self) -> list[str]:
         """Every fault once, with the names of its nodes before it."""
-        return [f"{some(nodes, 16)}: {message}" if nodes else message for message, nodes in self._nodes.items()]
+        return list(self.by_nodes())
+
+    def by_nodes(self) -> dict[str, list[str]]:
+        """The same, with its nodes; none where it is of the whole deployment."""
+        return {f"{some(nodes, 16)}: {message}" if nodes else message: nodes for message, nodes in self._nodes.items()}
 
 
 def some(names: Sequence[str], most: int = 8) -> str:
@@ -137,12 +141,15 @@ class Rdma:
     """The RDMA devices of a host, as in mlx5_0:1: those that its engine uses, and those that are ``left_out``, with the reason.
 
     ``gid_index`` is that of RoCE v2 and IPv4 where it is one for all of them. ``environment`` is what containers get for it.
+    ``nearest`` has, in the order of the GPUs, the one that is nearest to each and, where there are enough, no other GPU's; it is
+    empty where the ways between them are not known.
     """
 
     devices: list[str]
     left_out: dict[str, str]
     gid_index: int | None
     environment: dict[str, str]
+    nearest: list[str]
 
 
 @dataclasses.dataclass(frozen=True)

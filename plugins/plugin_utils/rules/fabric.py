@@ -87,6 +87,19 @@ def _links(of: OfHost) -> Iterator[str]:
         raise Unknown(f"nvidia-smi does not tell the NVLinks of GPU {', '.join(silent)}")
 
 
+def _switches(of: OfHost) -> Iterator[str]:
+    for each in of.known("host.kernel.sxids"):
+        if each["fatal"]:
+            times = "" if each.get("count", 1) == 1 else f", {each['count']} times"
+            said = str(each.get("text", "")).strip()
+            yield (
+                f"the kernel's log has the fatal SXid {each['sxid']} of the NVSwitch at {each['bus']} since the host was started"
+                f"{times}{f' ({said})' if said else ''}: GPUs behind it cannot reach each other until they are reset. Look at "
+                "dmesg | grep -i sxid and /var/log/fabricmanager.log; reset all GPUs and NVSwitches (nvidia-smi -r) or reboot the "
+                "host, and have it looked at where it comes back."
+            )
+
+
 RULES = (
     Rule(
         id="fabric.manager",
@@ -122,6 +135,15 @@ RULES = (
         check=_status,
         remedy="See `/var/log/fabricmanager.log`; reset the GPUs or reboot.",
         needs=("host.gpus.details",),
+        applies=lambda of: of.real,
+    ),
+    Rule(
+        id="fabric.sxid",
+        severity=WARNING,
+        title="The kernel's log has no fatal error (SXid) of an NVSwitch",
+        check=_switches,
+        remedy="Reset all GPUs and NVSwitches, or reboot.",
+        needs=("host.kernel.sxids",),
         applies=lambda of: of.real,
     ),
     Rule(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..observed import Host
 from ..planning.types import Plan
@@ -17,6 +17,7 @@ from .types import HOST, Found, OfAll, OfHost, Rule, Unknown, needed
 OK, UNKNOWN, WAIVED, UNNEEDED = "ok", "unknown", "waived", "not needed"
 # Host -> id of a rule -> why it does not count there.
 Waivers = Mapping[str, Mapping[str, str]]
+Refused = Callable[[], Iterable[Found]]  # see OfAll
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,19 @@ class Result:
 
 
 def judged(
-    plan: Plan, hosts: Mapping[str, Host], waivers: Waivers | None = None, rules: Sequence[Rule] = RULES
+    plan: Plan,
+    hosts: Mapping[str, Host],
+    waivers: Waivers | None = None,
+    rules: Sequence[Rule] = RULES,
+    refused: Refused | None = None,
 ) -> list[Result]:
-    """Every rule on every host of the plan, in the order of the rules; ``hosts`` are by node what was seen."""
+    """Every rule on every host of the plan, in the order of the rules; ``hosts`` are by node what was seen.
+
+    ``refused`` tells what binding the plan would refuse; without it, that is not judged.
+    """
     given = {node.name: hosts.get(node.name) or Host(node.name, {}) for node in plan.nodes}
     silent = {name for name, host in given.items() if name not in hosts or host.unreachable or host.failed}
-    return list(_judged(plan, hosts, given, silent, waivers or {}, rules))
+    return list(_judged(plan, hosts, given, silent, waivers or {}, rules, refused))
 
 
 def _judged(
@@ -52,6 +60,7 @@ def _judged(
     silent: set[str],
     waivers: Waivers,
     rules: Sequence[Rule],
+    refused: Refused | None,
 ) -> Iterator[Result]:
     for rule in rules:
         if rule.scope == HOST:
@@ -67,7 +76,7 @@ def _judged(
                     yield _waived(result, waivers.get(node.name, {}).get(rule.id, ""))
         else:
             answered = {name: host for name, host in given.items() if name not in silent}
-            result = _one(rule, OfAll(plan, answered), list(answered.values()), "", "", sorted(silent))
+            result = _one(rule, OfAll(plan, answered, refused), list(answered.values()), "", "", sorted(silent))
             reasons = [each[rule.id] for name, each in waivers.items() if rule.id in each]
             yield _waived(result, reasons[0] if reasons else "")
 

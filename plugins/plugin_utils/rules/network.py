@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterator
 
@@ -30,7 +31,8 @@ def _first(of: OfHost) -> Iterator[str]:
 def _default_route(of: OfHost) -> Iterator[str]:
     if not of.get("host.interfaces"):
         raise Unknown("the addresses could not be read")
-    fault = route_fault(of.node, of.known("host.source"))
+    # As binding the plan tells it, with the interface that the plan gets then.
+    fault = route_fault(dataclasses.replace(of.node, interface=_interface(of) or None), of.known("host.source"))
     if fault:
         yield fault
 
@@ -153,6 +155,7 @@ RULES = (
         remedy="Set `plan_launcher: torchrun`, or give the host a route.",
         needs=("host.source",),
         applies=lambda of: of.engine.launcher == "native",
+        waivable=False,  # the plan is not bound to such a host
     ),
 )
 WARNINGS = (

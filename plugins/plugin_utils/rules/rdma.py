@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..planning.rdma import ACTIVE, ETHERNET, routable
+from ..planning.rdma import ACTIVE, CHOSEN, ETHERNET, PER_GPU, are_shared, routable
+from ..planning.types import some
 from .types import GROUP, WARNING, Found, OfAll, OfHost, Rule, Unknown
 
-ACROSS = "SYS"
+# Ways on which NCCL does not let a network card reach a GPU's memory by itself (NCCL_NET_GDR_LEVEL), the nearer first.
+FAR = {"NODE": "through another PCI root of the processor", "SYS": "across the processors' interconnect"}
 Port = tuple[str, Mapping[str, Any]]  # the device's name, and what is told of the port
 
 
@@ -148,20 +150,59 @@ def _distance(of: OfHost) -> Iterator[str]:
     links = of.known("host.gpus.links")
     names = {hca["device"] for hca in of.known("host.hcas") if _ports([hca])}
     used = {name.partition(":")[0] for name in of.node.rdma.devices} & names if of.node.rdma else names
-    far, silent = [], []
+    silent = []
+    far: dict[str, list[str]] = {}
     for index in range(of.node.gpus):
-        ways = [way for name, way in (links.get(f"GPU{index}") or {}).items() if name in used]
+        ways = {way for name, way in (links.get(f"GPU{index}") or {}).items() if name in used}
         if not ways:
             silent.append(str(index))
-        elif set(ways) == {ACROSS}:
-            far.append(str(index))
-    if far:
+        elif ways <= FAR.keys():
+            far.setdefault(min(ways, key=list(FAR).index), []).append(str(index))
+    for way, gpus in far.items():
         yield (
-            f"GPU {', '.join(far)} {'reaches' if len(far) == 1 else 'reach'} every active RDMA device only across the processors' "
-            "interconnect (SYS in nvidia-smi topo -m), at a part of its rate: see why a nearer one is down, or in which slot it is."
+            f"GPU {', '.join(gpus)} {'reaches' if len(gpus) == 1 else 'reach'} every active RDMA device only {FAR[way]} ({way} in "
+            "nvidia-smi topo -m), at a part of its rate: see why a nearer one is down, or in which slot it is."
         )
     if silent and used:
         raise Unknown(f"nvidia-smi does not tell the ways of GPU {', '.join(silent)} to RDMA devices")
+
+
+def _shared(of: OfHost) -> Iterator[str]:
+    derived = {name for service in of.plan.services_on(of.node.name) for name in service.derived}
+    if PER_GPU in derived or any(of.environment(name) for name in CHOSEN if name not in derived):
+        return
+    links = of.known("host.gpus.links")
+    names = [f"{hca['device']}:{port['port']}" for hca in of.known("host.hcas") for __, port in _ports([hca])]
+    used = of.node.rdma.devices if of.node.rdma else names
+    groups = are_shared(used, links, of.node.gpus)
+    if groups:
+        told = "; ".join(f"GPU {' and '.join(map(str, group))}" for group in groups)
+        yield (
+            f"GPUs that have several RDMA devices equally near get the same one from NVSHMEM ({told}), while others of the host "
+            f"stay idle: {_apart(of)}"
+        )
+
+
+def _apart(of: OfHost) -> str:
+    """What gives each GPU a device of its own."""
+    if of.engine.launcher == "native":
+        return "set plan_launcher: torchrun, with which the plan tells each rank its own."
+    return (
+        "set plan_topology: dpep with a rank for each GPU, where the plan tells each rank its own; or use an image whose DeepEP "
+        "takes DEEP_EP_DEVICE_TO_HCA_MAPPING."
+    )
+
+
+def _redirected(of: OfHost) -> Iterator[str]:
+    bridges = of.known("host.acs")
+    if bridges:
+        one = len(bridges) == 1
+        yield (
+            f"{'a port' if one else 'ports'} of PCI switches above GPUs and network cards {'has' if one else 'have'} ACS on "
+            f"({some(bridges)}), so what a card and a GPU send each other goes through the processor, at a part of its rate: "
+            "switch ACS off in the firmware, or with setpci at each boot (lspci -vvv, ACSCtl); in a virtual machine's host it has "
+            "to stay on."
+        )
 
 
 # ---- beside other hosts
@@ -301,11 +342,29 @@ RULES = (
     Rule(
         id="rdma.distance",
         severity=WARNING,
-        title="Every GPU has an active RDMA device on its own side of the host",
+        title="Every GPU has an active RDMA device at its own PCI root",
         check=_distance,
         remedy="See which device is down, and in which slots they are.",
         needs=("host.gpus.links", "host.hcas"),
         applies=_may_use_it,
+    ),
+    Rule(
+        id="rdma.acs",
+        severity=WARNING,
+        title="PCI switches let GPUs and network cards reach each other directly (ACS is off)",
+        check=_redirected,
+        remedy="Switch ACS off in the firmware, or with setpci.",
+        needs=("host.acs",),
+        applies=_may_use_it,
+    ),
+    Rule(
+        id="rdma.shared",
+        severity=WARNING,
+        title="No two GPUs have the same RDMA device while another one is as near, for expert parallelism over several hosts",
+        check=_shared,
+        remedy="Set `plan_topology: dpep` and `plan_launcher: torchrun`, where each rank is told its own.",
+        needs=("host.gpus.links", "host.hcas"),
+        applies=lambda of: _between_hosts(of) and of.real,
     ),
 )
 TOGETHER = (

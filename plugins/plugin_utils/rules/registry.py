@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from . import disks, docker, fabric, gpu, hosts, image, model, network, ports, rdma, system, together
+from . import disks, docker, fabric, gpu, hosts, image, model, network, plan, ports, rdma, system, together
 from .types import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -27,4 +27,5 @@ RULES: tuple[Rule, ...] = (
     *system.TOGETHER,
     *model.RULES,
     *image.RULES,
+    *plan.RULES,
 )

@@ -111,10 +111,14 @@ class OfHost:
 
 @dataclasses.dataclass(frozen=True)
 class OfAll:
-    """What a rule about all hosts together is given; ``hosts`` are those that answered."""
+    """What a rule about all hosts together is given; ``hosts`` are those that answered.
+
+    ``refused`` tells what binding the plan to them would refuse, and raises ``Unknown``; None where nobody asks for that.
+    """
 
     plan: Plan
     hosts: Mapping[str, Host]
+    refused: Callable[[], Iterable[Found]] | None = None
 
     def each(self, path: str) -> dict[str, Any]:
         """By host, a part of the answer, of those that have it."""
@@ -131,6 +135,8 @@ WHY = {
     "host.interfaces": "the addresses could not be read",
     "host.kernel.xids": "the kernel's log could not be read",
     "docker_settings": "Docker did not tell its settings",
+    "host.kernel.sxids": "the kernel's log could not be read",
+    "host.acs": "the configuration of PCI switches could not be read, which only root may",
     "host.time": "the clock could not be read",
     "looked": "nobody noted when the host was asked",
 }

@@ -353,11 +353,24 @@ def test_environment() -> None:
     }
 
 
+def test_a_rank_knows_its_own_rdma_device_alone_where_the_plan_has_one_for_each_gpu() -> None:
+    plan = {
+        "LMFLEET_HCA_OF_GPU": "mlx5_0:1,mlx5_1:1,mlx5_2:1",
+        "NVSHMEM_HCA_LIST": "mlx5_0:1,mlx5_1:1,mlx5_2:1",
+        "A": "b",
+    }
+    assert rank.with_own_hca(dict(plan), 1, 1) == {"A": "b", "NVSHMEM_HCA_LIST": "mlx5_1:1"}
+    whole = {"A": "b", "NVSHMEM_HCA_LIST": plan["NVSHMEM_HCA_LIST"]}
+    assert rank.with_own_hca(dict(plan), 3, 1) == whole
+    assert rank.with_own_hca(dict(plan), 1, 2) == whole
+    assert rank.with_own_hca({"A": "b"}, 0, 1) == {"A": "b"}
+
+
 def test_what_the_container_was_given_stays_and_what_torchrun_added_goes(tmp_path: Path) -> None:
     launcher = "def launch_server(*args, **options): raise AssertionError"
-    given_ = {"OMP_NUM_THREADS": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
+    given_ = {"OMP_NUM_THREADS": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3", "LMFLEET_HCA_OF_GPU": "a:1,b:1"}
     __, lines = torchrun_rank(tmp_path, "0.18.0", launcher, **given_)
-    assert json.loads(lines[1].removeprefix("[rank 5] "))["env"][-2:] == ["1", "3"]
+    assert json.loads(lines[1].removeprefix("[rank 5] "))["env"][-3:] == ["1", "3", "b:1"]
 
 
 # The shape of LMDeploy's command line: which release has what is all that matters here.
@@ -365,6 +378,7 @@ SERVER = """
 import json, multiprocessing, os, sys
 def serve(model_path, backend_config=None, **kwargs):
     names = "RANK", "TORCHELASTIC_RUN_ID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    names += ("NVSHMEM_HCA_LIST",)
     print(json.dumps({"model": model_path, "dp_rank": backend_config.dp_rank, "argv": sys.argv, **kwargs,
                       "start": multiprocessing.get_start_method(), "env": [os.environ.get(name) for name in names]}))
     raise RuntimeError("no engine here")

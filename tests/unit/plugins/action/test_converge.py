@@ -245,6 +245,7 @@ def test_what_has_to_be_pulled_or_asked_is_said_before_anything_is_decided() -> 
     hosts = begun(World(PLANS["tp"]))
     hosts.world.no_image("node1")
     decided = hosts.decide()
+    assert [each["name"] for each in decided["chain"]] == ["node0", "node1"]
     assert (decided["prepare"], list(decided["pull"]), decided["ask"], decided["rounds"]) == (
         True,
         ["node1"],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -21,8 +22,8 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.lmfleet.lmdeploy.plugins.action import decide, look, preflight
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.judging import judged
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
-from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
-from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, with_gpus
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import Variables, inputs_of, nodes, plan_of
+from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, hca, with_gpus
 
 from .on_hosts import looked_at
 
@@ -30,12 +31,18 @@ ROOT = Path(__file__).parents[4]
 
 
 def run_on(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: Any = preflight, **arguments: Any
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plugin: Any = preflight,
+    variables: Variables | None = None,
+    **arguments: Any,
 ) -> Any:
     """The action's result on the control node, in a run that saw the world."""
     monkeypatch.setattr("ansible.constants.DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
     run = looked_at(world)
-    run.write("inputs", {"waivers": world.answers.get("node0", {}).pop("waivers", {})})
+    waivers = world.answers.get("node0", {}).pop("waivers", {})
+    run.write("inputs", {**dataclasses.asdict(inputs_of(variables or nodes())), "waivers": waivers})
     action = plugin.ActionModule.__new__(plugin.ActionModule)
     action._task = SimpleNamespace(args=arguments, check_mode=False, async_val=0, _uuid="task", action="x")
     action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
@@ -66,6 +73,43 @@ def test_what_hosts_wrote_obeys_no_terminal_and_an_error_fails_after_the_files_a
     for text in (capsys.readouterr().out, *(path.read_text("utf-8") for path in (tmp_path / "out").iterdir())):
         assert "Docker is away." in text
         assert not {"\x1b", "\u202e", "\x07"} & set(text)
+
+
+def test_what_a_deployment_would_refuse_once_the_plan_is_bound_is_told_in_table_data_and_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = nodes(plan_topology="dpep")
+    world = with_gpus(World(plan_of(variables)))
+    for answer in world.answers.values():
+        answer["image"]["answer"]["modules"] = {"deep_ep": True}
+    with pytest.raises(AnsibleActionFail, match=r"To mend first, as said above: plan\.bound on node0, node1\.$"):
+        run_on(world, tmp_path, monkeypatch, variables=variables, report=str(tmp_path / "out"))
+    said = "expert parallelism in LMDeploy 0.18.0 needs deep_gemm"
+    assert capsys.readouterr().out.count(said) == 1
+    kept = json.loads((tmp_path / "out" / "preflight.json").read_text("utf-8"))
+    [finding] = kept["findings"]
+    assert (finding["rule"], finding["state"], finding["hosts"]) == ("plan.bound", "error", ["node0", "node1"])
+    assert said in finding["told"]
+    assert "set plan_image" in finding["told"]
+    assert said in (tmp_path / "out" / "preflight.html").read_text("utf-8")
+
+
+def test_hosts_are_judged_with_the_settings_that_a_deployment_would_take_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow device is left out of NCCL_IB_HCA by the plan, so that nobody has to."""
+    world = with_gpus(World(plan_of(nodes())))
+    for number, answer in enumerate(world.answers.values()):
+        slow = hca(2, f"10.2.0.{number}", rate_gbps=25.0)
+        answer["host"]["hcas"].append(slow)
+    told = run_on(world, tmp_path, monkeypatch, report=str(tmp_path / "out"))["preflight"]
+    assert told["findings"] == []
+    # What is taken from them is shown with its reason, and the device of each GPU.
+    near = "    nearest to GPU 0 to 7: mlx5_0:1, mlx5_0:1, mlx5_0:1, mlx5_0:1, mlx5_1:1, mlx5_1:1, mlx5_1:1, mlx5_1:1"
+    why = "    not mlx5_2:1: it is Ethernet of 25 Gbit/s, and most are Ethernet of 400"
+    page = (tmp_path / "out" / "preflight.html").read_text("utf-8")
+    for line in (near, why):
+        assert told["rdma"].count(line) == told["table"].count(line) == page.count(line) == 2
 
 
 def test_a_report_that_cannot_be_written_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

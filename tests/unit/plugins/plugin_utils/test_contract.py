@@ -153,7 +153,7 @@ KEYS = {
     "Ports": "api proxy torch dp_master ray ray_node_manager ray_object_manager ray_runtime_env_agent ray_metrics "
     "ray_dashboard ray_dashboard_agent ray_dashboard_agent_grpc ray_worker_first ray_worker_last",
     "Proxy": "node url ranks",
-    "Rdma": "devices left_out gid_index environment",
+    "Rdma": "devices left_out gid_index environment nearest",
     "Secret": "name source target",
     "Earlier": "command mounts restart_policy",
     "Service": "service node name engine image command environment mounts restart_policy pid_mode privileged gpus listens "

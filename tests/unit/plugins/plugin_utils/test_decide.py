@@ -487,7 +487,10 @@ def test_an_engine_whose_turn_is_to_come_stays_listed_at_the_url_where_it_serves
     turns = [each.engines for each in decision.rounds if each.engines]
     assert all(len(turn) == 1 for turn in turns), "all at once would be an outage"
     listed = [*old, "http://10.99.0.1:23333"]
-    left = [left_listed(world.plan, decision, n, listed) for n in range(len(decision.rounds))]
+    left = [
+        left_listed(world.plan, decision, n, {url: [world.plan.served_model_name] for url in listed})
+        for n in range(len(decision.rounds))
+    ]
     assert [len(each) for each in left] == [
         sum(len(each.engines) for each in decision.rounds[n + 1 :]) for n in range(len(decision.rounds))
     ]
@@ -611,6 +614,62 @@ def test_53_a_replica_more_or_less_leaves_the_others_alone() -> None:
     ]
     fewer.carry_out(decision)
     settled(fewer)
+
+
+THREE = ("b10", "b2", "a1")  # as they sort, and as nobody would number them
+
+
+def of_groups(names: Variables, *replicas: str, **more: Any) -> Plan:
+    """One engine on each host of that name; its group is called as the host is, with g before it."""
+    hosts = {name: {**each, "plan_replicas": [f"g{one}" for one in replicas], **more} for name, each in names.items()}
+    return bound(
+        {name: each for name, each in hosts.items() if name in replicas}, groups={f"g{one}": [one] for one in replicas}
+    )
+
+
+@pytest.mark.parametrize("new", THREE)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_scale_a_replica_more_or_less_changes_it_and_the_list_alone(new: str, place: int) -> None:
+    """Whatever its name, its address and its place among the groups, as long as the head stays."""
+    addresses = {name: f"10.0.0.{number}" for name, number in zip(THREE, (20, 9, 100))}
+    names: Variables = {name: {"plan_cluster_address": addresses[name]} for name in sorted(THREE)}
+    old = [name for name in THREE if name != new]
+    every = [*old[:place], new, *old[place:]]
+    two, three = (of_groups(names, *found, plan_head=old[0]) for found in (old, every))
+    assert two.head == three.head == old[0]
+    world, decision = changed(two, three)
+    assert {(step.host, step.act, step.name) for step in decision.steps} == {
+        *((new, "start", name) for name in (RAY, API)),
+        (old[0], "list", PROXY),
+    }
+    assert [each.drain for each in decision.rounds] == [[]]
+    world.carry_out(decision)
+    settled(world)
+    fewer = world.follow(two)
+    [step] = fewer.decide().steps
+    assert (step.act, step.reason) == ("list", f"it lists what is not of the plan: http://{addresses[new]}:23333")
+    fewer.carry_out(fewer.decide())
+    settled(fewer)
+
+
+def test_scale_a_new_host_that_becomes_the_head_moves_the_proxy_and_it_is_said_how_not_to() -> None:
+    names = {name: {"plan_cluster_address": f"10.0.0.{n}"} for n, name in enumerate(("a", "b", "c"), 10)}
+    __, decision = changed(of_groups(names, "b", "c"), of_groups(names, "a", "b", "c"))
+    assert decision.notes[-1] == (
+        "The proxy moves from b to a, which is the head now, and for that lmdeploy-gb, lmdeploy-gc are started anew. "
+        "With plan_head: b it stays where it is."
+    )
+    world, decision = changed(of_groups(names, "b", "c"), of_groups(names, "a", "b", "c", plan_head="b"))
+    assert {step.host for step in decision.steps if step.act != "list"} == {"a"}
+    world.carry_out(decision)
+    settled(world)
+
+
+def test_what_only_may_serve_is_replaced_before_what_gives_tokens() -> None:
+    """As after an upgrade that failed at the second engine: that one is to serve again before the first is taken down."""
+    world = running(replicas()).follow(replicas(plan_api_server_options={"max_batch_size": 64}))
+    world.states("loading", RIGHT)
+    assert [each.engines for each in world.decide().rounds] == [[RIGHT], [LEFT]]
 
 
 def test_53_a_comment_in_the_rank_program_changes_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.gpu_details import links
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.rdma import hcas
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.rdma import rdma_of
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.rdma import PER_GPU, one_each, rdma_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.render import as_table
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan, Rdma
 from ansible_collections.lmfleet.lmdeploy.tests.unit.host_trees import V1, bond, gids_of, hca, text
@@ -56,7 +61,7 @@ def test_on_ethernet_the_gid_of_roce_v2_and_ipv4_is_told(tmp_path: Path) -> None
 def test_where_all_are_to_be_used_nothing_is_told(tmp_path: Path) -> None:
     for number in range(2):
         hca(tmp_path, f"mlx5_{number}", f"0000:{number + 16:02x}:00.0", [], **IB)
-    assert rdma_of(hcas(tmp_path), None, 2, deepep=True) == Rdma(["mlx5_0:1", "mlx5_1:1"], {}, None, {})
+    assert rdma_of(hcas(tmp_path), None, 2, deepep=True) == Rdma(["mlx5_0:1", "mlx5_1:1"], {}, None, {}, [])
     hca(tmp_path, "mlx5_2", "0000:30:00.0", [], **IB, state="1: DOWN")
     assert all_of(rdma_of(hcas(tmp_path), None, 2, deepep=True)).environment == {}
 
@@ -95,17 +100,93 @@ def test_indexes_that_differ_are_left_to_the_libraries(tmp_path: Path) -> None:
     assert all_of(rdma_of(hcas(tmp_path), None, 2, deepep=True)).environment == {}
 
 
+# ---- one for each GPU
+
+
+def switches(root: Path, *shape: tuple[int, int]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+    """Cards, and ways to them, of a host whose switches have so many GPUs and so many cards each."""
+    of_gpu = [number for number, (count, __) in enumerate(shape) for __ in range(count)]
+    of_card = [number for number, (__, count) in enumerate(shape) for __ in range(count)]
+    for card, __ in enumerate(of_card):
+        hca(root, f"mlx5_{card}", f"0000:{card + 16:02x}:00.0", [], **IB)
+    ways = {
+        f"GPU{gpu}": {f"mlx5_{card}": "PXB" if place == at else "SYS" for card, at in enumerate(of_card)}
+        for gpu, place in enumerate(of_gpu)
+    }
+    return hcas(root), ways
+
+
+def devices(*numbers: int) -> list[str]:
+    return [f"mlx5_{number}:1" for number in numbers]
+
+
+def test_each_gpu_has_the_device_at_its_own_switch_and_nothing_is_told(tmp_path: Path) -> None:
+    found = all_of(rdma_of(hgx(tmp_path, **IB), LINKS, 8, deepep=True, per_gpu=True))
+    assert found.nearest == [f"{name}:1" for name in HGX]
+    assert PER_GPU not in found.environment
+
+
+def test_two_gpus_at_a_switch_with_two_devices_get_one_each(tmp_path: Path) -> None:
+    cards, ways = switches(tmp_path, (2, 2), (2, 2), (2, 2), (2, 2))
+    found = all_of(rdma_of(cards, ways, 8, deepep=True, per_gpu=True))
+    assert sorted(found.nearest) == devices(*range(8))
+    assert [name.partition(":")[0] for name in found.nearest] == [f"mlx5_{gpu}" for gpu in range(8)]
+    assert found.environment == {PER_GPU: ",".join(found.nearest)}
+    # Without DeepEP, or without a process for each GPU, there is nobody to tell.
+    assert all_of(rdma_of(cards, ways, 8, deepep=False, per_gpu=True)).environment == {}
+    assert all_of(rdma_of(cards, ways, 8, deepep=True, per_gpu=False)).environment == {}
+
+
+@pytest.mark.parametrize(
+    ("shape", "nearest", "told"),
+    [
+        ([(2, 1), (2, 1)], devices(0, 0, 1, 1), False),  # there are no others
+        ([(1, 2), (1, 2)], devices(0, 2), False),  # the first is as good
+        ([(4, 2)], devices(0, 1, 0, 1), True),
+        ([(3, 2), (1, 1)], devices(0, 1, 0, 2), True),
+        ([(4, 4)], devices(0, 1, 2, 3), True),
+    ],
+)
+def test_as_few_gpus_as_can_be_share_a_device(
+    tmp_path: Path, shape: list[tuple[int, int]], nearest: list[str], told: bool
+) -> None:
+    cards, ways = switches(tmp_path, *shape)
+    found = all_of(rdma_of(cards, ways, sum(count for count, __ in shape), deepep=True, per_gpu=True))
+    shares = collections.Counter(found.nearest)
+    assert sorted(shares.values()) == sorted(collections.Counter(nearest).values())
+    for gpu, name in enumerate(found.nearest):
+        assert ways[f"GPU{gpu}"][name.partition(":")[0]] == "PXB"
+    assert (PER_GPU in found.environment) is told
+
+
+def test_a_device_is_given_up_for_a_gpu_that_has_no_other() -> None:
+    """GPU 0 may have either; GPU 1 only the first."""
+    assert one_each([["a", "b"], ["a"]]) == ["b", "a"]
+    assert one_each([["a", "b"], ["b", "c"], ["a"]]) == ["b", "c", "a"]
+    assert one_each([]) == []
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6, unique=True), max_size=9))
+def test_every_gpu_has_one_of_its_own_nearest(nearest: list[list[str]]) -> None:
+    chosen = one_each(nearest)
+    assert len(chosen) == len(nearest)
+    assert all(name in found for name, found in zip(chosen, nearest))
+    assert len(set(chosen)) >= len({found[0] for found in nearest})
+
+
 # ---- in the plan, and in what it stops
 
 
-def planned(cards: list[dict[str, Any]], count: int = 2, **variables: Any) -> Plan:
-    given = nodes(count, plan_gpus=8, **variables)
+def planned(
+    cards: list[dict[str, Any]], count: int = 2, ways: dict[str, dict[str, str]] | None = None, **variables: Any
+) -> Plan:
+    hosts = nodes(count, plan_gpus=8, **variables)
     seen = Observations(
-        interfaces={name: {"eth0": [each["plan_cluster_address"]]} for name, each in given.items()},
-        hcas=dict.fromkeys(given, cards),
-        links=dict.fromkeys(given, LINKS or {}),
+        interfaces={name: {"eth0": [each["plan_cluster_address"]]} for name, each in hosts.items()},
+        hcas=dict.fromkeys(hosts, cards),
+        links=dict.fromkeys(hosts, ways or LINKS or {}),
     )
-    return plan_of(given, seen)
+    return plan_of(hosts, seen)
 
 
 def test_the_plan_shows_what_is_set_and_why(tmp_path: Path) -> None:
@@ -160,3 +241,46 @@ def test_an_engine_of_a_version_that_set_none_serves_on(tmp_path: Path) -> None:
     plan = planned(hgx(tmp_path, **IB))
     bare = dataclasses.replace(plan, services=planned([]).services)
     assert deployed(bare).follow(plan).decide().steps == []
+
+
+PAIRS = [(2, 2)] * 4
+
+
+def test_ranks_are_told_their_devices_and_the_plan_shows_them(tmp_path: Path) -> None:
+    cards, ways = switches(tmp_path, *PAIRS)
+    plan = planned(cards, ways=ways, plan_topology="dpep")
+    ranks = service(plan, "dp", "node1")
+    assert ranks.environment[PER_GPU] == ",".join(devices(*range(8)))
+    assert ranks.derived == [PER_GPU]
+    assert f"    nearest to GPU 0 to 7: {', '.join(devices(*range(8)))}" in as_table(plan).splitlines()
+    assert Plan.from_json(plan.to_json()) == plan
+    for other in (
+        {"plan_launcher": "native", "plan_image": "openmmlab/lmdeploy:v0.18.0-cu12.8"},
+        {"plan_dp": 8, "plan_ep": 16, "plan_tp": 2},
+        {"plan_environment": {"NVSHMEM_HCA_LIST": "mlx5_0:1"}},
+        {"plan_environment": {"NVSHMEM_ENABLE_NIC_PE_MAPPING": "1"}},
+    ):
+        assert PER_GPU not in service(planned(cards, ways=ways, plan_topology="dpep", **other), "dp").environment
+    assert PER_GPU not in service(planned(cards, ways=ways), "ray").environment
+
+
+def test_devices_of_ranks_that_change_stop_nothing_that_serves(tmp_path: Path) -> None:
+    cards, ways = switches(tmp_path, *PAIRS)
+    before = planned(cards, ways=ways, plan_topology="dpep")
+    fewer = planned([card for card in cards if card["device"] != "mlx5_3"], ways=ways, plan_topology="dpep")
+    none = planned(cards, ways={}, plan_topology="dpep")
+    for first, then in ((before, fewer), (fewer, before), (before, none), (none, before)):
+        assert service(first, "dp").environment != service(then, "dp").environment
+        assert deployed(first).follow(then).decide().steps == []
+
+
+def test_a_mapping_that_gives_all_gpus_one_device_is_warned_of() -> None:
+    def told(value: str, count: int = 2) -> list[str]:
+        hosts = nodes(count, plan_topology="dpep", plan_environment={"NVSHMEM_ENABLE_NIC_PE_MAPPING": value})
+        return [each for each in plan_of(hosts).warnings if "NVSHMEM_ENABLE_NIC_PE_MAPPING" in each]
+
+    [warning] = told("1")
+    assert "(node0, node1)" in warning
+    assert "Take it out" in warning
+    assert told("0") == []
+    assert told("1", 1) == []

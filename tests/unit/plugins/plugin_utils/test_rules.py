@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.binding import refusals
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import host_faults, host_warnings
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound as bind
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Faults, Plan, PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.judging import Result, judged, waiver_faults
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.registry import RULES
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.types import ERROR, GROUP, HOST, WARNING, Rule
-from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import faults_of, nodes, plan_of
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import Variables, faults_of, inputs_of, nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import (
     OTHER_IMAGE,
+    PROBED,
     World,
     bound,
     gpu_details,
@@ -178,6 +181,15 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
     ),
     ("fabric.state", "tp", gpu(fabric="In Progress"), ["(GPU 2: in progress)", "802"]),
     ("fabric.status", "tp", gpu(fabric_status="NVML_ERROR_UNKNOWN"), ["(NVML_ERROR_UNKNOWN)"]),
+    (
+        "fabric.sxid",
+        "tp",
+        put(
+            "host.kernel.sxids",
+            [{"bus": "0000:06:00.0", "sxid": 20034, "fatal": True, "count": 3, "text": "Link 48 LTSSM"}],
+        ),
+        ["fatal SXid 20034 of the NVSwitch at 0000:06:00.0", "3 times", "(Link 48 LTSSM)"],
+    ),
     ("nvlink.down", "tp", gpu(nvlinks_down=3), ["NVLinks are down (GPU 2: 3)"]),
     ("rdma.device", "dpep", both(put("host.rdma.devices", []), put("host.hcas", [])), ["no RDMA device"]),
     (
@@ -201,6 +213,25 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
         "tp",
         put("host.gpus.links.GPU2", {"mlx5_0": "SYS", "mlx5_1": "SYS", "GPU0": "NV18"}),
         ["GPU 2 reaches every active RDMA device only across"],
+    ),
+    (
+        "rdma.distance",
+        "tp",
+        put("host.gpus.links.GPU3", {"mlx5_0": "NODE", "mlx5_1": "SYS", "GPU0": "NV18"}),
+        ["GPU 3 reaches every active RDMA device only through another PCI root of the processor (NODE"],
+    ),
+    ("rdma.acs", "tp", put("host.acs", ["0000:18:00.0"]), ["a port of PCI switches", "has ACS on (0000:18:00.0)"]),
+    (
+        "rdma.shared",
+        "dpep",
+        put("host.gpus.links", {f"GPU{n}": {"mlx5_0": "PXB", "mlx5_1": "PXB"} for n in range(8)}),
+        ["same one from NVSHMEM (GPU 0 and 1 and 2", "plan_topology: dpep"],
+    ),
+    (
+        "rdma.shared",
+        "native",
+        put("host.gpus.links", {f"GPU{n}": {"mlx5_0": "PXB", "mlx5_1": "PXB"} for n in range(8)}),
+        ["plan_launcher: torchrun"],
     ),
     (
         "net.cluster-address",
@@ -245,6 +276,28 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
         ["a container lmdeploy-ray exists"],
     ),
     ("ports.in-use", "tp", put("host.listening", [6380]), ["port 6380 of lmdeploy-ray is in use"]),
+    (
+        "ports.ray-workers",
+        "tp",
+        put("host.listening", list(range(10002, 10980))),
+        ["20 ports from 10002 to 10999 are free", "needs 32", "ray_worker_last"],
+    ),
+    (
+        "ports.ephemeral",
+        "tp",
+        put("host.ephemeral", {"first": 10240, "last": 65535, "reserved": [[23333, 23333], [50000, 50010]]}),
+        [
+            "from 10240 to 65535",
+            "10002-10999 of Ray's workers",
+            "ip_local_reserved_ports=23333,50000-50010,10002-10999,",
+        ],
+    ),
+    (
+        "ports.ephemeral",
+        "dpep",
+        put("host.ephemeral", {"first": 1024, "last": 65535, "reserved": []}),
+        ["23413,23423"],
+    ),
     ("disk.read-only", "tp", disk(STATE, writable=False), [f"{STATE} (plan_state_dir) cannot be written"]),
     ("disk.space", "tp", disk(STATE, free_bytes=10**8), ["has 0.1 GiB free", "df -h"]),
     ("disk.inodes", "tp", disk(DOCKER, free_inodes=0), ["Docker's data) has 0 inodes left"]),
@@ -295,7 +348,7 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
     ("image.same", "tp", put("image.id", OTHER_IMAGE), ["hold different images"]),
 ]
 # What cannot be planted on one host alone, or needs another plan; and what follows from a fault by itself.
-ELSEWHERE = {"rdma.active", "disk.mounts", "image.lmdeploy"}
+ELSEWHERE = {"rdma.active", "disk.mounts", "image.lmdeploy", "plan.bound"}
 FOLLOWS = {"gpu.lost": {"gpu.mixed"}, "net.cluster-address": set(), "rdma.mlx5": set(), "rdma.layers": {"rdma.same-layer"},
            "rdma.rates": {"rdma.same-rate"}, "rdma.device": set(), "rdma.port-down": {"rdma.distance"},
            "gpu.count": {"gpu.count"}}  # fmt: skip
@@ -379,6 +432,95 @@ def test_an_image_without_lmdeploy_is_an_error() -> None:
     for answer in world.answers.values():
         answer["image"]["answer"] = {"lmdeploy": None, "errors": ["x"], "cuda": "12.8"}
     assert set(bad(results(world))) == {"image.lmdeploy"}
+
+
+def refused(world: World, variables: Variables) -> Result:
+    inputs = inputs_of(variables)
+    found = judged(world.plan, world.hosts, refused=lambda: refusals(inputs, world.hosts))
+    assert {each.rule for each in found if each.state == ERROR} <= {"plan.bound", "image.lmdeploy", "image.same"}
+    return next(each for each in found if each.rule == "plan.bound")
+
+
+# Variables, what the image said of itself beside its release, and words of what binding refuses.
+UNFIT: list[tuple[Variables, dict[str, Any], list[str]]] = [
+    (
+        nodes(plan_api_server_options={"speculative_algorithm": "deepseek_mtp"}, plan_image="local/engine:v0.18.0"),
+        {"lmdeploy": "0.10.2"},
+        ["plan_api_server_options: ", "speculative_algorithm", "0.10.2"],
+    ),
+    (
+        nodes(plan_api_server_options={"log_level": "INFO"}),
+        {"api_server_options": ["--model-name", "--revision"]},
+        ["the api_server in the image (LMDeploy 0.18.0) does not know --log-level"],
+    ),
+    (nodes(plan_topology="dpep"), {"modules": {"deep_ep": False, "deep_gemm": True}}, ["needs deep_ep"]),
+    (
+        nodes(plan_proxy=True, plan_topology="dpep", plan_proxy_options={"log_level": "INFO"}),
+        {"proxy_options": ["--routing-strategy", "--disable-cache-status"]},
+        ["plan_proxy_options: the proxy in the image", "--log-level"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("variables", "says", "words"), UNFIT, ids=range(len(UNFIT)))
+def test_what_binding_the_plan_would_refuse_is_an_error_of_all_hosts(
+    variables: Variables, says: dict[str, Any], words: list[str]
+) -> None:
+    world = good(plan_of(variables))
+    world.answers["node1"]["image"]["answer"] = None  # one host keeps the image's answer
+    assert refused(world, variables).state == "ok"
+    world.answers["node0"]["image"]["answer"] = {**PROBED, **says}
+    found = refused(world, variables)
+    assert (found.state, found.host, found.hosts) == (ERROR, "", ("node0", "node1"))
+    text = " ".join(found.told)
+    assert all(word in text for word in words), text
+    assert len(found.told) == 1
+    # It is just what a deployment would end with.
+    with pytest.raises(PlanError) as refusal:
+        bind(inputs_of(variables), world.hosts, Faults())
+    assert refusal.value.faults == list(found.told)
+
+
+def test_what_binding_refuses_is_told_beside_all_else_and_not_twice() -> None:
+    variables = nodes(plan_topology="dpep", plan_launcher="native", plan_image="openmmlab/lmdeploy:v0.18.0-cu12.8")
+    world = good(plan_of(variables))
+    put("host.source", "192.0.2.1")(world.answers["node1"])
+    put("host.interfaces", {"eth0": ["10.9.9.9"]})(world.answers["node0"])
+    for answer in world.answers.values():
+        answer["image"]["answer"] = {**PROBED, "modules": {}}
+    inputs = inputs_of(variables)
+    found = bad(judged(world.plan, world.hosts, refused=lambda: refusals(inputs, world.hosts)))
+    assert set(found) == {"plan.bound", "net.cluster-address", "net.default-route"}
+    [told] = found["plan.bound"][0].told
+    assert "needs deep_ep and deep_gemm" in told
+    # All that binding refuses is told by one of them.
+    with pytest.raises(PlanError) as refusal:
+        bind(inputs, world.hosts, Faults())
+    everything = "\n".join(sentence for results in found.values() for each in results for sentence in each.told)
+    assert len(refusal.value.faults) == 3
+    for fault in refusal.value.faults:
+        name, __, said = fault.partition(": ")
+        assert everything.count(said if name.startswith("node") else fault) == 1
+
+
+def test_of_an_image_that_did_not_say_what_it_is_binding_is_unknown_but_the_model_is_judged() -> None:
+    variables = nodes(plan_topology="dpep")
+    for plant, why in (
+        (put("image.answer", None), "not asked yet"),
+        (put("image.answer", {"lmdeploy": None, "errors": ["x"]}), "could not say"),
+        (put("image.id", OTHER_IMAGE), "hold different images"),
+    ):
+        world = good(plan_of(variables))
+        for answer in list(world.answers.values())[: 1 if why == "hold different images" else 2]:
+            plant(answer)
+        found = refused(world, variables)
+        assert (found.state, found.told) == ("unknown", ())
+        assert why in found.why
+        world.answers["node0"]["model"]["config"] = {"n_routed_experts": 100, "num_attention_heads": 128}
+        found = refused(world, variables)
+        assert found.state == ERROR
+        assert "100" in found.told[0]
+        assert why in found.why
 
 
 def test_every_rule_has_a_case_an_id_a_subject_and_words() -> None:
@@ -495,6 +637,12 @@ def test_hosts_without_gpus_as_of_a_sandbox_have_neither_errors_nor_warnings() -
         disk(STATE, type="btrfs", free_inodes=0),
         disk(STATE, type="btrfs", free_inodes=None),
         both(put("host.uid", 1000), disk(STATE, writable=False)),
+        put("host.kernel.sxids", [{"bus": "0000:06:00.0", "sxid": 22013, "fatal": False, "count": 9, "text": ""}]),
+        put(
+            "host.ephemeral",
+            {"first": 1024, "last": 65535, "reserved": [[1024, 12000], [23333, 23333], [29500, 29500]]},
+        ),
+        put("host.listening", list(range(10002, 10900))),
         put("host.time", 1002.0),
         put("host.proxies", {"https_proxy": "http://p:1"}),
     ],

@@ -79,6 +79,21 @@ def test_the_registry_s_image_is_pulled_where_it_is_another(current: bool | None
     assert steps.to_pull(TP, world.hosts) == (why if pulled else {})
 
 
+def test_the_image_goes_from_one_that_has_it_to_those_that_need_it() -> None:
+    plan = plan_of(nodes(4, plan_topology="dpep"))
+
+    def chain(needed: list[str], have: list[str]) -> list[str]:
+        found = steps.image_chain(plan, needed, have)
+        assert [each["address"] for each in found] == [plan.node(each["name"]).address for each in found]
+        return [each["name"] for each in found]
+
+    assert chain(["node1", "node2", "node3"], ["node0"]) == ["node0", "node1", "node2", "node3"]
+    assert chain(["node0", "node1", "node2", "node3"], []) == ["node0", "node1", "node2", "node3"]  # the head brings it
+    assert chain(["node0", "node2"], ["node1", "node3"]) == ["node1", "node0", "node2"]
+    assert chain(["node2", "node3"], []) == ["node2", "node3"]  # of the others nothing is known
+    assert len(chain([], ["node0"])) == 1
+
+
 def test_an_image_that_nobody_asked_is_asked_and_one_kept_answer_is_enough() -> None:
     world = World(TP)
     for answer in world.answers.values():
@@ -191,6 +206,7 @@ def test_a_round_as_roles_need_it() -> None:
         "dpep": False,
         "warm": ["lmdeploy-left", "lmdeploy-right"],
         "known": [],
+        "drain": [],
         "endpoints": [
             {"rank": rank, "node": node, "url": url, "container": "lmdeploy-api", "gpus": list(range(8))}
             for rank, node, url in ((0, "node0", "http://10.0.0.10:23333"), (1, "node2", "http://10.0.0.12:23333"))

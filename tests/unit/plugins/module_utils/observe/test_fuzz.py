@@ -264,11 +264,18 @@ def test_topology_and_nvlinks(topology: str, status: str) -> None:
 
 @fuzz
 @given(
-    damaged([fixture("xids.txt"), fixture("h200/dmesg.txt")])
-    | mixed("NVRM: Xid (PCI:0000:18:00): 79", "NVRM: Xid (", "NVRM: The NVIDIA GPU 0000:b3:00.0", "fallen off the bus")
+    damaged([fixture("xids.txt"), fixture("sxids.txt"), fixture("h200/dmesg.txt")])
+    | mixed(
+        "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 12028, Fatal",
+        "nvidia-nvswitch0: SXid (",
+        "NVRM: Xid (PCI:0000:18:00): 79",
+        "NVRM: Xid (",
+        "NVRM: The NVIDIA GPU 0000:b3:00.0",
+        "fallen off the bus",
+    )
 )
 def test_the_kernels_log(log: str) -> None:
-    for each in kernel.xids(log):
+    for each in [*kernel.xids(log), *kernel.sxids(log)]:
         assert each["count"] > 0
         assert is_plain(each)
 

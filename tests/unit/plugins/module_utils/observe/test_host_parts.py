@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import (
+    acs,
     clock,
     commands,
     daemon,
@@ -27,6 +30,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import (
     limits,
     memory,
     names,
+    ports,
     processes,
     proxies,
     routes,
@@ -56,6 +60,102 @@ def test_xids_of_all_forms() -> None:
     assert "Ch 00000011" in found[2]["text"]  # the last one
     assert found[4]["text"].endswith("has fallen off the bus and is not responding to commands.")
     assert kernel.xids(text("h200/dmesg.txt")) == []
+
+
+def test_errors_of_nvswitches() -> None:
+    log = text("xids.txt") + text("sxids.txt")
+    assert [tuple(each.values()) for each in kernel.sxids(log)] == [
+        ("0000:c1:00.0", 12028, False, 1, "Link 32 egress non-posted PRIV error (First)"),
+        ("0000:06:00.0", 20034, True, 2, "Link 49 LTSSM Fault Up"),
+        ("0000:05:00.0", 20034, True, 1, "Link 63 LTSSM Fault Up"),
+        ("0000:08:00.0", 22013, False, 1, "Link 60 Minion Link DLREQ interrupt"),
+        ("0000:c3:00.0", 24007, True, 1, "Link 30 sourcetrack timeout error"),
+    ]
+    assert kernel.sxids(text("h200/dmesg.txt")) == []
+    # They are no XIDs.
+    assert kernel.xids(text("sxids.txt")) == []
+
+
+# Access Control Services ------------------------------------------------------------------------------------------------
+
+
+def config(kind: int, control: int | None, *, size: int = 4096, before: bool = True) -> bytes:
+    """A bridge's configuration space: PCI Express behind another capability, ACS behind another extended one."""
+    space = bytearray(4096)
+    space[0x34] = 0x40
+    space[0x40:0x44] = bytes([0x01, 0x60, 0, 0])  # power management
+    space[0x60:0x64] = bytes([0x10, 0x00, kind << 4 | 2, 0])
+    place = 0x148 if before else 0x100
+    if before:
+        space[0x100:0x104] = (0x0001 | 1 << 16 | (place if control is not None else 0) << 20).to_bytes(
+            4, "little"
+        )  # AER
+    if control is not None:
+        space[place : place + 4] = (0x000D | 1 << 16).to_bytes(4, "little")
+        space[place + 6 : place + 8] = control.to_bytes(2, "little")
+    return bytes(space[:size])
+
+
+def test_ports_of_switches_that_redirect_are_named(tmp_path: Path) -> None:
+    pci_root = tmp_path / "sys/devices/pci0000:00"
+
+    def device(path: str, content: bytes = b"", kind: str = "") -> Path:
+        made = pci_root / path
+        made.mkdir(parents=True, exist_ok=True)
+        if content:
+            (made / "config").write_bytes(content)
+        if kind:
+            write(made / "vendor", "0x10de\n")
+            write(made / "class", f"{kind}\n")
+            link = tmp_path / "sys/bus/pci/devices" / made.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(made)
+        return made
+
+    assert acs.redirecting(tmp_path) is None  # there is no GPU
+    root, switch = "0000:00:01.0", "0000:00:01.0/0000:10:00.0"
+    device(root, config(4, 0x1D))  # what goes through a root port goes to the processor anyway
+    device(switch, config(5, None))
+    device(f"{switch}/0000:11:00.0", config(6, 0x1D))
+    device(f"{switch}/0000:11:00.0/0000:12:00.0", kind="0x030200")
+    device(f"{switch}/0000:11:01.0", config(6, 0x1C, before=False))
+    card = device(f"{switch}/0000:11:01.0/0000:13:00.0")
+    device(f"{switch}/0000:11:02.0", config(6, 0x01))  # checks who sends, and redirects nothing
+    device(f"{switch}/0000:11:02.0/0000:14:00.0", kind="0x030200")
+    device(f"{switch}/0000:11:03.0", config(6, 0x1D))  # leads to a disk
+    (tmp_path / "sys/class/infiniband/mlx5_0").mkdir(parents=True)
+    (tmp_path / "sys/class/infiniband/mlx5_0/device").symlink_to(card)
+    assert acs.redirecting(tmp_path) == ["0000:11:00.0", "0000:11:01.0"]
+    for name in ("0000:11:00.0", "0000:11:01.0"):
+        device(f"{switch}/{name}", config(6, 0x00))
+    assert acs.redirecting(tmp_path) == []
+    device(f"{switch}/0000:11:02.0", config(6, 0x1D, size=256))  # plain PCI has no more
+    assert acs.redirecting(tmp_path) == []
+    device(f"{switch}/0000:11:02.0", config(6, 0x1D, size=64))  # not as root
+    assert acs.redirecting(tmp_path) is None
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.binary(max_size=5000), st.integers(0, 255))
+def test_any_configuration_space(content: bytes, kind: int) -> None:
+    for each in (content, config(kind & 15, kind) + content, bytes([kind]) * 4096):
+        acs.is_downstream(each)
+        assert 0 <= acs.control(each) < 1 << 16
+
+
+def test_ports_of_connections_that_go_out(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/sys/net/ipv4"
+    assert ports.ephemeral(tmp_path) is None
+    write(folder / "ip_local_port_range", "32768\t60999\n")
+    write(folder / "ip_local_reserved_ports", "\n")
+    assert ports.ephemeral(tmp_path) == {"first": 32768, "last": 60999, "reserved": []}
+    write(folder / "ip_local_reserved_ports", "8080,9148-9150\n")
+    assert ports.ephemeral(tmp_path) == {"first": 32768, "last": 60999, "reserved": [[8080, 8080], [9148, 9150]]}
+    write(folder / "ip_local_port_range", "?\n")
+    assert ports.ephemeral(tmp_path) is None
+    found = ports.ephemeral()
+    assert found is not None
+    assert 0 < found["first"] < found["last"] < 1 << 16
 
 
 def test_xids_are_unknown_without_a_driver_or_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,84 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lets the requests of the engines that a round takes down end first, while the proxy sends them no new ones."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import Drain, cold
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+
+MODULE = "lmfleet.lmdeploy.proxy_drain"
+ROUND_S = 2.0
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.drain``; documented in plugins/modules/drain.py."""
+
+    _supports_check_mode = True
+
+    @harmless_result
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Drain them; fails only where this run has lost the deployment's lock, or its host."""
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        __, arguments = self.validate_argument_spec(
+            {
+                "round": {"type": "int", "default": 0},
+                "timeout": {"type": "float", "default": 300},
+                "warmup": {"type": "bool", "default": False},
+            }
+        )
+        run = Run()
+        plan, decision = run.plan, run.decision
+        each = decision.rounds[arguments["round"]]
+        if arguments["warmup"]:
+            return self._keep_from(plan, cold(plan, decision, each), task_vars)
+        if plan.proxy is None or not each.drain or arguments["timeout"] <= 0 or self._task.check_mode:
+            return {"changed": False}
+        asked = {"url": plan.proxy.url, "nodes": each.drain, "model": plan.served_model_name}
+        answer: dict[str, Any] = self._execute_module(MODULE, {**asked, "aside": True}, task_vars=task_vars)
+        if answer.get("failed") or answer.get("unreachable"):
+            return answer
+        engines = ", ".join(each.engines)
+        if answer["refused"]:  # who cannot be told to send nothing would never let the requests end
+            tell(f"  {engines} is replaced without waiting for its requests: {answer['refused']}")
+            return {"changed": False}
+        tell(f"  {engines}: the proxy sends it no new requests, and those that it has may end")
+        return self._until_none(asked, answer, Drain(arguments["timeout"]), engines, task_vars)
+
+    def _keep_from(self, plan: Plan, urls: list[str], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Keep new requests from ranks that are to be warmed up; where the proxy does not do it, they get them cold."""
+        if plan.proxy is None or not urls or self._task.check_mode:
+            return {"changed": False}
+        asked = {"url": plan.proxy.url, "nodes": urls, "model": plan.served_model_name, "aside": True}
+        answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
+        return answer if answer.get("failed") or answer.get("unreachable") else {"changed": False}
+
+    def _until_none(
+        self, asked: dict[str, Any], answer: dict[str, Any], drain: Drain, engines: str, task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        began, told, keeper = time.monotonic(), "", Keeper(task_vars["inventory_hostname"])
+        while True:
+            after = time.monotonic() - began
+            drain.take(answer["ranks"], after)
+            if drain.news not in ("", told):
+                told = drain.news
+                tell(f"  {after:4.0f} s  {engines}: {told}")
+            if drain.ended:
+                return {"changed": True, "seconds": round(after, 1), "msg": told}
+            refused = keeper.refused(lambda name, given: self._execute_module(name, given, task_vars=task_vars))
+            if refused:
+                return {"failed": True, "changed": True, "msg": refused}
+            time.sleep(ROUND_S)
+            answer = self._execute_module(MODULE, asked, task_vars=task_vars)
+            if answer.get("failed") or answer.get("unreachable"):
+                return answer

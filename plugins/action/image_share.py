@@ -1,0 +1,116 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gives an image from host to host, and shows how far it is."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.images import share_line
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import FIRST_POLL_S, bad
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell, warn
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+
+POLL_S = 5.0
+TELL_S = 10.0
+LOST = 5  # polls in a row without an answer, as from a host whose connection broke
+BY_DIGEST = (
+    "image_share: {name} names a digest, and an image that one host gives another gets no such name: set plan_image to a tag, or "
+    "leave image_share out"
+)
+
+
+class ActionModule(ActionBase):
+    """``lmfleet.lmdeploy.image_share``; documented in plugins/modules/image_share.py."""
+
+    _supports_check_mode = True
+
+    @harmless_result
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """This host's part of the chain, to its end."""
+        super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        __, options = self.validate_argument_spec(
+            {
+                "name": {"type": "str", "required": True},
+                "chain": {"type": "list", "elements": "dict", "required": True},
+                "port": {"type": "int", "default": 8731},
+                "state_dir": {"type": "path", "required": True},
+            }
+        )
+        name, chain = options["name"], options["chain"]
+        self._host = str(self._vars.get("inventory_hostname", ""))
+        place = next((number for number, each in enumerate(chain) if each["name"] == self._host), None)
+        if place is None:
+            return {"changed": False, "skipped": True, "msg": f"{self._host} is not in the chain"}
+        if "@" in name:
+            return {"failed": True, "changed": False, "msg": BY_DIGEST.format(name=name)}
+        self._file = f"{options['state_dir']}/pulls/{uuid.uuid4().hex[:8]}.json"
+        before = chain[place - 1]["address"] if place else ""
+        begun = self._job(
+            "started",
+            reference=name,
+            before=before,
+            address=chain[place]["address"] if place + 1 < len(chain) else "",
+            port=options["port"],
+            key=Run().secret("image_share"),
+        )
+        if bad(begun):
+            return self._failed(begun, name)
+        if begun["process"] is None:
+            giver = chain[0]["name"]
+            return {"changed": place > 0, "msg": f"would get {name} from {giver}" if place else f"would give {name}"}
+        try:
+            last = self._follow(begun["process"])
+        finally:
+            removed = self._job("removed", process=begun["process"])
+        if bad(removed):
+            warn(f"what was written to {self._file} could not be removed: {removed.get('msg')}")
+        if bad(last):
+            return self._failed(last, name)
+        return {"changed": last["image"] != begun["before"], "image": last["image"]}
+
+    def _job(self, state: str, **more: Any) -> dict[str, Any]:
+        try:
+            outcome: dict[str, Any] = self._execute_module(
+                "lmfleet.lmdeploy.share_job", {"state": state, "file": self._file, **more}, task_vars=self._vars
+            )
+        except AnsibleConnectionFailure as error:  # a broken connection; it goes on meanwhile
+            return {"unreachable": True, "msg": str(error)}
+        return outcome
+
+    def _follow(self, process: dict[str, Any]) -> dict[str, Any]:
+        """Poll until it has ended, showing how far it is; the result, or a failure."""
+        began = time.monotonic()
+        told, stage, lost, pause_s = began, "", 0, FIRST_POLL_S
+        while True:
+            outcome = self._job("polled", process=process)
+            now = time.monotonic()
+            if bad(outcome):
+                lost += 1
+                if lost >= LOST or not outcome.get("unreachable"):
+                    return outcome
+            else:
+                lost = 0
+                summary, result = outcome["summary"], outcome["result"]
+                if result:
+                    return result if result["ok"] else {"failed": True, "msg": result["error"]}
+                if summary["stage"] != "waits" and (summary["stage"] != stage or now - told >= TELL_S):
+                    tell(f"  {now - began:4.0f} s  {self._host}: {share_line(summary)}")
+                    told, stage = now, summary["stage"]
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, POLL_S)
+
+    def _failed(self, outcome: dict[str, Any], name: str) -> dict[str, Any]:
+        repeated: dict[str, Any] = {key: outcome[key] for key in ("unreachable", "exception") if key in outcome}
+        said = str(outcome.get("msg")).strip().rstrip(".")
+        remedy = (
+            "Run again: hosts that have it by now do not get it again; without image_share each host pulls it itself"
+        )
+        return {**repeated, "failed": True, "changed": False, "msg": f"{name} from host to host: {said}. {remedy}."}
