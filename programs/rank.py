@@ -5,12 +5,16 @@
 
 torchrun starts this program once for each rank, inside the engine's container:
 
-    torchrun --nnodes N --nproc-per-node G --node-rank R --master-addr A --master-port M
-        rank.py --port 23333 --port-step 10 --gpus-per-rank 1 -- serve api_server MODEL --dp 32 --ep 32 ...
+    torchrun --nnodes N --nproc-per-node G --rdzv-backend c10d ...
+        rank.py --first-rank 8 --port 23333 --port-step 10 --gpus-per-rank 1 -- serve api_server MODEL --dp 32 --ep 32 ...
 
 What follows ``--`` is LMDeploy's own command line; the rank's port, number and GPUs are added here. The program runs
 the engine as its child (itself, with ``--engine``), copies the engine's output under the prefix ``[rank 3]``, says how
-the engine ended, and ends likewise, so that torchrun takes the other ranks of the node down.
+the engine ended, and ends likewise, so that torchrun ends the other ranks of the group, and starts all of them again. The
+rank's number is the plan's (``--first-rank`` and its place on the host): torchrun numbers hosts by the order of their names.
+
+Where ``LMFLEET_RANKS`` names a directory (programs/supervise.py), it tells there, in a file of the rank's number, which process
+the engine is and how it ended, and starts no engine before the seconds in the file ``pause`` are over.
 
 Python 3.10 or later; nothing but the standard library and the image's lmdeploy.
 """
@@ -20,9 +24,11 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import math
 import multiprocessing
 import os
@@ -55,6 +61,8 @@ LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # the empty place after \n,
 TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
 # What torchrun gives its workers where nobody has said it: one thread, and the end of a rank at the first failure of NCCL.
 TORCHRUN_DEFAULTS = ("OMP_NUM_THREADS", "NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+RANKS = "LMFLEET_RANKS"
+PR_SET_PDEATHSIG = 1
 HCA_OF_GPU = (
     "LMFLEET_HCA_OF_GPU"  # by the plan: the RDMA devices in the order of the host's GPUs, for ranks with one GPU each
 )
@@ -81,7 +89,7 @@ def engine_environment(environ: Mapping[str, str], container: Mapping[str, str],
     LMDeploy and torch would act upon torchrun's variables. Of its defaults, those are kept that ``container``, the
     environment in which torchrun was started, had already.
     """
-    own = {name for name in TORCHRUN_DEFAULTS if name not in container}
+    own = {RANKS, *(name for name in TORCHRUN_DEFAULTS if name not in container)}
     kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name) and name not in own}
     return {**kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
 
@@ -237,7 +245,36 @@ def put(data: bytes) -> None:
                     data = data[os.write(1, data) :]
 
 
-def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: str, grace_s: float = GRACE_S) -> int:
+class Notes:
+    """What the supervisor of the container is told of this rank; nobody is told where there is none."""
+
+    def __init__(self, directory: str | None, rank: int) -> None:
+        self._directory, self._rank = directory and Path(directory), rank
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the start."""
+        with contextlib.suppress(OSError, ValueError):
+            return float((self._directory / "pause").read_text()) if self._directory else 0.0
+        return 0.0
+
+    def tell(self, **what: Any) -> None:
+        """Write it, whole."""
+        if self._directory:
+            beside = self._directory / f".{self._rank}"
+            with contextlib.suppress(OSError):
+                beside.write_text(json.dumps(what))
+                beside.replace(self._directory / str(self._rank))
+
+
+def supervise(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    rank: int,
+    gpus: str,
+    grace_s: float = GRACE_S,
+    notes: Notes | None = None,
+) -> int:
     """Run the engine to its end; return our exit status: the engine's, or 128 + n if signal n ended it.
 
     A signal is passed on to the engine, which is killed if it lives for ``grace_s`` seconds more. Its own children may
@@ -249,6 +286,8 @@ def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: 
     )
     assert child.stdout is not None  # noqa: S101 (for mypy)
     output = Output(rank, child.stdout.fileno())
+    notes = notes or Notes(None, rank)
+    notes.tell(pid=child.pid)
 
     def pass_on(signum: int, _frame: FrameType | None) -> None:
         told.append((signal.Signals(signum).name, time.monotonic()))
@@ -278,14 +317,22 @@ def supervise(argv: Sequence[str], environ: Mapping[str, str], rank: int, gpus: 
 
     code = child.returncode
     if reason:
-        output.say(f"rank {rank} on GPU {gpus} ended, as it was told by {reason}")
+        how = f"ended, as it was told by {reason}"
     elif code < 0:
-        output.say(f"rank {rank} on GPU {gpus} ended with signal {signal.Signals(-code).name}")
+        how = f"ended with signal {signal.Signals(-code).name}"
     else:
-        output.say(f"rank {rank} on GPU {gpus} ended with exit code {code}")
+        how = f"ended with exit code {code}"
         code = code or 1  # nobody told it to: a rank that is gone is an error
+    output.say(f"rank {rank} on GPU {gpus} {how}")
+    notes.tell(pid=child.pid, ended=how, told=bool(reason))
     output.flush()
     return 128 - code if code < 0 else code
+
+
+def die_with_parent() -> None:
+    """Be killed where the rank program is: an engine that outlives it keeps the GPUs and the port."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run_engine(rank: int, arguments: list[str]) -> NoReturn:
@@ -295,6 +342,7 @@ def run_engine(rank: int, arguments: list[str]) -> NoReturn:
     ports of their own choice, so the function that does it is replaced by one that serves this rank, here.
     """
     status: Any = 1
+    die_with_parent()
     try:
         multiprocessing.set_start_method("spawn", force=True)  # with fork, the engine process dies at its start
         release = importlib.metadata.version("lmdeploy")
@@ -336,14 +384,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="rank.py", description="One DP rank of LMDeploy, started by torchrun.")
     parser.add_argument("--port", type=int, required=True, help="port of rank 0")
     parser.add_argument("--port-step", type=int, required=True, help="from one rank's port to the next one's")
+    parser.add_argument("--first-rank", type=int, help="number of this host's first rank; else torchrun's own is taken")
     parser.add_argument("--gpus-per-rank", type=int, default=1)
     parser.add_argument("arguments", nargs="+", help="after --: serve api_server MODEL ...")
     ours = parser.parse_args()
-    if missing := {"RANK", "LOCAL_RANK"} - os.environ.keys():
+    die_with_parent()  # torchrun's agent; what outlives it would be in the way of its successor
+    needed = {"LOCAL_RANK", *(["RANK"] if ours.first_rank is None else [])}
+    if missing := needed - os.environ.keys():
         sys.exit(f"lmfleet: {' and '.join(sorted(missing))} not in the environment: start rank.py with torchrun")
-    rank = int(os.environ["RANK"])
-    local_rank = int(os.environ["LOCAL_RANK"])
-    gpus = engine_gpus(local_rank, ours.gpus_per_rank, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    local = int(os.environ["LOCAL_RANK"])
+    rank = int(os.environ["RANK"]) if ours.first_rank is None else ours.first_rank + local
+    notes = Notes(os.environ.get(RANKS), rank)
+    if pause_s := notes.pause_s:
+        put(f"[rank {rank}] lmfleet: waits {pause_s:g} s, for the last start gave no token\n".encode())
+        time.sleep(pause_s)
+    gpus = engine_gpus(local, ours.gpus_per_rank, os.environ.get("CUDA_VISIBLE_DEVICES"))
     server = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     server.add_argument("--server-name", default="0.0.0.0")  # noqa: S104 (LMDeploy's own default)
     address = server.parse_known_args(ours.arguments)[0].server_name
@@ -351,8 +406,8 @@ def main() -> int:
     put(f"[rank {rank}] lmfleet: starts at {address}:{port} on GPU {gpus} of {socket.gethostname()}\n".encode())
     engine = [sys.executable, __file__, "--engine", str(rank), *ours.arguments, "--server-port", str(port)]
     environment = engine_environment(os.environ, started_with(os.getppid()), gpus)
-    environment = with_own_hca(environment, local_rank, ours.gpus_per_rank)
-    return supervise(engine, environment, rank, gpus)
+    environment = with_own_hca(environment, local, ours.gpus_per_rank)
+    return supervise(engine, environment, rank, gpus, notes=notes)
 
 
 if __name__ == "__main__":  # the engine's own processes import this file again

@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
         rounds = run.decision.rounds
         each = rounds[arguments["round"]]
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        started = {**{c.name: c.started_at for c in seen.containers.values()}, **run.read(f"started@{host}", {})}
+        started = {**{c.name: c.began for c in seen.containers.values()}, **run.read(f"started@{host}", {})}
         tokens = run.read("tokens", {})
         took = time.time() - run.read(f"began@{host}", time.time())
         formed = self._formed(run, plan, host, each)

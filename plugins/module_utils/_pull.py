@@ -144,21 +144,21 @@ def pull(file: Path, reference: str, tag_as: str) -> None:
     progress, written = Progress(), float("-inf")
     result: dict[str, Any] = {"ok": False, "image": None, "error": ""}
     try:
-        client = docker.from_env(version="auto", timeout=60)
-        for line in client.api.pull(reference, stream=True, decode=True):
-            progress.see(line)
-            now = time.monotonic()
-            if now - written >= WRITE_S:
-                written = now
-                write(file, {"summary": progress.summary(now), "result": None})
-        if progress.error:
-            result["error"] = progress.error
-        else:
-            image = client.images.get(reference)
-            if tag_as:
-                repository, tag = docker.utils.parse_repository_tag(tag_as)
-                image.tag(repository, tag=tag or "latest")
-            result = {"ok": True, "image": image.id, "error": ""}
+        with contextlib.closing(docker.from_env(version="auto", timeout=60)) as client:
+            for line in client.api.pull(reference, stream=True, decode=True):
+                progress.see(line)
+                now = time.monotonic()
+                if now - written >= WRITE_S:
+                    written = now
+                    write(file, {"summary": progress.summary(now), "result": None})
+            if progress.error:
+                result["error"] = progress.error
+            else:
+                image = client.images.get(reference)
+                if tag_as:
+                    repository, tag = docker.utils.parse_repository_tag(tag_as)
+                    image.tag(repository, tag=tag or "latest")
+                result = {"ok": True, "image": image.id, "error": ""}
     except Exception as error:  # noqa: BLE001 - whatever it is, who waits for it has to be told
         result["error"] = str(getattr(error, "explanation", None) or error) or type(error).__name__
     write(file, {"summary": progress.summary(time.monotonic()), "result": result})

@@ -230,6 +230,10 @@ options:
   record:
     description: Path of a JSON file, the record of the deployment.
     type: path
+  starts:
+    description: Container's name -> path of the file where it is kept when its engine was started, and why.
+    type: dict
+    default: {}
   lock:
     description: Path of a JSON file, the lock of the deployment.
     type: path
@@ -436,6 +440,10 @@ record:
   description: What the file holds; none where there is none, C(error) where it cannot be read.
   returned: when O(record) is given
   type: raw
+starts:
+  description: Container's name -> its last events, the oldest first, as programs/starts.py writes them.
+  returned: when O(starts) is given
+  type: dict
 lock:
   description: As RV(record).
   returned: when O(lock) is given
@@ -515,6 +523,7 @@ SPEC = {
     "ray_claim": {"type": "int", "default": 0},
     "ray_claim_unless": {"type": "str"},
     "record": {"type": "path"},
+    "starts": {"type": "dict", "default": {}},
     "lock": {"type": "path"},
     "limit_s": {"type": "float", "default": 120},
 }

@@ -82,6 +82,7 @@ result:
   returned: O(state=polled)
 """
 
+import contextlib
 import json
 import traceback
 from pathlib import Path
@@ -104,7 +105,8 @@ else:
 def there(reference: str) -> str | None:
     """The id of the image of that reference, if it is there."""
     try:
-        found: str = docker.from_env(version="auto", timeout=60).images.get(reference).id
+        with contextlib.closing(docker.from_env(version="auto", timeout=60)) as client:
+            found: str = client.images.get(reference).id
     except docker.errors.NotFound:
         return None
     return found

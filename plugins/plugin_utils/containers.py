@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .observed import DEPLOYMENT, DERIVED, ENGINE, FORMATION, IDENTITY, SERVICE
-from .planning.dpep import RANK_PROGRAM
-from .planning.types import RANK_PROGRAM_TARGET, Service
+from .planning.supervision import programs
+from .planning.types import PROGRAMS_TARGET, RANK_PROGRAM_TARGET, Service
 
 
 def docker_arguments(deployment: str, service: Service, formation: str) -> dict[str, Any]:
@@ -55,11 +55,13 @@ def docker_arguments(deployment: str, service: Service, formation: str) -> dict[
 def files_of(services: Sequence[Service], secrets: Mapping[str, str]) -> dict[str, Any]:
     """Arguments of M(lmfleet.lmdeploy.place): what these containers need, and ``secrets`` (path -> content)."""
     directories = dict.fromkeys(path for service in services for path in service.directories)
-    programs = dict.fromkeys(
-        mount.source for service in services for mount in service.mounts if mount.target == RANK_PROGRAM_TARGET
-    )
+    mounts = {mount.target: mount.source for service in services for mount in service.mounts}
+    texts = programs()
+    files = {mounts[RANK_PROGRAM_TARGET]: texts["rank.py"]} if RANK_PROGRAM_TARGET in mounts else {}
+    if PROGRAMS_TARGET in mounts:
+        files = {f"{mounts[PROGRAMS_TARGET]}/{path}": text for path, text in texts.items()}
     return {
         "directories": list(directories),
-        "files": {path: RANK_PROGRAM.read_text(encoding="utf-8") for path in programs},
+        "files": files,
         "secrets": dict(secrets),
     }

@@ -37,7 +37,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import 
 from .judge import lacks
 from .logs import fatal_line, of_rank
 from .observed import DERIVED, ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
-from .planning.types import RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
+from .planning.types import PROGRAMS_TARGET, RANK_PROGRAM_TARGET, Endpoint, Engine, Plan, Service
 
 SHOWN = 12  # words of a difference
 CHANGES = "is to change"
@@ -163,7 +163,11 @@ def _engine(
     serving = all(states[each.url].state in SERVING for each in endpoints)
     services = plan.services_of(engine.name)
     dead = [f"{url} is dead though its container runs: {why}" for url, why in _dead(states, endpoints).items()]
-    lost = {(each.node, each.name): _lost(each, hosts[each.node], engine, serving=serving) for each in services}
+    heals = any(each.starts and _is_supervised(each, hosts[each.node]) for each in services)
+    lost = {
+        (each.node, each.name): _lost(each, hosts[each.node], engine, serving=serving, engine_heals=heals)
+        for each in services
+    }
     base = [service for service in services if service.service != "api"]
     api = [service for service in services if service.service == "api"]
     base_lost = _together((each, why) for each in base for why in lost[each.node, each.name])
@@ -183,6 +187,12 @@ def _engine(
     warm = bool(anew) or waiting or not (busy or known)
     serves = serving or (not dead and _runs_changed(services, hosts, lost))
     return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm, known=known)
+
+
+def _is_supervised(service: Service, host: Host) -> bool:
+    """Whether its container runs, and starts its engine again by itself."""
+    container = host.containers.get(service.name)
+    return container is not None and container.running and bool(container.healing.starts)
 
 
 def _together(reasons: Iterable[tuple[Service, str]]) -> list[str]:
@@ -215,12 +225,17 @@ def _dead(states: Mapping[str, Tokens], endpoints: Iterable[Endpoint]) -> dict[s
     return found
 
 
-def _lost(service: Service, host: Host, engine: Engine, *, serving: bool) -> list[str]:
-    """Why a container is not the one that is planned, and that its engine was formed with."""
+def _lost(service: Service, host: Host, engine: Engine, *, serving: bool, engine_heals: bool) -> list[str]:
+    """Why a container is not the one that is planned, and that its engine was formed with.
+
+    What a supervisor has started again is not lost, and nor is the Ray that was while one waits for it.
+    """
     container = host.containers.get(service.name)
     if container is None:
         return ["does not exist"]
     if not container.running:
+        if container.healing.gave_up:
+            return [f"gave up: {container.healing.gave_up}"]
         return [f"has ended with exit code {container.exit_code}"]
     if not is_as_planned(container, service, engine):
         return [f"{CHANGES}: {'; '.join(differences(container.asked, service.asked))}"]
@@ -236,7 +251,8 @@ def _lost(service: Service, host: Host, engine: Engine, *, serving: bool) -> lis
     if (
         not serving
         and service.service != "api"
-        and member.started.get(service.name, container.started_at) != container.started_at
+        and not engine_heals
+        and member.started.get(service.name, container.began) != container.began
     ):
         return [f"was started again at {container.started_at[:19]}, and the engine has lost it"]
     return []
@@ -249,6 +265,8 @@ def is_as_planned(container: Container, service: Service, engine: Engine | None 
     Docker says of it, but for what did not change what runs (the list of addresses in NO_PROXY, the rank program's file name).
     """
     if container.labels.get(IDENTITY) == service.identity:
+        return True
+    if service.as_earlier and is_as_planned(container, service.as_earlier, engine):
         return True
     late = missed(container, service, engine)
     environment = {**container.asked.get("environment", {}), **late}
@@ -316,7 +334,7 @@ def _is_warmed(engine: Engine, services: Sequence[Service], hosts: Mapping[str, 
         member, container = host.member(engine.name), host.containers.get(service.name)
         if member is None or container is None or not member.warmed:
             return False
-        if service.service != "ray" and member.started.get(service.name) != container.started_at:
+        if service.service != "ray" and member.started.get(service.name) != container.began:
             return False
     return True
 
@@ -508,7 +526,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         if old == new or (key == "mounts" and _binds(old or []) == _binds(new)):
             continue
         if key == "command":
-            told.append("command " + _words(list(old or []), new))
+            told.append("command " + _words(*_inner(list(old or []), new)))
         elif key == "environment":
             told.append("environment " + _words(_pairs(old or {}), _pairs(new)))
         elif key == "mounts":
@@ -516,6 +534,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         else:
             told.append(f"{key.replace('_', ' ')} {_short(old)} -> {_short(new)}")
     return told or ["it was made by an earlier version of this collection"]
+
+
+def _inner(old: list[str], new: list[str]) -> tuple[list[str], list[str]]:
+    """The commands that supervisors run, where they are what differs: theirs have the same URLs and sizes once more."""
+    if PROGRAMS_TARGET in old and PROGRAMS_TARGET in new and "--" in old and "--" in new:
+        inner = old[old.index("--") + 1 :], new[new.index("--") + 1 :]
+        return inner if inner[0] != inner[1] else (old, new)
+    return old, new
 
 
 def _pairs(environment: Mapping[str, str]) -> list[str]:

@@ -47,6 +47,7 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
             "urls": {each.url: each.container for each in plan.endpoints if each.node == node.name},
         },
         "record": record_path(plan, node),
+        "starts": {service.name: service.starts for service in services if service.starts},
         **({"lock": lock_path(plan)} if node.name == plan.head else {}),
     }
     if plan.proxy and plan.proxy.node == node.name:

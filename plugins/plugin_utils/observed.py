@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .healing import Healing, healing
+
 DEPLOYMENT, SERVICE, ENGINE, IDENTITY, FORMATION, DERIVED = (
     f"lmfleet.lmdeploy.{name}" for name in ("deployment", "service", "engine", "identity", "formation", "derived")
 )
@@ -31,10 +33,16 @@ class Container:
     exit_code: int
     started_at: str
     asked: Mapping[str, Any]
+    healing: Healing = dataclasses.field(default_factory=lambda: Healing([]))
+
+    @property
+    def began(self) -> str:
+        """Another one after each start of its engine, be it the container's, or its supervisor's within it."""
+        return f"{self.started_at} {self.healing.mark}".strip()
 
     @classmethod
-    def of(cls, name: str, raw: Mapping[str, Any]) -> Container:
-        """Out of an entry of ``containers`` that is present."""
+    def of(cls, name: str, raw: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> Container:
+        """Out of an entry of ``containers`` that is present, and the events of its engine's starts."""
         return cls(
             name=name,
             id=raw["id"],
@@ -44,6 +52,7 @@ class Container:
             exit_code=raw["exit_code"],
             started_at=raw["started_at"],
             asked={**raw.get("asked", {}), "image": raw["image"]},
+            healing=healing(events),
         )
 
 
@@ -85,7 +94,10 @@ class Host:
     def containers(self) -> dict[str, Container]:
         """Every container of the deployment's, and those of others that bear a planned name."""
         found = self.answer.get("containers") or {}
-        return {name: Container.of(name, raw) for name, raw in found.items() if raw.get("present")}
+        events = self.answer.get("starts") or {}
+        return {
+            name: Container.of(name, raw, events.get(name) or ()) for name, raw in found.items() if raw.get("present")
+        }
 
     def own(self, deployment: str) -> dict[str, Container]:
         """The containers that this deployment made."""

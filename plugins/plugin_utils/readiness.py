@@ -9,11 +9,13 @@ Pure: no clock, no connection. ``plugins/action/wait.py`` asks the questions of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containers import before_up
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.ray import Members
 
+from .healing import healing
 from .logs import (
     Phase,
     explain,
@@ -80,6 +82,7 @@ class HostWait:
         self._expected = [url for url in listed if expected is None or url in set(expected)]
         self._ranks = {each.url: each for each in plan.endpoints if each.node == host}
         self._services = {each.name: each.service for each in plan.services_on(host) if each.service in wanted}
+        self._starts = {each.name: each.starts for each in plan.services_on(host) if each.starts}
         self._cursors = dict.fromkeys(self._services, "")
         self._lines: dict[str, list[str]] = {name: [] for name in self._services}
         self._first: dict[str, Mapping[str, Any]] = {}
@@ -115,6 +118,7 @@ class HostWait:
         asked: dict[str, Any] = {
             "logs": dict(self._cursors),
             "measure": self._now - self.last_progress > SILENCE_S,
+            "starts": dict(self._starts),
         }
         if self._stage == "ray" and self._is_head:
             name = next(name for name, service in self._services.items() if service == "ray")
@@ -135,7 +139,7 @@ class HostWait:
         if self._started is None:
             self._started = self.last_progress = now
         for name, status in answer["containers"].items():
-            self._take_container(name, status, now)
+            self._take_container(name, status, (answer.get("starts") or {}).get(name) or (), now)
         if self.failure:
             return
         if self._stage == "ray":
@@ -152,13 +156,15 @@ class HostWait:
 
     # ---- containers
 
-    def _take_container(self, name: str, status: Mapping[str, Any], now: float) -> None:
+    def _take_container(
+        self, name: str, status: Mapping[str, Any], events: Sequence[Mapping[str, Any]], now: float
+    ) -> None:
         if not status["present"]:
             self.failure = f"{self._where(name)}: the container is gone. Run the playbook again to bring it back."
             return
         fresh = status["lines"]
         self._cursors[name] = status["cursor"]
-        self.started[name] = status["started_at"]
+        self.started[name] = f"{status['started_at']} {healing(events).mark}".strip()
         self._lines[name] = [*self._lines[name], *fresh][-KEPT_LINES:]
         touched = status["touched"]  # 0 where it was not measured
         moved = touched > 0 and abs(touched - self._touched.get(name, 0)) > MOVED_BYTES
@@ -191,6 +197,7 @@ class HostWait:
         elif (
             self._stage == "api"
             and self._services[name] != "proxy"  # which only forgets its list
+            and not self._starts  # what waits for Ray by itself has lost nothing
             and status["started_at"] != first["started_at"]
         ):
             self.failure = self._diagnosis(
@@ -232,26 +239,14 @@ class HostWait:
         if "error" in ray:
             self._missing = f"Ray on {self._host} does not answer yet: {ray['error']}"
             return
-        planned = {node.address: node for node in self._nodes}
-        alive = [node for node in ray["nodes"] if node["alive"]]
-        joined = {node["address"]: node["gpus"] for node in alive if node["address"] in planned}
-        state = (
-            f"Ray counts {len(joined)} of {len(planned)} nodes and {sum(joined.values())} of {self._engine.gpus} GPUs"
-        )
-        missing = [node for address, node in planned.items() if joined.get(address, 0) < node.gpus]
-        if missing:
-            state += "; missing: " + ", ".join(f"{n.name} ({n.address}, {n.gpus} GPUs)" for n in missing)
-        # An engine that is given GPUs of a node that Ray has not yet found dead waits for them for ever.
-        surplus = [node["address"] for node in alive]
-        for address in joined:
-            surplus.remove(address)
-        if surplus:
-            state += f"; still counted, though gone or not of the plan: {', '.join(surplus)}"
+        planned = {node.address: node.gpus for node in self._nodes}
+        members = Members.of(ray, planned)
+        state = members.told(planned, {node.address: node.name for node in self._nodes})
         if state != self._missing:
             self._missing = state
             self._news.append(state)
             self.last_progress = now
-        if missing or surplus or ray["given"] is None:
+        if not members.whole or ray["given"] is None:
             return
         self.ready = ray["given"]
         if self.ready:

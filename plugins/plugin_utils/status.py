@@ -22,6 +22,7 @@ from typing import Any
 
 from . import steps
 from .decide import Decision, decide, differences, is_as_planned, list_faults
+from .healing import Healing
 from .judge import host_faults, image_faults, lacks_addresses
 from .lock import duration, is_held
 from .observed import ENGINE, FORMATION, SERVICE, SERVING, Container, Host, Tokens
@@ -83,6 +84,7 @@ class NodeStatus:
 class EngineStatus:
     """An engine. ``formation`` is of what runs; ``began`` and ``seconds`` are of the last start that was recorded.
 
+    ``starts`` are by node those that were made without a run of Ansible too.
     ``timeline`` has its phases, ``former`` those of the last one like it, and ``ratio`` is how many times as long it took.
     """
 
@@ -94,6 +96,7 @@ class EngineStatus:
     began: str | None
     seconds: float | None
     endpoints: list[EndpointStatus]
+    starts: dict[str, Healing] = dataclasses.field(default_factory=dict)
     timeline: dict[str, Any] | None = None
     former: dict[str, Any] | None = None
     ratio: float | None = None
@@ -302,6 +305,12 @@ def _engine(
         began=member.began if member else None,
         seconds=member.seconds if member else None,
         endpoints=mine,
+        starts={
+            service.node: container.healing
+            for service in plan.services_of(engine.name)
+            for container in [hosts[service.node].own(plan.name).get(service.name)]
+            if container and container.healing.starts
+        },
     )
 
 
@@ -427,6 +436,15 @@ def as_table(status: Status) -> list[str]:
             rows_of_containers.append((node.name, each.name, f"{each.status}{ended}", started, told))
     if len(rows_of_containers) > 1:
         lines += ["", *columns(rows_of_containers)]
+    told_of_starts = [
+        f"{each.name}: {line}"
+        for each in status.engines
+        for node, starts in each.starts.items()
+        for line in [starts.told(node)]
+        if line
+    ]
+    if told_of_starts:
+        lines += ["", *told_of_starts]
     lines += ["", *(f"{node.name} ({node.address}) {node.reason}" for node in status.nodes if node.reason)]
     if status.proxy and not status.proxy.list_right:
         known = "could not be read" if status.proxy.list_right is None else "is wrong"

@@ -108,7 +108,7 @@ def new_token() -> str:
 
 
 def round_of(plan: Plan, each: Round) -> dict[str, Any]:
-    """A round as roles need it; ``services`` are the kinds that it starts.
+    """A round as roles need it; ``services`` are the kinds that it starts, and ``heals``: its engines start again by themselves.
 
     ``endpoints`` are warmed up after it, at every shape; those in ``known`` were, and give one token.
     """
@@ -128,6 +128,7 @@ def round_of(plan: Plan, each: Round) -> dict[str, Any]:
         "hosts": waited,
         "services": sorted(set(started)),
         "acts": sorted({step.act for step in each.steps}),
+        "heals": any(service.starts for name in each.engines for service in plan.services_of(name)),
         "tp": "tp" in topologies,
         "dpep": "dpep" in topologies,
         "warm": each.warm,

@@ -25,10 +25,12 @@ from ansible_collections.lmfleet.lmdeploy.plugins.action import wait as wait_act
 from ansible_collections.lmfleet.lmdeploy.plugins.action.benchmark_job import MODULES, configuration
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import NoAnswer, exchange
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import files
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.look import look
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import PACKAGE, program
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.supervision import programs
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import PROGRAMS_TARGET, Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
 
 ROOT = Path(__file__).parents[2]
@@ -222,6 +224,11 @@ class Deployment:
                 known = next((other.read_text() for other in others if other.exists()), token)
                 file.write_text(known)
                 file.chmod(0o600)
+            for mount in service["mounts"]:
+                if mount["target"] == PROGRAMS_TARGET:
+                    for path, text in programs().items():
+                        (Path(mount["source"]) / path).parent.mkdir(parents=True, exist_ok=True)
+                        (Path(mount["source"]) / path).write_text(text, encoding="utf-8")
             node = next(node for node in self.plan["nodes"] if node["name"] == service["node"])
             visible = ",".join(str(first[node["name"]] + gpu) for gpu in range(node["gpus"]))
             own = {"CUDA_VISIBLE_DEVICES": visible} if len(self.nodes) > 1 else {}
@@ -266,6 +273,11 @@ class Deployment:
             "answered": answered[0] if answered else None,
             "health": watch.changes,
         }
+
+    def starts(self) -> dict[str, list[dict[str, Any]]]:
+        """By service, what its supervisor wrote down of its engine's starts."""
+        kept = {self.name_of(each): each["starts"] for each in self.plan["services"] if each.get("starts")}
+        return {name: files.kept_lines(path) for name, path in kept.items()}
 
     def processes(self, kind: str) -> dict[int, str]:
         """The processes of a service by their ids."""

@@ -145,6 +145,14 @@ class Process:
         return time.monotonic() - began
 
 
+def _on_machine(word: str, named: Mapping[str, str]) -> str:
+    """A word of a command with the path of a mount, or of what lies in it, as it is on the machine."""
+    for target, source in named.items():
+        if word == target or word.startswith(f"{target}/"):
+            return source + word[len(target) :]
+    return word
+
+
 class _NoImages:
     """``docker.client.images`` of a machine that has none."""
 
@@ -211,7 +219,7 @@ class Client:
             MARK: name,
             **extra,
         }
-        command = [named.get(word, word) for word in service["command"]]
+        command = [_on_machine(word, named) for word in service["command"]]
         log = self._logs / f"{name}.{len(list(self._logs.glob(f'{name}.*.log')))}.log"
         self._processes[name] = Process(name, command, environment, log)
         return self._processes[name]

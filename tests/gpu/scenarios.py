@@ -657,6 +657,134 @@ def told(run: Run, name: str, readings: Sequence[Any]) -> None:
     print(table(moved, phases), flush=True)
 
 
+# ---- engines that start again by themselves
+
+
+HEALED_S = 300.0
+
+
+def heals(run: Run, parts: Sequence[str] = ("tp", "ranks")) -> None:
+    """TP over two raylets, and two DP ranks under torchrun, both supervised; then what serves is killed while requests run.
+
+    ``tp``: a Ray worker, which LMDeploy's server outlives; then the api_server itself. ``ranks``: an engine, then its rank
+    program, then torchrun.
+    """
+    machine = run.machine
+    ports = {"api": 24333, "torch": 29600, "dp_master": 29655}
+    plans = {
+        "tp": machine.plan("two_nodes", plan_restarts=5),
+        "ranks": machine.plan("ranks", plan_name="ranks", plan_ports=ports, plan_launcher="torchrun", plan_restarts=5),
+    }
+    engines = {name: Deployment(machine, plans[name]) for name in parts}
+    with run.step("heals.start", 200) as go:
+        if not go:
+            return
+        kinds = {"tp": ["ray", "api"], "ranks": ["proxy", "dp"]}
+        up_at_once(run, "heals", engines, 300, kinds)
+        for name, at in engines.items():
+            run.results.put(f"heals.{name}.first_proven_s", proven(at, 120))
+    faults: dict[str, list[tuple[str, Callable[[Deployment], int]]]] = {
+        "tp": [
+            ("worker", lambda at: workers_of(at, at.nodes[1])[0]),
+            ("api_server", lambda at: running(at, "api", "serve api_server")),
+        ],
+        "ranks": [
+            ("engine", lambda at: running(at, "dp", "rank.py --engine 1")),
+            ("rank_program", lambda at: running(at, "dp", "rank.py --first-rank", last=True)),
+            ("torchrun", lambda at: running(at, "dp", "torchrun --nnodes")),
+        ],
+    }
+
+    def strike(name: str) -> None:
+        at = engines[name]
+        for fault, victim_of in faults[name]:
+            with run.step(f"heals.{name}.{fault}", 100) as go:
+                if go:
+                    heal(run, at, f"heals.{name}.{fault}", victim_of)
+
+    threads = [threading.Thread(target=strike, args=(name,)) for name in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, at in engines.items():
+        run.results.put(f"heals.{name}.starts", at.starts())
+        run.results.put(f"heals.{name}.stop_seconds", at.stop())
+    run.results.put("heals.gpu_processes_at_the_end", gpu_processes())
+
+
+def running(at: Deployment, kind: str, text: str, *, last: bool = False) -> int:
+    """A process of a service with these words in its command line, but for the supervisor's own, which has them too."""
+    supervisor = at.process(kind).pid
+    found = [pid for pid in members(at.process(kind).name) if text in command_of(pid) and pid != supervisor]
+    return max(found) if last else min(found)
+
+
+def proven(at: Deployment, timeout_s: float, starts: int = 0) -> float | str:
+    """Seconds until every supervisor has seen a token after more than so many starts."""
+    began = time.monotonic()
+    while time.monotonic() < began + timeout_s:
+        told = at.starts().values()
+        if told and all(
+            [e["event"] for e in each].count("start") > starts and each[-1]["event"] == "proven" for each in told
+        ):
+            return round(time.monotonic() - began, 1)
+        time.sleep(0.2)
+    return f"not within {timeout_s:g} s: {at.starts()}"
+
+
+def heal(run: Run, at: Deployment, name: str, victim_of: Callable[[Deployment], int]) -> None:
+    """Kill a process with -9 under a steady load on every endpoint; when each gives tokens again, and what is left behind."""
+    import openai
+
+    urls = [each["url"] for each in at.plan["endpoints"]]
+    answers: dict[str, list[tuple[float, bool]]] = {url: [] for url in urls}
+    over = threading.Event()
+
+    def ask_on(url: str) -> None:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+            while not over.is_set():
+                try:
+                    client.completions.create(model=at.model, prompt="one two three", max_tokens=8)
+                    answers[url].append((time.monotonic(), True))
+                except openai.OpenAIError:
+                    answers[url].append((time.monotonic(), False))
+                time.sleep(0.1)
+
+    before = {pid: command_of(pid) for service in at.plan["services"] for pid in members(at.name_of(service))}
+    starts = min([e["event"] for e in each].count("start") for each in at.starts().values())
+    threads = [threading.Thread(target=ask_on, args=(url,), daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    victim = victim_of(at)
+    run.results.put(f"{name}.victim", command_of(victim))
+    struck = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    healed = proven(at, min(HEALED_S, run.left - 30), starts)
+    time.sleep(3)
+    over.set()
+    for thread in threads:
+        thread.join(15)
+    run.results.put(f"{name}.proven_s", healed)
+    for url, seen in answers.items():
+        failed = [at_s for at_s, good in seen if not good and at_s > struck]
+        back = [at_s - struck for at_s, good in seen if good and at_s > max(failed, default=struck)]
+        told = {
+            "answered": sum(good for __, good in seen),
+            "failed": len(failed),
+            "back_s": round(min(back), 1) if back else None,
+        }
+        run.results.put(f"{name}.requests.{url}", told)
+    gone = [pid for pid, command in before.items() if command_of(pid) == command and starts and _is_engine(command)]
+    run.results.put(f"{name}.left_of_the_old", [f"{pid} {before[pid]}" for pid in gone])
+    run.results.put(f"{name}.gpu_processes", gpu_processes())
+
+
+def _is_engine(command: str) -> bool:
+    return any(word in command for word in ("rank.py", "serve api_server", "RayWorkerWrapper", "multiprocessing"))
+
+
 SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
     "ready": (ready, 1),
     "warm-ups": (warm_ups, 1),
@@ -664,4 +792,5 @@ SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
     "faults": (faults, 1),
     "several": (several, 2),
     "prefill": (prefill, 1),
+    "heals": (heals, 2),
 }

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 DIGITS = 12
+LINES_BYTES = 64 << 10
+MOST_LINES = 200
 
 
 def digest(path: str) -> str | None:
@@ -53,3 +57,16 @@ def kept_json(path: str) -> Any:
         return {"error": f"{path} cannot be read: {error.strerror}."}
     except ValueError as error:
         return {"error": f"{path} is broken ({error}): remove it, or restore it."}
+
+
+def kept_lines(path: str) -> list[Any]:
+    """What the last lines of a file of JSON hold; what is none is left out, and so is a file that cannot be read."""
+    found = []
+    with contextlib.suppress(OSError), Path(path).open("rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - LINES_BYTES))
+        for line in stream.read(LINES_BYTES).decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    found.append(event)
+    return found[-MOST_LINES:]

@@ -122,6 +122,10 @@ class _Look:
             "inside": (bool(asked.get("inside")), lambda: inside.inside(asked["inside"])),
             "model": (bool(asked.get("model")), lambda: model.model_facts(asked["model"])),
             "record": (bool(asked.get("record")), lambda: files.kept_json(asked["record"])),
+            "starts": (
+                bool(asked.get("starts")),
+                lambda: {name: files.kept_lines(path) for name, path in asked["starts"].items()},
+            ),
             "lock": (bool(asked.get("lock")), lambda: files.kept_json(asked["lock"])),
             "public": (bool(self._tokens.get("public")), self._public),
             "tokens": (bool(self._tokens.get("urls")), self._ask_tokens),

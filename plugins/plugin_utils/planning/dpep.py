@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ..network import route_fault
 from ..releases import at_least
@@ -20,10 +19,12 @@ from . import deepep
 from . import tp as tp_planning
 from .inputs import HIGHEST_PORT, Inputs
 from .model import Model
-from .services import engine_service, home_of
-from .types import RANK_PROGRAM_TARGET, Endpoint, Engine, Faults, Image, Mount, Node, Service, some
+from .services import engine_service
+from .supervision import programs_on, supervised
+from .types import RANK_PROGRAM_TARGET, Earlier, Endpoint, Engine, Faults, Image, Mount, Node, Service, some
 
-RANK_PROGRAM = Path(__file__).parents[3] / "programs" / "rank.py"
+STORE_S = 20  # that an agent waits for another in the store of their meeting, once they have met
+RESTARTS = 1000  # of ranks within one run of torchrun: the supervisor is who counts
 # From one rank to the next: the guide's step; LMDeploy's own launcher counts by one.
 PORT_STEP = {"torchrun": 10, "native": 1}
 NATIVE_SINCE = "0.15.0"  # before, it drew random ports where there is a proxy
@@ -214,7 +215,6 @@ def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service]
         count = node.gpus // per_rank
         first = inputs.ports.api + step * rank
         ports = [first + step * local for local in range(count)]
-        program = program_on(inputs, node)
         service = engine_service(
             inputs,
             engine,
@@ -235,24 +235,39 @@ def services(inputs: Inputs, engine: Engine, token: bool) -> tuple[list[Service]
             },
             token=token,
             restart_policy="no",  # one node's ranks alone can never rejoin their group
-            mounts=[Mount(program, RANK_PROGRAM_TARGET, read_only=True)] if inputs.launcher == "torchrun" else [],
+            mounts=[Mount(f"{programs_on(inputs, node)}/rank.py", RANK_PROGRAM_TARGET, read_only=True)]
+            if inputs.launcher == "torchrun"
+            else [],
         )
-        found.append(service)
-        for local, port in enumerate(ports):
+        urls = {rank + local: f"http://{node.address}:{port}" for local, port in enumerate(ports)}
+        found.append(_supervised(inputs, engine, node, service, urls) if inputs.launcher == "torchrun" else service)
+        for local in range(count):
             gpus = list(range(local * per_rank, (local + 1) * per_rank))
-            url = f"http://{node.address}:{port}"
-            endpoints.append(Endpoint(rank + local, engine.name, node.name, url, gpus, service.name))
+            endpoints.append(Endpoint(rank + local, engine.name, node.name, urls[rank + local], gpus, service.name))
         rank += count
     return found, endpoints
 
 
-def program_on(inputs: Inputs, node: Node) -> str:
-    """Where the rank program lies on a node.
+def _supervised(inputs: Inputs, engine: Engine, node: Node, service: Service, urls: Mapping[int, str]) -> Service:
+    """The ranks of a node as they come back by themselves: torchrun's agents start all of a group again, and meet for that.
 
-    A newer program takes the place of the old one in the directory, which leaves a container that runs with the old one
-    alone: it is used from the engine's next start on.
+    The head's agent keeps the store in which they meet; which one that is has to be said, for torchrun would compare the address
+    with what the host's own name resolves to. What waits for an agent that is gone waits for the store, which is 60 s otherwise.
     """
-    return f"{home_of(inputs, node)}/programs/rank.py"
+    if not inputs.restarts:
+        return service
+    start = service.command.index("--node-rank")
+    end = service.command.index(RANK_PROGRAM_TARGET)
+    meeting = [
+        *("--rdzv-backend", "c10d", "--rdzv-id", engine.name),
+        *("--rdzv-endpoint", f"{inputs.nodes[0].address}:{inputs.ports.torch}"),
+        *("--rdzv-conf", f"is_host={int(node.is_head)},read_timeout={STORE_S}", "--local-addr", node.address),
+        *("--max-restarts", str(RESTARTS)),
+    ]
+    command = [*service.command[:start], *meeting, RANK_PROGRAM_TARGET, "--first-rank", str(min(urls))]
+    changed = dataclasses.replace(service, command=[*command, *service.command[end + 1 :]])
+    found = supervised(inputs, node, changed, urls)
+    return dataclasses.replace(found, earlier=Earlier(service.command, service.mounts, service.restart_policy))
 
 
 def _launcher(inputs: Inputs, engine: Engine, node: Node, count: int) -> list[str]:

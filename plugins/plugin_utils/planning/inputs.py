@@ -17,7 +17,19 @@ from ..rules.judging import waiver_faults
 from .environment import PROXY_VARIABLE, environment_of
 from .model import KNOWN
 from .options import read_options
-from .types import HF_CACHE, KERNEL_CACHES, RANK_PROGRAM_TARGET, REPO_ID, Faults, Mount, Node, PlanError, Ports, some
+from .types import (
+    HF_CACHE,
+    KERNEL_CACHES,
+    PROGRAMS_TARGET,
+    REPO_ID,
+    STARTS_TARGET,
+    Faults,
+    Mount,
+    Node,
+    PlanError,
+    Ports,
+    some,
+)
 from .values import WrongValue, quoted, read_value, shown, text_keys
 
 # The variables that may differ from node to node; all others describe the deployment and must agree.
@@ -56,7 +68,7 @@ OPTIONS = ("plan_api_server_options", "plan_proxy_options")
 PLANNED_TARGETS = {
     HF_CACHE: "set plan_hf_home to the cache on the host",
     **dict.fromkeys(
-        (*KERNEL_CACHES.values(), "/tmp/ray", "/run/lmfleet/secrets/ray_token", RANK_PROGRAM_TARGET),  # noqa: S108
+        (*KERNEL_CACHES.values(), "/tmp/ray", "/run/lmfleet/secrets/ray_token", PROGRAMS_TARGET, STARTS_TARGET),  # noqa: S108
         "take another target; plan_state_dir is where the plan keeps that on the host",
     ),
 }
@@ -100,6 +112,7 @@ class Inputs:
     privileged: bool
     extra_mounts: list[Mount]
     waivers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    restarts: int = 0
 
 
 def read_inputs(
@@ -178,6 +191,7 @@ def read_inputs(
         dp=max(deployment["plan_dp"], 0),
         ep=max(deployment["plan_ep"], 0),
         launcher=deployment["plan_launcher"],
+        restarts=deployment["plan_restarts"],
         proxy=deployment["plan_proxy"] or deployment["plan_topology"] == "dpep" or len(engines) > 1,
         routing_strategy=deployment["plan_routing_strategy"],
         nodes=[

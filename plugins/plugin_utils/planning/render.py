@@ -124,8 +124,11 @@ def as_shell(plan: Plan) -> str:
     """The commands to type on each node, in order, to get the same containers without this collection."""
     # Whatever stands in a comment is quoted too: it stays in its line, and some shells have no comments at their prompt.
     lines = ["# The same deployment by hand. Run each block on the node it names, from top to bottom."]
-    mounts = [mount for service in plan.services for mount in service.mounts]
-    secrets = dict.fromkeys(secret.source for service in plan.services for secret in service.secrets)
+    services = [service.as_earlier or service for service in plan.services]
+    if services != plan.services:
+        lines.append("# What starts an engine again by itself is left out: an engine that ends stays down.")
+    mounts = [mount for service in services for mount in service.mounts]
+    secrets = dict.fromkeys(secret.source for service in services for secret in service.secrets)
     programs = dict.fromkeys(mount.source for mount in mounts if mount.target == RANK_PROGRAM_TARGET)
     lines += [
         *(
@@ -136,7 +139,7 @@ def as_shell(plan: Plan) -> str:
     ]
     if plan.topology == "dpep":
         lines.append("# All ranks wait for each other: start the containers of all nodes within a few minutes.")
-    for service in plan.services:
+    for service in services:
         make = [f"mkdir -p {shlex.join(service.directories)}"] if service.directories else []
         lines += ["", f"# {_word(service.node)}: {_word(service.name)}", *make, _docker_run(service)]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from . import deepep
 from .inputs import Inputs
 from .model import Model
 from .services import ANY_ADDRESS, engine_service, home_of
+from .supervision import supervised
 from .types import Endpoint, Engine, Faults, Image, Mount, Node, Service, some
 
 RAY_TMP = "/tmp/ray"  # noqa: S108 - Ray's own session directory inside the containers
@@ -173,8 +174,22 @@ def _api_service(inputs: Inputs, head: Node, engine: Engine, token: bool) -> Ser
         *engine.arguments,
     ]
     listens = [inputs.ports.api, *([inputs.ports.torch] if at_least(engine.image.release, PORT_SINCE) else [])]
-    # No restart: one service alone can never rejoin its group, and a crash while loading would load for ever.
-    return _over_ray(inputs, engine, head, head, "api", command, listens, "no", token)
+    # No restart by Docker: a crash while loading would load for ever.
+    api = _over_ray(inputs, engine, head, head, "api", command, listens, "no", token)
+    if not inputs.restarts:
+        return api
+    members = [node for node in inputs.nodes if node.engine == engine.name]
+    return supervised(
+        inputs,
+        head,
+        api,
+        {0: f"http://{head.address}:{inputs.ports.api}"},
+        [
+            ("--ray", f"{head.address}:{inputs.ports.ray}"),
+            *(("--ray-node", f"{node.address}={node.gpus}") for node in members),
+            ("--ray-claim", str(engine.tp)),
+        ],
+    )
 
 
 def _over_ray(

@@ -22,9 +22,12 @@ PLAN_FORMAT = 5
 # Compiled kernels are worth minutes at every start: they are kept on the host. Directory there -> in containers.
 KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
 HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted there
+# In the containers of engines: the programs that keep them running, and what those write down of each start.
+PROGRAMS_TARGET = "/opt/lmfleet"
+RANK_PROGRAM_TARGET = f"{PROGRAMS_TARGET}/rank.py"
+STARTS_TARGET = "/var/lib/lmfleet/starts"
 # As huggingface_hub takes them: no "--", no "..", a name of 96 characters at most.
 REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-RANK_PROGRAM_TARGET = "/opt/lmfleet/rank.py"  # where containers of DP ranks have it
 REFUSED = "The plan was refused before any host was touched"
 
 
@@ -241,12 +244,23 @@ class Proxy:
 
 
 @dataclasses.dataclass(frozen=True)
+class Earlier:
+    """What a service asked Docker for before it was supervised, where that differs."""
+
+    command: list[str]
+    mounts: list[Mount]
+    restart_policy: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Service:
     """One planned container. ``service`` is its kind (ray, api, dp, proxy), ``engine`` what it is part of (None: the proxy).
 
     ``command`` is the argument vector, ``environment`` what the container gets on top of the image's own, ``directories``
     the host directories that have to exist before it starts (created, never emptied), ``listens`` its TCP ports. ``derived``
     are the variables whose values were taken from the host: while it serves, other ones are no reason to start it anew.
+    ``starts`` is the file on the host where it is kept when its engine was started, and why; None: nothing starts it again by
+    itself. ``earlier``: one that serves and was made so is left as it is.
     """
 
     service: str
@@ -265,12 +279,20 @@ class Service:
     secrets: list[Secret] = dataclasses.field(default_factory=list)
     directories: list[str] = dataclasses.field(default_factory=list)
     derived: list[str] = dataclasses.field(default_factory=list)
+    starts: str | None = None
+    earlier: Earlier | None = None
 
     @property
     def sources(self) -> list[str]:
         """The paths on the host that have to be there already: the user's, and the model's."""
-        made = {*self.directories, *(mount.source for mount in self.mounts if mount.target == RANK_PROGRAM_TARGET)}
-        return [mount.source for mount in self.mounts if mount.source not in made]
+        return [mount.source for mount in self.mounts if mount.source not in self.directories]
+
+    @property
+    def as_earlier(self) -> Service | None:
+        """The service as it was before it was supervised."""
+        if self.earlier is None:
+            return None
+        return dataclasses.replace(self, **vars(self.earlier), earlier=None)
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -452,7 +452,7 @@ def test_one_rank_of_each_release(tmp_path: Path, release: str, launcher: str | 
         "server_port": 23383,
         "argv": ["lmdeploy", *arguments, *option],
         "start": "spawn",
-        "env": [None, None, "3", None, None],
+        "env": [None, None, "3", None, None, None],
     }
     assert lines[-2:] == [
         "[rank 5] RuntimeError: no engine here",

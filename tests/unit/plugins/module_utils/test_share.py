@@ -152,28 +152,32 @@ def test_who_is_of_another_run_is_given_nothing(
     assert not any(path.endswith("/get") for path in hosts[0].asked)
 
 
-def test_what_is_damaged_or_cut_off_on_its_way_is_a_failure(hosts: list[Dockerd], tmp_path: Path) -> None:
-    for damage, said in ((True, "another content than was sent"), (False, "ended before the image was whole")):
-        hosts[1].images.clear()
-        port, [listener] = listeners(1)
-        whole = archive()
+@pytest.mark.parametrize(
+    ("damage", "said"), [(True, "another content than was sent"), (False, "ended before the image was whole")]
+)
+def test_what_is_damaged_or_cut_off_on_its_way_is_a_failure(
+    hosts: list[Dockerd], tmp_path: Path, damage: bool, said: str
+) -> None:
+    hosts[1].images.clear()
+    port, [listener] = listeners(1)
+    whole = archive()
 
-        def give(damage: bool = damage, listener: socket.socket = listener, whole: bytes = whole) -> None:
-            header = {"image": IMAGE["Id"], "size": len(whole)}
-            taker = _share._given(listener, KEY.encode(), header, time.monotonic() + 30)
-            assert taker
-            with taker:
-                taker.sendall(_share.LENGTH.pack(len(whole)) + whole[:-1] + b"\1")
-                if damage:
-                    taker.sendall(_share.LENGTH.pack(0) + hashlib.sha256(whole).digest())
+    def give() -> None:
+        header = {"image": IMAGE["Id"], "size": len(whole)}
+        taker = _share._given(listener, KEY.encode(), header, time.monotonic() + 30)
+        assert taker
+        with taker:
+            taker.sendall(_share.LENGTH.pack(len(whole)) + whole[:-1] + b"\1")
+            if damage:
+                taker.sendall(_share.LENGTH.pack(0) + hashlib.sha256(whole).digest())
 
-        thread = threading.Thread(target=give)
-        thread.start()
-        share(Link(tmp_path / "x.json", REFERENCE, KEY, ("127.0.0.1", port)), None, hosts[1].host)
-        thread.join(30)
-        result = json.loads((tmp_path / "x.json").read_text("utf-8"))["result"]
-        assert result["ok"] is False
-        assert said in result["error"]
+    thread = threading.Thread(target=give)
+    thread.start()
+    share(Link(tmp_path / "x.json", REFERENCE, KEY, ("127.0.0.1", port)), None, hosts[1].host)
+    thread.join(30)
+    result = json.loads((tmp_path / "x.json").read_text("utf-8"))["result"]
+    assert result["ok"] is False
+    assert said in result["error"]
 
 
 def test_a_port_that_is_held_is_told_before_anything_is_begun(tmp_path: Path) -> None:

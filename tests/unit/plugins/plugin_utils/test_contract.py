@@ -16,8 +16,7 @@ import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.rdma import hcas
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import dpep as dpep_planning
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import types
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import supervision, types
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import (
     PLAN_FORMAT,
@@ -156,8 +155,9 @@ KEYS = {
     "Proxy": "node url ranks",
     "Rdma": "devices left_out gid_index environment nearest",
     "Secret": "name source target",
+    "Earlier": "command mounts restart_policy",
     "Service": "service node name engine image command environment mounts restart_policy pid_mode privileged gpus listens "
-    "secrets directories derived identity",
+    "secrets directories derived starts earlier identity",
 }
 
 
@@ -172,6 +172,7 @@ def test_the_keys_of_a_plan_are_those_of_its_format(tmp_path: Path) -> None:
     with_card = plan_of(nodes(), Observations(hcas={"node0": hcas(tmp_path)}))
     found["Rdma"] = " ".join(with_card.to_json()["nodes"][0]["rdma"])
     found["DeepEP"] = " ".join(SHAPES["dpep"]().to_json()["engines"][0]["deepep"])
+    found["Earlier"] = " ".join(next(each["earlier"] for each in data["services"] if each["earlier"]))
     assert found == KEYS
     declared = {
         name
@@ -238,11 +239,9 @@ def test_only_what_a_container_talks_to_is_reached_without_a_web_proxy() -> None
     assert service(plan, "proxy").environment == {"NO_PROXY": "*", "no_proxy": "*"}
 
 
-def test_the_bytes_of_the_rank_program_change_no_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_of_the_programs_change_no_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = SHAPES["dpep"]()
-    program = tmp_path / "rank.py"
-    program.write_bytes(b"# quite another\r\n")
-    monkeypatch.setattr(dpep_planning, "RANK_PROGRAM", program)
+    monkeypatch.setattr(supervision, "COLLECTION", tmp_path)  # where there is not even one
     assert SHAPES["dpep"]() == plan
 
 

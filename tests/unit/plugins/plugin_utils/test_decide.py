@@ -16,7 +16,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containe
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, decide, differences, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import DEPLOYMENT, FORMATION
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import dpep as dpep_planning
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import supervision
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import Variables, nodes, service
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import (
@@ -674,9 +674,11 @@ def test_what_only_may_serve_is_replaced_before_what_gives_tokens() -> None:
 
 def test_53_a_comment_in_the_rank_program_changes_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dpep()
-    program = tmp_path / "rank.py"
-    program.write_bytes(dpep_planning.RANK_PROGRAM.read_bytes().replace(b"\n", b"\r\n") + b"# a comment\r\n")
-    monkeypatch.setattr(dpep_planning, "RANK_PROGRAM", program)
+    for path, text in supervision.programs().items():
+        place = tmp_path / "x" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text.replace("\n", "\r\n") + "# a comment\r\n", encoding="utf-8")
+    monkeypatch.setattr(supervision, "COLLECTION", tmp_path / "x")
     __, decision = changed(before, dpep())
     assert decision.rounds == []
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,8 @@ def test_the_catalogue_is_well_formed() -> None:
 # ---- the wait
 
 
-def waiting(host: str, stage: str, timeout: float = 120, no_progress: float = 60) -> HostWait:
-    return HostWait(PLAN, host, stage, Limits(timeout, no_progress))
+def waiting(host: str, stage: str, timeout: float = 120, no_progress: float = 60, plan: Any = PLAN) -> HostWait:
+    return HostWait(plan, host, stage, Limits(timeout, no_progress))
 
 
 def api_round(lines: list[str] | None = None, http: dict[str, Any] | None = None, **state: Any) -> dict[str, Any]:
@@ -277,14 +278,19 @@ def test_a_restart_loop_fails_but_one_restart_does_not() -> None:
     assert "restarts in a loop" in wait.failure
 
 
-def test_ray_started_anew_fails_the_engine_that_loads() -> None:
-    wait = waiting("node0", "api")
+def test_ray_started_anew_fails_the_engine_that_loads_and_cannot_start_again_by_itself() -> None:
+    without = dataclasses.replace(PLAN, services=[dataclasses.replace(each, starts=None) for each in PLAN.services])
+    wait = waiting("node0", "api", plan=without)
     wait.take(api_round(["loading"]), 1)
     answer = api_round()
     answer["containers"]["lmdeploy-ray"] = {**RUNNING, "restarts": 1, "started_at": "2026-11-24T22:30:00Z"}
     wait.take(answer, 2)
     assert wait.failure
     assert "lmdeploy-ray was started anew" in wait.failure
+    wait = waiting("node0", "api")
+    wait.take(api_round(["loading"]), 1)
+    wait.take(answer, 2)
+    assert wait.failure is None
 
 
 def test_a_fatal_line_fails_though_the_container_runs() -> None:

@@ -95,8 +95,11 @@ def test_torchrun_starts_the_rank_program_with_the_command_of_lmdeploy() -> None
     assert (
         command
         == (
-            "torchrun --nnodes 4 --nproc-per-node 8 --node-rank 1 --master-addr 10.0.0.10 --master-port 29500 "
-            "/opt/lmfleet/rank.py --port 23333 --port-step 10 --gpus-per-rank 1 -- "
+            "python3 /opt/lmfleet --starts /var/lib/lmfleet/starts/dp.jsonl --restarts 3 "
+            + "".join(f"--endpoint {8 + n}=http://10.0.0.11:{23413 + 10 * n} " for n in range(8))
+            + "-- torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-id lmdeploy "
+            "--rdzv-endpoint 10.0.0.10:29500 --rdzv-conf is_host=0,read_timeout=20 --local-addr 10.0.0.11 --max-restarts 1000 "
+            "/opt/lmfleet/rank.py --first-rank 8 --port 23333 --port-step 10 --gpus-per-rank 1 -- "
             f"serve api_server {MODEL} --backend pytorch --tp 1 --dp 32 --ep 32 --server-name 10.0.0.11 "
             f"--revision main --model-name {MODEL} --proxy-url http://10.0.0.10:8000 "
             "--cache-max-entry-count 0.7 --max-batch-size 512 --max-prefill-token-num 1000"
@@ -138,8 +141,8 @@ def test_the_rank_program_answers_where_the_plan_says() -> None:
 
 
 def test_the_rank_program_is_mounted_read_only_under_one_name_whatever_its_content() -> None:
-    [mount] = [m for m in service(plan_of(dpep()), "dp", "node1").mounts if m.target == "/opt/lmfleet/rank.py"]
-    assert mount.source == "/var/lib/lmfleet/lmdeploy/programs/rank.py"
+    [mount] = [m for m in service(plan_of(dpep()), "dp", "node1").mounts if m.target == "/opt/lmfleet"]
+    assert mount.source == "/var/lib/lmfleet/lmdeploy/programs"
     assert mount.read_only
 
 
@@ -153,12 +156,14 @@ def test_every_rank_is_told_the_masters_and_no_ray() -> None:
         assert {environment[name] for name in ("NCCL_SOCKET_IFNAME", "NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME")} == {"=bond0"}
         assert "10.0.0.11" in environment["NO_PROXY"].split(",")
         assert "RAY_ADDRESS" not in environment
-        assert value(service(plan, "dp", node).command, "--master-port") == "29600"
+        assert value(service(plan, "dp", node).command, "--rdzv-endpoint") == "10.0.0.10:29600"
 
 
-def test_the_ranks_of_a_node_are_not_restarted_alone_but_the_proxy_is() -> None:
+def test_docker_starts_again_only_what_did_not_give_up_and_no_ranks_that_could_not_meet() -> None:
     plan = plan_of(dpep())
-    assert {s.restart_policy for s in plan.services if s.service == "dp"} == {"no"}
+    assert {s.restart_policy for s in plan.services if s.service == "dp"} == {"on-failure"}
+    for alone in (plan_of(dpep(plan_restarts=0)), plan_of(dpep(plan_launcher="native"))):
+        assert {(s.restart_policy, s.starts) for s in alone.services if s.service == "dp"} == {("no", None)}
     assert service(plan, "proxy").restart_policy == "unless-stopped"
     assert {s.engine for s in plan.services if s.service == "dp"} == {"lmdeploy"}
     assert service(plan, "proxy").engine is None
@@ -176,8 +181,13 @@ def test_the_head_can_be_chosen_and_has_rank_zero_the_masters_and_the_proxy() ->
     assert (plan.head, plan.url) == ("node2", "http://10.0.0.12:8000")
     assert [e.node for e in plan.endpoints[::8]] == ["node2", "node0", "node1", "node3"]
     assert service(plan, "dp", "node0").environment["LMDEPLOY_DP_MASTER_ADDR"] == "10.0.0.12"
-    assert value(service(plan, "dp", "node1").command, "--master-addr") == "10.0.0.12"
-    assert value(service(plan, "dp", "node1").command, "--node-rank") == "2"
+    assert value(service(plan, "dp", "node1").command, "--rdzv-endpoint") == "10.0.0.12:29500"
+    assert value(service(plan, "dp", "node2").command, "--rdzv-conf") == "is_host=1,read_timeout=20"
+    assert value(service(plan, "dp", "node1").command, "--first-rank") == "16"
+    typed_by_hand = service(plan, "dp", "node1").as_earlier
+    assert typed_by_hand
+    assert value(typed_by_hand.command, "--master-addr") == "10.0.0.12"
+    assert value(typed_by_hand.command, "--node-rank") == "2"
 
 
 @pytest.mark.parametrize(
@@ -614,7 +624,7 @@ def test_table_shows_ranks_with_their_node_gpu_and_url() -> None:
 def test_shell_says_where_the_rank_program_goes_and_what_to_start_together() -> None:
     plan = plan_of(dpep())
     shell = as_shell(plan)
-    [source] = {m.source for s in plan.services for m in s.mounts if m.target == "/opt/lmfleet/rank.py"}
+    source = "/var/lib/lmfleet/lmdeploy/programs/rank.py"
     assert f"# First, on every node: programs/rank.py of this collection as {source}\n" in shell
     assert f"--volume {source}:/opt/lmfleet/rank.py:ro" in shell
     assert "start the containers of all nodes" in shell
@@ -682,7 +692,10 @@ def test_any_plan_has_every_rank_once(ranks: list[int], launcher: str, per_rank:
         assert all(e.url.startswith(f"http://{node.address}:") for e in own)
         ports = [listened for s in plan.services if s.node == node.name for listened in s.listens]
         assert len(ports) == len(set(ports))
-        assert value(container.command, "--node-rank") == str(node.rank)
+        if launcher == "native":
+            assert value(container.command, "--node-rank") == str(node.rank)
+        else:
+            assert value(container.command, "--first-rank") == str(own[0].rank)
     assert seen == dp
 
     otherwise = {name: dict(reversed(given_node.items())) for name, given_node in variables.items()}

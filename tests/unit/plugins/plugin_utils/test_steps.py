@@ -26,7 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import (
     with_patience,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.dpep import RANK_PROGRAM
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.supervision import programs
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import new_record
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of, service
@@ -201,6 +201,7 @@ def test_a_round_as_roles_need_it() -> None:
         "hosts": ["node0", "node1", "node2", "node3"],
         "services": ["api", "proxy", "ray"],
         "acts": ["list", "start"],
+        "heals": True,
         "tp": True,
         "dpep": False,
         "warm": ["lmdeploy-left", "lmdeploy-right"],
@@ -265,6 +266,7 @@ def test_everything_is_asked_of_a_host_at_once() -> None:
     mirrored = with_patience(asked, Patience(), ask_registry=True, mirror="m.example.com")["image"]
     assert mirrored["registry_reference"] == "m.example.com/openmmlab/lmdeploy:v0.18.0-cu12.8"
     assert asked == {
+        "starts": {"lmdeploy-dp": "/var/lib/lmfleet/lmdeploy/starts/dp.jsonl"},
         "deployment": "lmdeploy",
         "names": ["lmdeploy-proxy", "lmdeploy-dp"],
         "image": {
@@ -365,7 +367,7 @@ def test_observe_takes_every_question(plan: Plan) -> None:
         assert asked.keys() <= SPEC.keys()
         for key, value in asked.items():
             spec: Any = SPEC[key]
-            assert spec["type"] != "dict" or value.keys() <= spec["options"].keys()
+            assert spec["type"] != "dict" or "options" not in spec or value.keys() <= spec["options"].keys()
 
 
 # What Docker is told -------------------------------------------------------------------------------------------------
@@ -406,11 +408,11 @@ def test_rdma_without_privilege_is_by_single_rights() -> None:
 
 def test_files_that_containers_need_are_brought_once() -> None:
     found = files_of(DPEP.services_on("node0"), {PATH: "secret"})
-    assert found["files"] == {"/var/lib/lmfleet/lmdeploy/programs/rank.py": RANK_PROGRAM.read_text("utf-8")}
+    assert found["files"] == {f"/var/lib/lmfleet/lmdeploy/programs/{path}": text for path, text in programs().items()}
     assert found["secrets"] == {PATH: "secret"}
     assert found["directories"] == [path for each in DPEP.services_on("node0") for path in each.directories]
+    assert files_of(TP.services_on("node1"), {})["files"] == {}  # Ray alone
     found = files_of(TP.services_on("node0"), {})
-    assert found["files"] == {}
     assert len(found["directories"]) == len(set(found["directories"]))
     assert "/var/lib/lmfleet/lmdeploy/ray" in found["directories"]
     assert files_of([], {}) == {"directories": [], "files": {}, "secrets": {}}

@@ -1,0 +1,280 @@
+# Copyright (c) 2026, lmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The supervisor, laid out as containers have it, over small servers in the engine's place. The real ones run in the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.healing import healing
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.supervision import programs
+from ansible_collections.lmfleet.lmdeploy.programs.starts import KEPT, Starts, read
+
+DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that hangs shall fail
+# What is waited for is made short: what is tried is what happens, not how long it takes.
+RUN = """
+import sys
+sys.path.insert(0, {place!r})
+from lmfleet.programs import supervise
+supervise.STILL_S, supervise.READ_S, supervise.LOOK_S, supervise.PAUSE_S = {still}, 0.05, 0.05, 0.0
+supervise.Watch.__init__.__defaults__ = (lambda: '', {still}, 0.05)
+sys.exit(supervise.main())
+"""
+# An api_server by what it is asked: a file of the name of a fault in its directory makes it have that.
+SERVER = """
+import http.server, json, os, pathlib, sys
+place, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+sys.path.insert(0, str(place / "opt"))
+import rank
+rank.die_with_parent()  # as the engine does
+(place / "pids").open("a").write(f"{os.getpid()}\\n")
+if (place / "crash").exists():
+    sys.exit("crashes at load")
+tokens = 0
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def say(self, status, text):
+        self.send_response(status); self.send_header("Content-Length", str(len(text))); self.end_headers()
+        self.wfile.write(text.encode())
+    def do_GET(self):
+        global tokens
+        tokens += (place / "busy").exists()
+        if self.path == "/v1/models":
+            self.say(200, json.dumps({"data": [{"id": "m"}]}))
+        elif self.path == "/metrics":
+            self.say(200, f"lmdeploy:generation_tokens_total {tokens}\\n")
+        else:
+            self.say(200, json.dumps({"status": "healthy"}))
+    def do_POST(self):
+        global tokens
+        (place / "asked").open("a").write("x")
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if (place / "dead").exists():
+            return self.say(500, json.dumps({"message": "the engine is gone"}))
+        tokens += 1
+        self.say(200, json.dumps({"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": 1}}))
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+class Box:
+    """A container's place: the programs, the file of starts, a server's directory and port."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name, text in programs().items():
+            (path / "opt" / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / "opt" / name).write_text(text, encoding="utf-8")
+        (path / "server.py").write_text(SERVER)
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = found.getsockname()[1]
+
+    @contextmanager
+    def running(self, *command: str, restarts: int = 3, still_s: float = 0.2) -> Iterator[subprocess.Popen[str]]:
+        program = RUN.format(place=str(self.path / "opt"), still=still_s)
+        argv = [
+            sys.executable,
+            "-Bc",
+            program,
+            "--starts",
+            str(self.path / "starts.jsonl"),
+            "--restarts",
+            str(restarts),
+        ]
+        argv += ["--endpoint", f"0=http://127.0.0.1:{self.port}", "--mark", str(self.path / "mark")]
+        # As with torchrun, so that no Ray is waited for: what runs is the one rank of its group.
+        argv += ["--", *(command or self.agent())]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()  # which ends all that it has started
+                process.wait(DEADLINE_S)
+                for pid in self.pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    def agent(self) -> list[str]:
+        """What torchrun does with one rank: start it, and start it again whenever it has ended."""
+        program = f"""
+import os, subprocess, sys, time
+sys.path.insert(0, {str(self.path / "opt")!r})
+import rank
+while True:
+    child = os.fork()
+    if not child:
+        notes = rank.Notes(os.environ["LMFLEET_RANKS"], 0)
+        os._exit(rank.supervise([sys.executable, {str(self.path / "server.py")!r}, {str(self.path)!r}, "{self.port}"],
+            os.environ, 0, "0", grace_s=1, notes=notes))
+    try:
+        os.waitpid(child, 0)
+    except KeyboardInterrupt:
+        pass
+    time.sleep(0.2)
+"""
+        return [sys.executable, "-Bc", program]
+
+    def fault(self, name: str, *, on: bool = True) -> None:
+        (self.path / name).touch() if on else (self.path / name).unlink(missing_ok=True)
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line) for line in _text(self.path / "pids").split()]
+
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        return [(each["event"], each["why"]) for each in read(self.path / "starts.jsonl")]
+
+    def wait(self, what: Callable[[], Any]) -> None:
+        ends = time.monotonic() + DEADLINE_S
+        while not what():
+            assert time.monotonic() < ends, self.events
+            time.sleep(0.05)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, be it that nobody has buried it."""
+    stat = _text(Path(f"/proc/{pid}/stat"))
+    return not stat or stat.rpartition(")")[2].split()[0] == "Z"
+
+
+PROVEN = ("proven", "every endpoint of this host has given a token")
+FIRST = ("start", "the container was made")
+
+
+def test_what_was_never_seen_to_work_is_not_tried_again(box: Box) -> None:
+    box.fault("crash")
+    with box.running() as process:
+        out, __ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0  # Docker starts again what ended with anything else
+    assert "lmfleet: GAVE UP: its first start gave no token, so it is not tried again by itself" in out
+    assert [event for event, __ in box.events] == ["start", "end", "gave up"]
+    assert box.events[1] == ("end", "rank 0 ended with exit code 1")
+    assert len(box.pids) == 1
+
+
+def test_an_engine_that_ended_is_started_again_and_why_is_kept(box: Box) -> None:
+    with box.running():
+        box.wait(lambda: PROVEN in box.events)
+        os.kill(box.pids[0], signal.SIGKILL)
+        box.wait(lambda: box.events.count(PROVEN) == 2)
+    assert box.events == [
+        FIRST,
+        PROVEN,
+        ("end", "rank 0 ended with signal SIGKILL"),
+        ("start", "rank 0 ended with signal SIGKILL"),
+        PROVEN,
+    ]
+    found = healing(read(box.path / "starts.jsonl"))
+    assert [each.why for each in found.starts] == ["the container was made", "rank 0 ended with signal SIGKILL"]
+    assert "gpu1 was started again once by itself, last at " in found.told("gpu1")
+
+
+def test_after_as_many_starts_without_a_token_it_stays_down(box: Box) -> None:
+    with box.running(restarts=2) as process:
+        box.wait(lambda: PROVEN in box.events)
+        box.fault("crash")
+        os.kill(box.pids[0], signal.SIGKILL)
+        out, __ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert "lmfleet: GAVE UP: 2 starts in a row gave no token. It stays down until a deploy starts it." in out
+    assert [event for event, __ in box.events] == ["start", "proven", "end", "start", "end", "start", "end", "gave up"]
+    assert len(box.pids) == 3
+    assert healing(read(box.path / "starts.jsonl")).told("gpu1") == "gpu1 GAVE UP: 2 starts in a row gave no token"
+
+
+def test_what_is_dead_though_its_process_runs_is_ended_and_started_again(box: Box) -> None:
+    with box.running():
+        box.wait(lambda: PROVEN in box.events)
+        box.fault("dead")
+        box.wait(lambda: box.events[-1][0] == "end")
+        box.fault("dead", on=False)
+        box.wait(lambda: box.events.count(PROVEN) == 2)
+    ended = dict(box.events)["end"]
+    assert ended == f"rank 0: http://127.0.0.1:{box.port} is dead: engine error: HTTP 500: the engine is gone"
+    assert len(box.pids) == 2
+
+
+def test_an_engine_whose_counters_move_is_asked_for_nothing(box: Box) -> None:
+    box.fault("busy")
+    with box.running(still_s=3600):
+        box.wait(lambda: PROVEN in box.events)
+        before = float(_metrics(box))
+        box.wait(lambda: float(_metrics(box)) > before + 20)  # each reading is one
+    assert _text(box.path / "asked") == ""
+
+
+def _metrics(box: Box) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{box.port}/metrics", timeout=30) as answer:
+        return str(answer.read().decode()).split()[1]
+
+
+def test_who_is_told_to_end_ends_its_engine_and_starts_none(box: Box) -> None:
+    with box.running() as process:
+        box.wait(lambda: PROVEN in box.events)
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 128 + signal.SIGTERM  # which Docker starts again after a reboot
+    assert box.events == [FIRST, PROVEN]
+    box.wait(lambda: has_ended(box.pids[0]))
+
+
+def test_a_container_that_is_started_again_goes_on_counting(box: Box) -> None:
+    with box.running() as process:
+        box.wait(lambda: PROVEN in box.events)
+        process.terminate()
+        process.wait(DEADLINE_S)
+    with box.running():
+        box.wait(lambda: box.events.count(PROVEN) == 2)
+    assert box.events[2:] == [("start", "the container was started again"), PROVEN]
+    (box.path / "mark").unlink()  # another container
+    with box.running():
+        box.wait(lambda: box.events.count(PROVEN) == 3)
+    assert len(healing(read(box.path / "starts.jsonl")).starts) == 1
+
+
+def test_a_rank_program_that_is_gone_takes_its_engine_with_it(box: Box) -> None:
+    with box.running():
+        box.wait(lambda: PROVEN in box.events)
+        [engine] = box.pids
+        parent = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+        box.wait(lambda: box.events.count(PROVEN) == 2)
+    assert ("end", "a rank's program is gone") in box.events
+    box.wait(lambda: has_ended(engine))
+
+
+def test_of_many_starts_the_last_are_kept_and_a_broken_file_hinders_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "starts.jsonl"
+    path.write_text('{"event": "start", "why"\n[1]\n{"event": "proven", "why": "x", "at": 1}\n')
+    starts = Starts(path, clock=lambda: 5.0)
+    assert [each["event"] for each in starts.events] == ["proven"]
+    for __ in range(KEPT + 5):
+        starts.note("start", "again")
+    assert len(path.read_text().splitlines()) == KEPT
+    assert json.loads(path.read_text().splitlines()[-1]) == {"at": 5.0, "event": "start", "why": "again"}
+    assert [each.name for each in tmp_path.iterdir()] == ["starts.jsonl"]
+    Starts(tmp_path / "nowhere" / "x").note("start", "a disk that is gone ends no engine")
