@@ -305,7 +305,7 @@ class Engine:
         if code is None:
             return None
         how = f"ended with signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return "over", f"{'torchrun' if self._ranks else 'it'} {how}"
+        return "over", f"{'torchrun' if self._ranks else 'the api_server'} {how}"
 
     def _look_at_ranks(self, ranks: Path) -> tuple[str, str] | None:
         """A group's start is one of all of its ranks. The first rank that ended unasked is why all of them end."""
@@ -392,7 +392,7 @@ class Bounds:
             self._running = False
             self._why = why
             self._starts.note("end", why)
-            say(f"the engine has ended: {why}")
+            say(f"the engine is down: {why}")
             return self.enough()
         return ""
 

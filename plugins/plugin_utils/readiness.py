@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containers import before_up
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.ray import Members
 
-from .healing import healing
+from .healing import Healing, healing
 from .logs import (
     Phase,
     explain,
@@ -176,7 +176,7 @@ class HostWait:
         for phase in filter(None, map(ends_in, fresh)):
             # The first rank that writes has met the others; of all that load, the last one counts.
             self.marks[phase] = min(self.marks.get(phase, now), now) if phase == "ranks" else now
-        self._check_container(name, status, fresh)
+        self._check_container(name, status, fresh, healing(events))
 
     def _take_phases(self, name: str, fresh: list[str]) -> None:
         # Sixteen ranks load at once: the one that is furthest speaks for all.
@@ -186,12 +186,15 @@ class HostWait:
             self._phases[name] = furthest
             self._news.append(f"{name}: {furthest.text}")
 
-    def _check_container(self, name: str, status: Mapping[str, Any], fresh: list[str]) -> None:
+    def _check_container(self, name: str, status: Mapping[str, Any], fresh: list[str], heals: Healing) -> None:
         first = self._first.setdefault(name, status)
         restarts = status["restarts"] - first["restarts"]
         if status["status"] in ("exited", "dead"):
             killed = " (killed for memory by the kernel)" if status["oom_killed"] else ""
-            self.failure = self._diagnosis(name, f"exited with code {status['exit_code']}{killed}")
+            # One that starts its engine again by itself ends with 0 once it has given up.
+            why = heals.starts[-1].ended if heals.gave_up and heals.starts else None
+            what = f"is down: {why}" if why else f"exited with code {status['exit_code']}{killed}"
+            self.failure = self._diagnosis(name, what)
         elif restarts >= RESTART_LOOP:
             self.failure = self._diagnosis(name, f"restarts in a loop ({restarts} times so far)")
         elif (

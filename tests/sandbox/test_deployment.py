@@ -82,8 +82,13 @@ def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: 
     assert deployed.chat()["usage"]["completion_tokens"] == 8
 
 
+ALONE = {
+    "plan_restarts": 0
+}  # nothing starts an engine again by itself; that it does otherwise is shown in test_healing.py
+
+
 def a_dead_engine_alone_is_replaced(sandbox: Sandbox, before: dict[str, tuple[str, str]]) -> None:
-    run = sandbox.deploy().succeeded()
+    run = sandbox.deploy(**ALONE).succeeded()
     assert f"node0: replace lmdeploy-api: {URL} is dead though its container runs" in run.text
     after = sandbox.containers()
     assert {name for name in after if after[name] != before[name]} == {API}
@@ -92,11 +97,12 @@ def a_dead_engine_alone_is_replaced(sandbox: Sandbox, before: dict[str, tuple[st
 
 @pytest.mark.slow
 def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
+    deployed.deploy(**ALONE).succeeded()
     before = deployed.containers()
     deployed.on(1, "pkill", "-9", "-f", "ray::RayWorkerWrapper")
     with urllib.request.urlopen(f"{URL}/health", timeout=10) as health:
         assert health.status == 200, "LMDeploy itself has noticed, so this proves nothing any more"
-    warmup = deployed.playbook("playbooks/warmup.yml")
+    warmup = deployed.playbook("playbooks/warmup.yml", **ALONE)
     warmup.failed_with("node0", URL, "dead", "deploy")
     a_dead_engine_alone_is_replaced(deployed, before)
 
@@ -104,6 +110,7 @@ def test_a_killed_ray_worker_is_found_and_mended(deployed: Sandbox) -> None:
 @pytest.mark.slow
 def test_a_worker_killed_under_load_ends_all_answers_until_the_engine_is_replaced(deployed: Sandbox) -> None:
     """Its request hangs, as on GPUs (docs/gpu.md), or gets 503 where Ray was asking just that worker."""
+    deployed.deploy(**ALONE).succeeded()
     before = deployed.containers()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(deployed.chat, 4000, 20)
@@ -119,7 +126,11 @@ def test_a_worker_killed_under_load_ends_all_answers_until_the_engine_is_replace
 def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sandbox) -> None:
     began = time.time()
     run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{2 * GPUS - 1}"})
-    run.failed_with("lmdeploy-api exited with code 1", "RuntimeError: lmfleet simulator", "The failure is on node1")
+    run.failed_with(
+        "lmdeploy-api is down: the api_server ended with exit code 1",
+        "RuntimeError: lmfleet simulator",
+        "The failure is on node1",
+    )
     finished = deployed.on(0, "docker", "inspect", "--format", "{{.State.FinishedAt}}", "lmdeploy-api").strip()
     ended = datetime.datetime.fromisoformat(f"{finished[:19]}+00:00").timestamp()
     print(f"the engine's container ended {began + run.seconds - ended:.0f} s before the play did")

@@ -78,11 +78,14 @@ def test_a_proxy_that_was_restarted_gets_its_list_back(ranks: Sandbox) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_was_killed_takes_its_group_with_it_and_all_come_back(ranks: Sandbox) -> None:
+def test_a_rank_that_was_killed_takes_its_group_with_it_and_a_deploy_brings_all_back(dpep: Sandbox) -> None:
+    """Where nothing starts it again by itself; that it does otherwise is shown in test_healing.py."""
+    dpep.deploy(plan_restarts=0).succeeded()
+    ranks = dpep
     before = ranks.containers()
     ranks.on(1, "pkill", "-9", "-f", f"rank.py --engine {GPUS} ")
     ranks.on(1, "docker", "wait", "lmdeploy-dp")  # the other ranks of the host are given time to end
-    run = ranks.deploy().succeeded()
+    run = ranks.deploy(plan_restarts=0).succeeded()
     after = ranks.containers()
     assert {name for name in before if after[name] != before[name]} == {f"node{n}/lmdeploy-dp" for n in range(4)}
     assert "node0, node1, node2, node3: replace lmdeploy-dp: lmdeploy-dp on node1 has ended with exit code" in run.text
