@@ -98,7 +98,7 @@ def result_of(decision: Decision, seen: dict[str, Any], process: str) -> dict[st
         "install": dataclasses.asdict(decision.install),
         "settings": {
             "content": content,
-            "changed": list(decision.settings.changed),
+            "differing": list(decision.settings.changed),
             # A proxy's login is in the file in clear text, and a diff would show it.
             "shown": not _LOGIN.search(decision.settings.before + content),
         },
