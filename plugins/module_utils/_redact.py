@@ -56,7 +56,8 @@ _OPTION = re.compile(
 )
 _ASSIGNED = re.compile(
     rf"(?<![A-Za-z0-9])(?P<name>(?:{_UPPER})|(?i:{_LOWER}))(?P<between>\\?[\"']?\s*(?:=|:(?!//))\s*)"
-    r"(?P<value>\[[^\]\n]*\]|\([^)\n]*\)|b?\\?\"(?:[^\"\\\n]|\\.)*\"|b?'(?:[^'\\\n]|\\.)*'|[^\s\"',&;}\])\\]+(?:[,;&][^\s\"'=&,;}\])\\]+(?=[\s\"',;&}\])\\]|$))*)"
+    r"(?P<value>\[[^\]\n]*\]|\([^)\n]*\)|b?\\?\"(?:[^\"\\\n]|\\.)*\"|b?'(?:[^'\\\n]|\\.)*'|"
+    r"[^\s\"',&;}\])\\]+(?:[,;&][^\s\"'=&,;}\])\\]+(?=[\s\"',;&}\])\\]|$))*)"
 )
 _LOGIN = re.compile(r"(?P<kept>\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+@", re.IGNORECASE)
 # A line without any of these has none of the patterns; most have none.

@@ -190,8 +190,8 @@ def waterfall(new: Mapping[str, Any], former: Mapping[str, Any] | None) -> list[
     bars = []
     for phase, begin, to in _spans(new):
         left = min(round(begin / whole * WIDTH), WIDTH - 1)
-        bar = "#" * max(1, round(to / whole * WIDTH) - left)
-        bars.append(f"  {PHASES.get(phase, phase):<24}{to - begin:7.0f} s  {' ' * left}{bar}")
+        line = "#" * max(1, round(to / whole * WIDTH) - left)
+        bars.append(f"  {PHASES.get(phase, phase):<24}{to - begin:7.0f} s  {' ' * left}{line}")
     head = (
         f"{new['engine']}: ready {new['seconds']:.0f} s after the start of its first container, {compared(new, former)}"
     )

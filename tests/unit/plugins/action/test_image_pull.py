@@ -99,7 +99,7 @@ def test_an_image_that_cannot_fit_is_given_up_as_soon_as_that_is_certain() -> No
 def test_lost_polls_are_forgiven_and_a_lost_host_is_unreachable() -> None:
     left = [1, 1, 1]
 
-    def comes_back(_: dict[str, Any]) -> dict[str, Any]:
+    def comes_back(__: dict[str, Any]) -> dict[str, Any]:
         if left:
             left.pop()
             raise AnsibleConnectionFailure("Connection reset")

@@ -27,8 +27,8 @@ IMAGE = {"Id": "sha256:aa", "RepoDigests": []}
 def line(status: str, layer: str = "", current: int | None = None, total: int | None = None, **more: Any) -> Any:
     """A line in dockerd's own form: the detail is empty where there is none."""
     detail = {key: value for key, value in (("current", current), ("total", total)) if value is not None}
-    bar = {"progress": "[=>   ]"} if detail else {}
-    return {"status": status, "progressDetail": {**detail, **more}, **bar, **({"id": layer} if layer else {})}
+    shown = {"progress": "[=>   ]"} if detail else {}
+    return {"status": status, "progressDetail": {**detail, **more}, **shown, **({"id": layer} if layer else {})}
 
 
 CLASSIC = [
