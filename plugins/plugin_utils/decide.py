@@ -496,6 +496,10 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
             lacking = _missed_by(plan, each.engine, hosts)
             if lacking:
                 notes.append(f"{each.engine.name} serves as it is, and gets {', '.join(lacking)} at its next start.")
+            if not _is_planned_so(plan, each.engine, hosts):
+                notes.append(
+                    f"{each.engine.name} serves as it is, and starts again by itself only once a deploy has started it."
+                )
     return notes
 
 
@@ -507,6 +511,18 @@ def _moved_proxy(plan: Plan, wanted: Sequence[Wanted], leftovers: Sequence[Step]
         return []
     told = f"The proxy moves from {before} to {plan.proxy.node}, which is the head now, and for that {', '.join(anew)}"
     return [f"{told} {'is' if len(anew) == 1 else 'are'} started anew. With plan_head: {before} it stays where it is."]
+
+
+def _is_planned_so(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> bool:
+    """Whether its containers are supervised, where the plan has them so."""
+    found = [
+        (service, hosts[service.node].containers.get(service.name))
+        for service in plan.services_of(engine.name)
+        if service.earlier
+    ]
+    return all(
+        container is None or service.command[:2] == container.asked["command"][:2] for service, container in found
+    )
 
 
 def _missed_by(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[str]:

@@ -1094,3 +1094,22 @@ def test_engines_that_serve_are_never_replaced_together(
         }
         assert len(serving) < 2
         assert not serving or touched == serving
+
+
+# Engines that start again by themselves ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [tp, dpep])
+def test_an_engine_that_serves_unsupervised_is_left_alone_and_told_of(shape: Any) -> None:
+    __, decision = changed(shape(plan_restarts=0), shape())
+    assert decision.rounds == []
+    assert decision.notes == ["lmdeploy serves as it is, and starts again by itself only once a deploy has started it."]
+    __, decision = changed(shape(), shape())
+    assert (decision.rounds, decision.notes) == ([], [])
+
+
+@pytest.mark.parametrize("shape", [tp, dpep])
+def test_no_supervision_any_more_is_a_change_like_another(shape: Any) -> None:
+    __, decision = changed(shape(), shape(plan_restarts=0))
+    assert all("it is to change" in each or "is to change" in each for each in why(decision) if "ranks" not in each)
+    assert decision.rounds
