@@ -40,10 +40,11 @@ def new_record(
     members = {name: member for name, member in (old.get("engines") or {}).items() if name == engine.name}
     if engine.name in (*each.engines, *each.warm):
         before = seen.member(engine.name)
-        # To wait for containers that were there before begins nothing.
         mine = {s.name: started[s.name] for s in plan.services_on(host) if s.engine and s.name in started}
-        begins = before is None or before.started != mine
         formations = [s.formation for s in each.steps if s.engine == engine.name and s.formation]
+        # To wait for containers that were there before begins nothing; nor does a Ray that Docker started again under an engine.
+        own = [s.name for s in plan.services_on(host) if s.engine and s.service != "ray"]
+        begins = before is None or bool(formations) or any(before.started.get(n) != mine.get(n) for n in own)
         member = Member(
             formation=formations[0] if formations else _formation_of(plan, host, seen, engine.name),
             began=now if begins or before is None else before.began,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import daemon
@@ -25,6 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import S
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan, Service
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import new_record
+from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
 
 from . import host_trees
 from .plans import Groups, Variables, plan_of
@@ -193,8 +195,17 @@ class World:
             "started_at": now,
             "asked": copy.deepcopy(asked_of(inspected(arguments))),
         }
+        if "on-failure" in arguments["restart_policy"]:
+            self.note(node, arguments["name"], "start", "the container was made", new=True)
         if self.plan.proxy and arguments["name"] == f"{self.plan.name}-proxy":
             self.answers[node]["proxy"] = {"nodes": {}}  # it knows no rank when it starts
+
+    def note(self, node: str, name: str, event: str, why: str, **more: Any) -> None:
+        """What the supervisor in a container writes down of its engine's starts."""
+        starts = Starts(Path("/nowhere/starts.jsonl"), clock=lambda: float(next(self._clock)))
+        starts.events = self.answers[node].setdefault("starts", {}).get(name, [])
+        starts.note(event, why, **more)
+        self.answers[node]["starts"][name] = starts.events
 
     def start(self, service: Service, formation: str) -> None:
         self.make(docker_arguments(self.plan.name, service, formation), service.node)
@@ -348,7 +359,8 @@ class World:
         for host in (node.name for node in self.plan.nodes):
             seen = Host(host, {**looked[host].answer, "record": self.answers[host]["record"]})
             containers = self.answers[host]["containers"]
-            started = {name: found["started_at"] for name, found in containers.items()}
+            started = {each.name: each.began for each in Host(host, self.answers[host]).containers.values()}
+            assert started.keys() == containers.keys()
             self.answers[host]["record"] = new_record(
                 self.plan, host, seen, each, started, self._tokens, "2026-11-24T22:25:00Z", 60.0
             )

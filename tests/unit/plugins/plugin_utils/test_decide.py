@@ -155,7 +155,8 @@ def test_the_engine_ends_before_the_ray_that_it_runs_on() -> None:
 def test_a_container_that_was_started_again_forms_anew_an_engine_without_tokens(
     shape: str, name: str, state: str
 ) -> None:
-    world = running(SHAPES[shape]())
+    """An engine that starts again by itself is waited for: below."""
+    world = running({"tp": tp, "dpep": dpep}[shape](plan_restarts=0))
     world.restart("node1", name)
     world.states(state)
     decision = world.decide()
@@ -834,7 +835,7 @@ def test_one_taken_over_that_is_started_again_is_seen_to_be(shape: str, name: st
 
 
 def test_an_api_server_over_a_ray_of_the_former_version_stays_seen_to_be_whole() -> None:
-    world = former(running(tp()))
+    world = former(running(tp(plan_restarts=0)))
     world.carry_out(world.decide())
     world.stop("node0", API)
     decision = world.decide("F1")
@@ -1113,3 +1114,47 @@ def test_no_supervision_any_more_is_a_change_like_another(shape: Any) -> None:
     __, decision = changed(shape(), shape(plan_restarts=0))
     assert all("it is to change" in each or "is to change" in each for each in why(decision) if "ranks" not in each)
     assert decision.rounds
+
+
+HEALS = [(tp, "node0", API), (dpep, "node1", DP)]
+
+
+@pytest.mark.parametrize(("shape", "node", "name"), HEALS)
+def test_an_engine_that_was_started_again_and_serves_is_warmed_up_and_left_alone(
+    shape: Any, node: str, name: str
+) -> None:
+    world = running(shape())
+    world.note(node, name, "end", "rank 3 ended with signal SIGKILL")
+    world.note(node, name, "start", "rank 3 ended with signal SIGKILL")
+    decision = world.decide()
+    assert (decision.steps, of_rounds(decision)) == ([], [([], ["lmdeploy"])])
+    world.carry_out(decision)
+    settled(world)
+
+
+@pytest.mark.parametrize(("shape", "node", "name"), HEALS)
+@pytest.mark.parametrize("state", ["loading", "unreachable"])
+def test_an_engine_that_starts_again_is_waited_for(shape: Any, node: str, name: str, state: str) -> None:
+    world = running(shape())
+    for each in world.plan.services:
+        if each.node == node:
+            world.restart(node, each.name)  # a reboot
+    world.note(node, name, "start", "the container was started again")
+    world.states(state)
+    decision = world.decide()
+    assert [step for step in decision.steps if step.act != "list"] == []
+    assert of_rounds(decision) == [(["lmdeploy"], ["lmdeploy"])]
+
+
+@pytest.mark.parametrize(("shape", "node", "name"), HEALS)
+def test_an_engine_that_gave_up_is_started_by_a_deploy(shape: Any, node: str, name: str) -> None:
+    world = running(shape())
+    world.note(node, name, "gave up", "3 starts in a row gave no token")
+    world.stop(node, name, code=0)
+    world.states("unreachable")
+    decision = world.decide()
+    assert all("gave up: 3 starts in a row gave no token" in each for each in why(decision) if "ranks" not in each)
+    started = {(step.host, step.name) for step in decision.steps if step.act == "start"}
+    assert started == ({("node0", API)} if name == API else {("node0", DP), ("node1", DP)})
+    world.carry_out(decision)
+    settled(world)

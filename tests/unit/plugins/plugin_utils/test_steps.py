@@ -435,7 +435,7 @@ def test_a_record_has_the_plan_and_the_host_s_part_in_its_engine() -> None:
             "formation": FIRST,
             "began": "2026-11-24T22:25:00Z",
             "seconds": 60.0,
-            "started": {name: world.entry("node2", name)["started_at"] for name in ("lmdeploy-ray", "lmdeploy-api")},
+            "started": {name: world.hosts["node2"].containers[name].began for name in ("lmdeploy-ray", "lmdeploy-api")},
             "secrets": {PATH: steps.mark_of(TOKEN)},
             "warmed": True,
         }
@@ -443,7 +443,7 @@ def test_a_record_has_the_plan_and_the_host_s_part_in_its_engine() -> None:
 
 
 def again(world: World, host: str, each: Round, **tokens: Any) -> dict[str, Any]:
-    started = {name: found["started_at"] for name, found in world.answers[host]["containers"].items()}
+    started = {each.name: each.began for each in world.hosts[host].containers.values()}
     return new_record(world.plan, host, world.hosts[host], each, started, tokens, "2026-11-25T00:00:00Z", 7.04)
 
 
