@@ -121,8 +121,10 @@ TP = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TP)
+# One of them is in every run of scripts/test.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if "api_server" in name else [pytest.mark.slow]) for name in TP]
+)
 def test_a_tp_engine_comes_back(deployed: Sandbox, name: str) -> None:
     comes_back(deployed, name, [URL], TP[name])
 
