@@ -207,7 +207,8 @@ class HostWait:
                 name, "was started anew while the engine loads, so the engine has lost its workers"
             )
         elif name in self._doomed:
-            self.failure = self._diagnosis(name, "cannot come up any more")
+            why = heals.starts[-1].ended if heals.starts else None  # its container may take a moment more to end
+            self.failure = self._diagnosis(name, f"is down: {why}" if why else "cannot come up any more")
         elif fatal_line(before_up(fresh, self._up.setdefault(name, set()))):  # later lines may quote users' prompts
             self._doomed.add(name)  # a round later, what else it has to say is there too
 
