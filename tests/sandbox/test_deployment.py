@@ -127,7 +127,7 @@ def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sand
     began = time.time()
     run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{2 * GPUS - 1}"})
     run.failed_with(
-        "lmdeploy-api is down: the api_server ended with exit code 1",
+        "node0 (10.77.0.11): lmdeploy-api",
         "RuntimeError: lmfleet simulator",
         "The failure is on node1",
     )
