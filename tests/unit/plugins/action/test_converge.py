@@ -106,7 +106,7 @@ class Hosts:
                 self.action(act, host, act="start", round=number, services=["api", "dp"])
             self.world.wait(Round(each["engines"], each["warm"], []))
             for host in each["hosts"]:
-                started = {name: raw["started_at"] for name, raw in self.world.answers[host]["containers"].items()}
+                started = {each.name: each.began for each in self.world.hosts[host].containers.values()}
                 Run().write(f"started@{host}", started)
             for host in hosts:
                 if host == decided["proxy"]:
