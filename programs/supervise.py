@@ -408,7 +408,7 @@ class Bounds:
     @property
     def pause_s(self) -> float:
         """Before the next start."""
-        count = self._starts.unproven
+        count = 0 if self._new else self._starts.unproven
         return min(PAUSE_S * 2 ** (count - 1), LONGEST_PAUSE_S) if count else 0.0
 
 

@@ -163,7 +163,7 @@ def test_an_engine_that_crashes_at_every_start_stays_down_and_says_so(deployed: 
 
 DP = {
     "a rank's engine, kill -9": kill(1, f"rank.py --engine {GPUS} "),
-    "a rank's program, kill -9": kill(2, f"rank.py --first-rank {2 * GPUS} "),
+    "a rank's program, kill -9": kill(2, r"-u /opt/lmfleet/rank.py --first-rank"),
     "a torchrun agent, kill -9": kill(1, "bin/torchrun --nnodes"),
     "a worker's host, off and on": reboot(3),
 }

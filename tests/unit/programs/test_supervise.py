@@ -30,7 +30,7 @@ RUN = """
 import sys
 sys.path.insert(0, {place!r})
 from lmfleet.programs import supervise
-supervise.STILL_S, supervise.READ_S, supervise.LOOK_S, supervise.PAUSE_S = {still}, 0.05, 0.05, 0.0
+supervise.STILL_S, supervise.READ_S, supervise.LOOK_S, supervise.PAUSE_S = {still}, 0.05, 0.05, 0.01
 supervise.Watch.__init__.__defaults__ = (lambda: '', {still}, 0.05)
 sys.exit(supervise.main())
 """
@@ -242,6 +242,19 @@ def test_who_is_told_to_end_ends_its_engine_and_starts_none(box: Box) -> None:
     box.wait(lambda: has_ended(box.pids[0]))
 
 
+def test_a_new_container_waits_for_nothing_of_the_one_before(box: Box) -> None:
+    box.fault("crash")
+    with box.running() as process:
+        process.communicate(timeout=DEADLINE_S)
+    box.fault("crash", on=False)
+    (box.path / "mark").unlink()  # a deploy has made another one
+    with box.running() as process:
+        box.wait(lambda: PROVEN in box.events)
+        process.terminate()
+        out, __ = process.communicate(timeout=DEADLINE_S)
+    assert "pause" not in out
+
+
 def test_a_container_that_is_started_again_goes_on_counting(box: Box) -> None:
     with box.running() as process:
         box.wait(lambda: PROVEN in box.events)
@@ -251,8 +264,11 @@ def test_a_container_that_is_started_again_goes_on_counting(box: Box) -> None:
         box.wait(lambda: box.events.count(PROVEN) == 2)
     assert box.events[2:] == [("start", "the container was started again"), PROVEN]
     (box.path / "mark").unlink()  # another container
-    with box.running():
+    with box.running() as process:
         box.wait(lambda: box.events.count(PROVEN) == 3)
+        process.terminate()
+        out, __ = process.communicate(timeout=DEADLINE_S)
+    assert "pause" not in out
     assert len(healing(read(box.path / "starts.jsonl")).starts) == 1
 
 
