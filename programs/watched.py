@@ -41,9 +41,13 @@ class Asked:
 def watched(arguments: Sequence[str], limit_s: float, asked: Asked) -> int:
     """Run Python with these arguments; the exit code."""
     signal.signal(signal.SIGURG, asked.now)
+    told: list[int] = []  # before the client is there, for it may be told to end as soon as it has begun
+    signal.signal(signal.SIGTERM, lambda number, __: told.append(number))
     with subprocess.Popen([sys.executable, *arguments], start_new_session=True) as client:
-        signal.signal(signal.SIGTERM, lambda *__: client.terminate())
         while True:
+            if told:
+                told.clear()
+                client.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = client.wait(LOOK_S)
                 return code if code >= 0 else 128 - code
