@@ -60,7 +60,7 @@ def run(folder: Path, daemon: Dockerd, tasks: list[dict[str, Any]]) -> str:
 
 def test_an_image_is_pulled_by_its_mirror_and_keeps_its_name(tmp_path: Path) -> None:
     source = f"{MIRROR}/{REFERENCE}"
-    with Dockerd(tmp_path / "d.sock", pulls={source: CLASSIC}, pulled={source: IMAGE}, line_s=0.1) as daemon:
+    with Dockerd(tmp_path / "d.sock", pulls={source: CLASSIC}, pulled={source: IMAGE}) as daemon:
         daemon.pulls["x.example.com/gone:1"] = [{"error": "manifest unknown: manifest unknown"}]
         printed = run(
             tmp_path,
@@ -74,9 +74,9 @@ def test_an_image_is_pulled_by_its_mirror_and_keeps_its_name(tmp_path: Path) -> 
         )
         assert daemon.images[REFERENCE] == IMAGE
         assert len([each for each in daemon.asked if each.startswith("/images/create")]) == 2
-    assert "localhost: downloads " in printed
-    assert "MB" in printed or "GB" in printed
-    assert "changed=1 " in printed
+    assert (
+        "changed=1 " in printed
+    )  # how far it is on its way is in test_image_pull.py: here it may be there at the first poll
     assert "GONE: Error pulling image x.example.com/gone:1: manifest unknown" in printed
     assert "correct plan_image" in printed
     assert "DIGEST: a/b@sha256:" in printed
