@@ -40,6 +40,7 @@ from typing import Any
 
 from ..plugins.module_utils._http import NoAnswer, exchange
 from ..plugins.module_utils._observe.engines import EngineProbe, Patience, State, Verdict, read_metrics
+from ..plugins.module_utils._observe.gpus import gpus_work
 from ..plugins.module_utils._observe.ray import DEAD_ACTORS, PROGRAM, Members
 from .starts import Starts
 
@@ -160,17 +161,6 @@ def processor_seconds() -> float | None:
             fields = stat.read_text(errors="replace").rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
-
-
-def gpus_work() -> bool | None:
-    """Whether a GPU works; None where there is none to ask."""
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    shares = [int(line) for line in said.split() if line.isdigit()]
-    return any(shares) if shares else None
 
 
 # ---- Ray
@@ -376,7 +366,6 @@ class Bounds:
     def __init__(self, starts: Starts, restarts: int, *, new: bool) -> None:
         """``new``: the container has never been started before."""
         self._starts, self._restarts, self._new = starts, restarts, new
-        self._proven = not new and starts.proven_here
         self._why = "the container was made" if new else "the container was started again"
         self._running = False
 
@@ -386,7 +375,6 @@ class Bounds:
             self._starts.note("start", self._why, **({"new": True} if self._new else {}))
             self._new, self._running = False, True
         elif event in ("proven", "gave up"):
-            self._proven = self._proven or event == "proven"
             self._starts.note(event, why)
         elif self._running or event == "over":
             self._running = False
@@ -399,7 +387,7 @@ class Bounds:
     def enough(self) -> str:
         """Why there is no further start, or empty."""
         count = self._starts.unproven
-        if not self._proven and count:
+        if not self._starts.proven_here and count:
             return "its first start gave no token, so it is not tried again by itself"
         if count >= self._restarts:
             return f"{count} starts in a row gave no token"

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import Drain, cold
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
@@ -46,7 +47,7 @@ class ActionModule(ActionBase):
             return {"changed": False}
         asked = {"url": plan.proxy.url, "nodes": each.drain, "model": plan.served_model_name}
         answer: dict[str, Any] = self._execute_module(MODULE, {**asked, "aside": True}, task_vars=task_vars)
-        if answer.get("failed") or answer.get("unreachable"):
+        if bad(answer):
             return answer
         engines = ", ".join(each.engines)
         if answer["refused"]:  # who cannot be told to send nothing would never let the requests end
@@ -61,7 +62,7 @@ class ActionModule(ActionBase):
             return {"changed": False}
         asked = {"url": plan.proxy.url, "nodes": urls, "model": plan.served_model_name, "aside": True}
         answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
-        return answer if answer.get("failed") or answer.get("unreachable") else {"changed": False}
+        return answer if bad(answer) else {"changed": False}
 
     def _until_none(
         self, asked: dict[str, Any], answer: dict[str, Any], drain: Drain, engines: str, task_vars: dict[str, Any]
@@ -80,5 +81,5 @@ class ActionModule(ActionBase):
                 return {"failed": True, "changed": True, "msg": refused}
             time.sleep(ROUND_S)
             answer = self._execute_module(MODULE, asked, task_vars=task_vars)
-            if answer.get("failed") or answer.get("unreachable"):
+            if bad(answer):
                 return answer

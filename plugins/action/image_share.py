@@ -5,31 +5,26 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
-from ansible.plugins.action import ActionBase
-
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.detached import DetachedAction
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.images import share_line
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import FIRST_POLL_S, bad
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell, warn
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
-POLL_S = 5.0
-TELL_S = 10.0
-LOST = 5  # polls in a row without an answer, as from a host whose connection broke
 BY_DIGEST = (
     "image_share: {name} names a digest, and an image that one host gives another gets no such name: set plan_image to a tag, or "
     "leave image_share out"
 )
 
 
-class ActionModule(ActionBase):
+class ActionModule(DetachedAction):
     """``lmfleet.lmdeploy.image_share``; documented in plugins/modules/image_share.py."""
 
     _supports_check_mode = True
+    _module = "lmfleet.lmdeploy.share_job"
 
     @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -45,10 +40,10 @@ class ActionModule(ActionBase):
             }
         )
         name, chain = options["name"], options["chain"]
-        self._host = str(self._vars.get("inventory_hostname", ""))
-        place = next((number for number, each in enumerate(chain) if each["name"] == self._host), None)
+        host = str(self._vars.get("inventory_hostname", ""))
+        place = next((number for number, each in enumerate(chain) if each["name"] == host), None)
         if place is None:
-            return {"changed": False, "skipped": True, "msg": f"{self._host} is not in the chain"}
+            return {"changed": False, "skipped": True, "msg": f"{host} is not in the chain"}
         if "@" in name:
             return {"failed": True, "changed": False, "msg": BY_DIGEST.format(name=name)}
         self._file = f"{options['state_dir']}/pulls/{uuid.uuid4().hex[:8]}.json"
@@ -66,46 +61,10 @@ class ActionModule(ActionBase):
         if begun["process"] is None:
             giver = chain[0]["name"]
             return {"changed": place > 0, "msg": f"would get {name} from {giver}" if place else f"would give {name}"}
-        try:
-            last = self._follow(begun["process"])
-        finally:
-            removed = self._job("removed", process=begun["process"])
-        if bad(removed):
-            warn(f"what was written to {self._file} could not be removed: {removed.get('msg')}")
+        last = self._to_its_end(begun["process"], "what was written to", share_line)
         if bad(last):
             return self._failed(last, name)
         return {"changed": last["image"] != begun["before"], "image": last["image"]}
-
-    def _job(self, state: str, **more: Any) -> dict[str, Any]:
-        try:
-            outcome: dict[str, Any] = self._execute_module(
-                "lmfleet.lmdeploy.share_job", {"state": state, "file": self._file, **more}, task_vars=self._vars
-            )
-        except AnsibleConnectionFailure as error:  # a broken connection; it goes on meanwhile
-            return {"unreachable": True, "msg": str(error)}
-        return outcome
-
-    def _follow(self, process: dict[str, Any]) -> dict[str, Any]:
-        """Poll until it has ended, showing how far it is; the result, or a failure."""
-        began = time.monotonic()
-        told, stage, lost, pause_s = began, "", 0, FIRST_POLL_S
-        while True:
-            outcome = self._job("polled", process=process)
-            now = time.monotonic()
-            if bad(outcome):
-                lost += 1
-                if lost >= LOST or not outcome.get("unreachable"):
-                    return outcome
-            else:
-                lost = 0
-                summary, result = outcome["summary"], outcome["result"]
-                if result:
-                    return result if result["ok"] else {"failed": True, "msg": result["error"]}
-                if summary["stage"] != "waits" and (summary["stage"] != stage or now - told >= TELL_S):
-                    tell(f"  {now - began:4.0f} s  {self._host}: {share_line(summary)}")
-                    told, stage = now, summary["stage"]
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, POLL_S)
 
     def _failed(self, outcome: dict[str, Any], name: str) -> dict[str, Any]:
         repeated: dict[str, Any] = {key: outcome[key] for key in ("unreachable", "exception") if key in outcome}

@@ -18,10 +18,12 @@ COLLECTION = Path(__file__).parents[3]
 _MAIN = "import sys\n\nfrom lmfleet.programs.supervise import main\n\nsys.exit(main())\n"
 _MODULES = (
     *("programs/supervise.py", "programs/starts.py"),
+    "plugins/module_utils/_http.py",
+    *(f"plugins/module_utils/_observe/{name}.py" for name in ("engines", "ray", "gpus")),
+    # What gpus.py needs.
     *(
-        "plugins/module_utils/_http.py",
-        "plugins/module_utils/_observe/engines.py",
-        "plugins/module_utils/_observe/ray.py",
+        f"plugins/module_utils/_observe/{name}.py"
+        for name in ("commands", "files", "gpu_details", "parallel", "processes")
     ),
 )
 _PACKAGES = ("", "programs/", "plugins/", "plugins/module_utils/", "plugins/module_utils/_observe/")

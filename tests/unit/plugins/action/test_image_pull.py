@@ -16,6 +16,7 @@ from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action import image_pull
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._pull import Progress
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import detached
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts import on_hosts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_pull import CLASSIC, REFERENCE
@@ -27,7 +28,7 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_pull, "FIRST_POLL_S", 0.001)
+    monkeypatch.setattr(detached, "FIRST_POLL_S", 0.001)
 
 
 def polled(lines: int, **result: Any) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def test_lost_polls_are_forgiven_and_a_lost_host_is_unreachable() -> None:
     assert pull(comes_back)[0]["changed"] is True
     result, states = pull(lambda _: {"unreachable": True, "msg": "Connection timed out"})
     assert result["unreachable"]
-    assert states.count("polled") == image_pull.LOST
+    assert states.count("polled") == detached.LOST
 
 
 def test_a_digest_from_a_mirror_is_refused_before_anything_is_begun() -> None:
