@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a container keeps of its engine's starts: one line of JSON each, in a file that outlives the container.
 
-``{"at": seconds since 1970, "event": start | proven | end | gave up, "why": ..., "restart": of this engine by itself}``.
+``{"at": seconds since 1970, "event": start | proven | end | gave up, "why": ..., "log": the file beside this one
+that has the end of what an engine printed that has ended}``.
 M(observe) reads it for status and decisions. Only the last ``KEPT`` lines stay.
 """
 
@@ -24,7 +25,7 @@ class Starts:
     """The file of one service, and how many of its starts gave no token since the last one that did."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = path, clock
+        self.path, self._clock = path, clock
         self.events = read(path)
 
     @property
@@ -51,11 +52,11 @@ class Starts:
         """Add a line. A disk that is full ends no engine: then it is only said nowhere."""
         self.events = [*self.events, {"at": round(self._clock(), 1), "event": event, "why": why, **more}][-KEPT:]
         whole = "".join(json.dumps(each) + "\n" for each in self.events)
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             try:
                 beside.write_text(whole, encoding="utf-8")
-                beside.replace(self._path)
+                beside.replace(self.path)
             finally:
                 beside.unlink(missing_ok=True)
 

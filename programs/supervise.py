@@ -16,7 +16,8 @@ engine. Then
 - ranks are started again by torchrun, with those of all other hosts; only the dead one is ended here.
 
 It is bounded: after ``--restarts`` starts in a row that gave no token it gives up and ends with 0, which Docker leaves as it is.
-A container's first start has no second: somebody is there to read what it says. Every start, and why, is kept in ``--starts``.
+A container's first start has no second: somebody is there to read what it says. Every start, and why, is kept in ``--starts``,
+and beside it the end of what an engine printed that has ended.
 
 Python 3.10 or later; nothing but the standard library, and the image's Ray in a process of its own.
 """
@@ -34,11 +35,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from ..plugins.module_utils._http import NoAnswer, exchange
+from ..plugins.module_utils._kept_logs import LAST_BYTES, keep
 from ..plugins.module_utils._observe.engines import EngineProbe, Patience, State, Verdict, read_metrics
 from ..plugins.module_utils._observe.gpus import gpus_work
 from ..plugins.module_utils._observe.ray import DEAD_ACTORS, PROGRAM, Members
@@ -61,6 +64,7 @@ MARK = (
 RANKS = "LMFLEET_RANKS"  # the directory where programs/rank.py tells of its engines, and reads how long to pause
 GAVE_UP = 0
 TERM_S = 15.0
+LAST_WORDS_S = 1.0  # to read what an engine printed last
 
 
 def say(text: str) -> None:
@@ -244,6 +248,37 @@ class Ray:
 # ---- one start
 
 
+class Output(threading.Thread):
+    """Passes on what a command prints, byte by byte as it is, and has the end of it."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._source = source
+        self._parts: deque[bytes] = deque()
+        self._size = 0
+        self._lock = threading.Lock()
+        self.start()
+
+    def run(self) -> None:
+        """Until nobody can print any more."""
+        while part := os.read(self._source.fileno(), 65536):
+            with self._lock:
+                self._parts.append(part)
+                self._size += len(part)
+                while self._size - len(self._parts[0]) > LAST_BYTES:
+                    self._size -= len(self._parts.popleft())
+            with contextlib.suppress(OSError):  # nobody reads the container's log: the engine serves on
+                sys.stdout.buffer.write(part)
+                sys.stdout.buffer.flush()
+
+    def take(self) -> bytes:
+        """What was printed since this was last asked, or the end of it."""
+        with self._lock:
+            log, self._size = b"".join(self._parts), 0
+            self._parts.clear()
+        return log
+
+
 class Engine:
     """One run of the command, with its endpoints watched. ``ranks`` is where torchrun's ranks tell of themselves.
 
@@ -260,7 +295,10 @@ class Engine:
         self._pids: dict[int, int] = {}
         self._proven = False
         environment = {**os.environ, **({RANKS: str(ranks)} if ranks else {})}
-        self._child = subprocess.Popen(command, env=environment, start_new_session=True)
+        self._child = subprocess.Popen(
+            command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.output = Output(cast("IO[bytes]", self._child.stdout))
         if ranks is None:
             self._watch()
 
@@ -369,8 +407,8 @@ class Bounds:
         self._why = "the container was made" if new else "the container was started again"
         self._running = False
 
-    def took_place(self, event: str, why: str) -> str:
-        """Note what has happened; why it is given up, or empty."""
+    def took_place(self, event: str, why: str, log: Callable[[], bytes] = bytes) -> str:
+        """Note what has happened; why it is given up, or empty. ``log`` gives what an engine printed that has ended."""
         if event == "start":
             self._starts.note("start", self._why, **({"new": True} if self._new else {}))
             self._new, self._running = False, True
@@ -379,10 +417,16 @@ class Bounds:
         elif self._running or event == "over":
             self._running = False
             self._why = why
-            self._starts.note("end", why)
+            self._starts.note("end", why, **self._kept(log()))
             say(f"the engine is down: {why}")
             return self.enough()
         return ""
+
+    def _kept(self, log: bytes) -> dict[str, str]:
+        """The file that has the end of a log; nothing where none was printed, or the disk is full."""
+        with contextlib.suppress(OSError):
+            return {"log": keep(self._starts.path.parent, self._starts.path.stem, log)} if log else {}
+        return {}
 
     def enough(self) -> str:
         """Why there is no further start, or empty."""
@@ -438,7 +482,9 @@ def run(engine: Engine, bounds: Bounds, ranks: Path | None, told: threading.Even
         if happened is None:
             reap(engine.pid)
             continue
-        why = bounds.took_place(*happened)
+        if happened[0] == "over":
+            engine.output.join(LAST_WORDS_S)
+        why = bounds.took_place(*happened, engine.output.take)
         if ranks:
             (ranks / "pause").write_text(str(bounds.pause_s))
         if why:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import posixpath
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import record_path
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Container
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -109,6 +112,7 @@ class ActionModule(ActionBase):
         done: list[str] = []
         for step in todo:
             if step.act == "remove":
+                self._keep_log(plan, host, there[step.name])
                 # By id: whatever bears the name by now, only the container that was seen is removed.
                 arguments = {"name": there[step.name].id, "state": "absent", "stop_timeout": STOP_S}
             elif self._task.check_mode and not seen.has_image(services[step.name].image):
@@ -129,6 +133,13 @@ class ActionModule(ActionBase):
                 if step.act == "start":
                     run.write(f"begun@{host}", {**run.read(f"begun@{host}", {}), step.name: [before, time.time()]})
         return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
+
+    def _keep_log(self, plan: Plan, host: str, container: Container) -> None:
+        """Docker's log goes with the container, and may say why it had to. That it cannot be kept hinders nothing."""
+        if not self._task.check_mode:
+            directory = posixpath.join(posixpath.dirname(record_path(plan, plan.node(host))), "logs")
+            arguments = {"container": container.id, "name": container.name, "directory": directory}
+            self._execute_module("lmfleet.lmdeploy.keep_log", arguments, task_vars=self._vars)
 
     def _put_list_right(self, plan: Plan, left: list[str], expected: Sequence[str] = ()) -> dict[str, Any]:
         if plan.proxy is None:

@@ -18,20 +18,28 @@ Event = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """One start: ``why`` it was made, after how many seconds each endpoint of the host had given a token, and how it ended."""
+    """One start: ``why`` it was made, after how many seconds each endpoint of the host had given a token, and how it ended.
+
+    ``log`` is the file, beside that of the starts, with the end of what it printed.
+    """
 
     at: float
     why: str
     ready_s: float | None = None
     ended: str | None = None
+    log: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Healing:
-    """The starts of one container's engine, the oldest first; ``gave_up`` is why there are no more."""
+    """The starts of one container's engine, the oldest first; ``gave_up`` is why there are no more.
+
+    ``directory`` is the one on the host that has the logs of those that ended.
+    """
 
     starts: list[Start]
     gave_up: str = ""
+    directory: str = ""
 
     @property
     def mark(self) -> str:
@@ -40,8 +48,10 @@ class Healing:
 
     def told(self, name: str) -> str:
         """For a person; empty where the engine runs as it was first started."""
+        log = next((each.log for each in reversed(self.starts) if each.log), "")
+        kept = f"; the end of the log of the one before: {self.directory}/{log}" if log else ""
         if self.gave_up:
-            return f"{name} GAVE UP: {self.gave_up}"
+            return f"{name} GAVE UP: {self.gave_up}{kept}"
         if len(self.starts) < 2:
             return ""
         last = self.starts[-1]
@@ -54,7 +64,7 @@ class Healing:
             if last.ended
             else "no token yet"
         )
-        return f"{name} was started again {times} by itself, last at {when}, for {last.why}; {back}"
+        return f"{name} was started again {times} by itself, last at {when}, for {last.why}; {back}{kept}"
 
 
 def healing(events: Sequence[Event]) -> Healing:
@@ -71,5 +81,5 @@ def healing(events: Sequence[Event]) -> Healing:
         elif starts and event.get("event") == "proven":
             starts[-1] = dataclasses.replace(starts[-1], ready_s=at - starts[-1].at)
         elif starts and event.get("event") == "end":
-            starts[-1] = dataclasses.replace(starts[-1], ended=why)
+            starts[-1] = dataclasses.replace(starts[-1], ended=why, log=str(event.get("log") or ""))
     return Healing(starts, gave_up)

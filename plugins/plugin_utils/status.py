@@ -17,6 +17,7 @@ of the decision, and its endpoints are ``unseen``. A deploy would stop at such a
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -306,7 +307,7 @@ def _engine(
         seconds=member.seconds if member else None,
         endpoints=mine,
         starts={
-            service.node: container.healing
+            service.node: dataclasses.replace(container.healing, directory=posixpath.dirname(service.starts or ""))
             for service in plan.services_of(engine.name)
             for container in [hosts[service.node].own(plan.name).get(service.name)]
             if container and container.healing.starts

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -44,6 +45,7 @@ rank.die_with_parent()  # as the engine does
 (place / "pids").open("a").write(f"{os.getpid()}\\n")
 if (place / "crash").exists():
     sys.exit("crashes at load")
+print("serves", flush=True)
 tokens = 0
 class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
@@ -189,9 +191,14 @@ def test_an_engine_that_ended_is_started_again_and_why_is_kept(box: Box) -> None
         ("start", "rank 0 ended with signal SIGKILL"),
         PROVEN,
     ]
-    found = healing(read(box.path / "starts.jsonl"))
+    found = dataclasses.replace(healing(read(box.path / "starts.jsonl")), directory=str(box.path))
     assert [each.why for each in found.starts] == ["the container was made", "rank 0 ended with signal SIGKILL"]
-    assert "gpu1 was started again once by itself, last at " in found.told("gpu1")
+    told = found.told("gpu1")
+    assert "gpu1 was started again once by itself, last at " in told
+    [log] = box.path.glob("starts.*.log")
+    assert told.endswith(f"; the end of the log of the one before: {log}")
+    assert log.read_text().splitlines()[0] == "[rank 0] serves"
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_after_as_many_starts_without_a_token_it_stays_down(box: Box) -> None:
@@ -204,7 +211,12 @@ def test_after_as_many_starts_without_a_token_it_stays_down(box: Box) -> None:
     assert "lmfleet: GAVE UP: 2 starts in a row gave no token. It stays down until a deploy starts it." in out
     assert [event for event, __ in box.events] == ["start", "proven", "end", "start", "end", "start", "end", "gave up"]
     assert len(box.pids) == 3
-    assert healing(read(box.path / "starts.jsonl")).told("gpu1") == "gpu1 GAVE UP: 2 starts in a row gave no token"
+    told = healing(read(box.path / "starts.jsonl")).told("gpu1")
+    assert told.startswith("gpu1 GAVE UP: 2 starts in a row gave no token; the end of the log")
+    last = box.path / told.rpartition("/")[2]
+    assert "crashes at load" in last.read_text()
+    assert "serves" not in last.read_text()  # that is the first one's, which has a file of its own
+    assert out.count("crashes at load") == 2  # the container's own log has all of it
 
 
 def test_what_is_dead_though_its_process_runs_is_ended_and_started_again(box: Box) -> None:

@@ -45,6 +45,7 @@ class Hosts:
         self.world = world
         self.called: list[tuple[str, str]] = []
         self.lists: list[dict[str, Any]] = []
+        self.kept: list[dict[str, Any]] = []
 
     def look(self) -> None:
         for name, answer in self.world.answers.items():
@@ -76,6 +77,8 @@ class Hosts:
             for path, content in given["files"].items():
                 if path.endswith("record.json"):
                     self.world.answers[host]["record"] = json.loads(content)
+        elif short == "keep_log":
+            self.kept += [given] if given["container"] in [raw["id"] for raw in there.values()] else []
         else:
             assert short == "proxy_nodes"
             self.lists.append(given)
@@ -227,6 +230,18 @@ def test_only_the_container_that_was_seen_is_removed() -> None:
         ValueError, match="not enough values"
     ):  # no container has that id: Docker would find none either
         hosts.action(act, "node1", act="remove")
+
+
+def test_the_log_of_a_container_is_kept_before_it_is_removed() -> None:
+    hosts = begun(running(PLANS["tp"]))
+    hosts.world.stop("node1", "lmdeploy-ray")
+    hosts.decide()
+    there = hosts.world.entry("node1", "lmdeploy-ray")["id"]
+    hosts.action(act, "node1", act="remove")
+    directory = "/var/lib/lmfleet/lmdeploy/logs"
+    assert hosts.kept == [{"container": there, "name": "lmdeploy-ray", "directory": directory}]
+    hosts.action(act, "node0", check=True, act="remove")
+    assert len(hosts.kept) == 1
 
 
 def test_a_step_that_fails_ends_the_others_and_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
