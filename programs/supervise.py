@@ -337,10 +337,7 @@ class Engine:
 
     def _look_at_ranks(self, ranks: Path) -> tuple[str, str] | None:
         """A group's start is one of all of its ranks. The first rank that ended unasked is why all of them end."""
-        told = {}
-        for rank in self._endpoints:
-            with contextlib.suppress(OSError, ValueError):
-                told[rank] = json.loads((ranks / str(rank)).read_text(encoding="utf-8"))
+        told = self._told(ranks)
         pids = {rank: int(each["pid"]) for rank, each in told.items()}
         ended = [
             (bool(each["told"]), f"rank {rank} {each['ended']}") for rank, each in told.items() if each.get("ended")
@@ -357,6 +354,13 @@ class Engine:
             self._watch()
             return "start", ""
         return None
+
+    def _told(self, ranks: Path) -> dict[int, dict[str, Any]]:
+        told = {}
+        for rank in self._endpoints:
+            with contextlib.suppress(OSError, ValueError):
+                told[rank] = json.loads((ranks / str(rank)).read_text(encoding="utf-8"))
+        return told
 
     def _watch(self) -> None:
         lost = self._ray.lost if self._ray else lambda: ""
@@ -376,6 +380,9 @@ class Engine:
             self._child.send_signal(signum)
             self._child.wait(TERM_S)
         kill_session(self._child.pid)
+        # A torchrun that was killed leaves its ranks' engines to what ends with their parent; their own children do not.
+        for each in self._told(self._ranks).values() if self._ranks else ():
+            kill_session(int(each["pid"]))
         self._child.wait()
         if os.getpid() == 1:  # all that is left in the container is the dead engine's, and may hold its GPUs
             with contextlib.suppress(ProcessLookupError):

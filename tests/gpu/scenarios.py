@@ -666,8 +666,8 @@ HEALED_S = 300.0
 def heals(run: Run, parts: Sequence[str] = ("tp", "ranks")) -> None:
     """TP over two raylets, and two DP ranks under torchrun, both supervised; then what serves is killed while requests run.
 
-    ``tp``: a Ray worker, which LMDeploy's server outlives; then the api_server itself. ``ranks``: an engine, then its rank
-    program, then torchrun.
+    ``tp``: a Ray worker, which LMDeploy's server outlives; then the api_server itself. ``ranks``: torchrun, then an
+    engine, then a rank's program.
     """
     machine = run.machine
     ports = {"api": 24333, "torch": 29600, "dp_master": 29655}
@@ -689,9 +689,9 @@ def heals(run: Run, parts: Sequence[str] = ("tp", "ranks")) -> None:
             ("api_server", lambda at: running(at, "api", "serve api_server")),
         ],
         "ranks": [
+            ("torchrun", lambda at: running(at, "dp", "torchrun --nnodes")),
             ("engine", lambda at: running(at, "dp", "rank.py --engine 1")),
             ("rank_program", lambda at: running(at, "dp", "rank.py --first-rank", last=True)),
-            ("torchrun", lambda at: running(at, "dp", "torchrun --nnodes")),
         ],
     }
 

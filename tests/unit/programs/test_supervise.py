@@ -37,12 +37,15 @@ sys.exit(supervise.main())
 """
 # An api_server by what it is asked: a file of the name of a fault in its directory makes it have that.
 SERVER = """
-import http.server, json, os, pathlib, sys
+import http.server, json, os, pathlib, subprocess, sys
 place, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 sys.path.insert(0, str(place / "opt"))
 import rank
 rank.die_with_parent()  # as the engine does
 (place / "pids").open("a").write(f"{os.getpid()}\\n")
+# LMDeploy's engine has processes of its own, which outlive it where it is killed.
+helper = subprocess.Popen(["sleep", "3600"])
+(place / "helpers").open("a").write(f"{helper.pid}\\n")
 if (place / "crash").exists():
     sys.exit("crashes at load")
 print("serves", flush=True)
@@ -107,7 +110,7 @@ class Box:
             finally:
                 process.terminate()  # which ends all that it has started
                 process.wait(DEADLINE_S)
-                for pid in self.pids:
+                for pid in (*self.pids, *self.helpers):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
@@ -120,6 +123,7 @@ import rank
 while True:
     child = os.fork()
     if not child:
+        rank.die_with_parent()  # as the rank program does
         notes = rank.Notes(os.environ["LMFLEET_RANKS"], 0)
         os._exit(rank.supervise([sys.executable, {str(self.path / "server.py")!r}, {str(self.path)!r}, "{self.port}"],
             os.environ, 0, "0", grace_s=1, notes=notes))
@@ -139,6 +143,10 @@ while True:
         return [int(line) for line in _text(self.path / "pids").split()]
 
     @property
+    def helpers(self) -> list[int]:
+        return [int(line) for line in _text(self.path / "helpers").split()]
+
+    @property
     def events(self) -> list[tuple[str, str]]:
         return [(each["event"], each["why"]) for each in read(self.path / "starts.jsonl")]
 
@@ -156,6 +164,10 @@ def _text(path: Path) -> str:
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
     return Box(tmp_path)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def has_ended(pid: int) -> bool:
@@ -288,11 +300,22 @@ def test_a_rank_program_that_is_gone_takes_its_engine_with_it(box: Box) -> None:
     with box.running():
         box.wait(lambda: PROVEN in box.events)
         [engine] = box.pids
-        parent = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(parent, signal.SIGKILL)
+        os.kill(parent_of(engine), signal.SIGKILL)
         box.wait(lambda: box.events.count(PROVEN) == 2)
     assert ("end", "a rank's program is gone") in box.events
     box.wait(lambda: has_ended(engine))
+
+
+def test_a_torchrun_that_was_killed_leaves_nothing_of_its_ranks(box: Box) -> None:
+    """Seen on two H200: what was left of the engine was in the way of every start that followed."""
+    with box.running():
+        box.wait(lambda: PROVEN in box.events)
+        [engine], [helper] = box.pids, box.helpers
+        os.kill(parent_of(parent_of(engine)), signal.SIGKILL)
+        box.wait(lambda: box.events.count(PROVEN) == 2)
+    assert ("end", "torchrun ended with signal SIGKILL") in box.events
+    assert has_ended(engine)
+    assert has_ended(helper)
 
 
 def test_of_many_starts_the_last_are_kept_and_a_broken_file_hinders_nothing(tmp_path: Path) -> None:
