@@ -80,32 +80,14 @@ result:
   returned: O(state=polled)
 """
 
-import json
 import os
-import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._pull import poll, remove, start
-
-try:
-    import docker
-    import docker.errors
-except ImportError:
-    DOCKER_ERROR: str | None = traceback.format_exc()
-else:
-    DOCKER_ERROR = None
-
-
-def there(client: Any, reference: str) -> str | None:
-    """The id of the image of that reference, if it is there."""
-    try:
-        found: str = client.images.get(reference).id
-    except docker.errors.NotFound:
-        return None
-    return found
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._image_job import run, there
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._pull import start
 
 
 def room(client: Any) -> dict[str, Any]:
@@ -118,47 +100,18 @@ def room(client: Any) -> dict[str, Any]:
     return {"path": path, "free_bytes": disk.f_bavail * disk.f_frsize}
 
 
+def begin(client: Any, module: AnsibleModule) -> dict[str, Any]:
+    """Begin the pull where it is needed."""
+    options, reference, source = module.params, module.params["reference"], module.params["source"]
+    before, process = there(client, reference), None
+    if (before is None or options["always"]) and not module.check_mode:
+        process = start(Path(options["file"]), source or reference, reference if source else "")
+    return {"before": before, "process": process, "root": room(client)}
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["started", "polled", "removed"], "required": True},
-            "reference": {"type": "str"},
-            "source": {"type": "str", "default": ""},
-            "always": {"type": "bool", "default": False},
-            "file": {"type": "path", "required": True},
-            "process": {"type": "dict"},
-        },
-        required_if=[
-            ("state", "started", ["reference"]),
-            ("state", "polled", ["process"]),
-            ("state", "removed", ["process"]),
-        ],
-        supports_check_mode=True,
-    )
-    options = module.params
-    if DOCKER_ERROR is not None:
-        module.fail_json(
-            msg=missing_required_lib("docker", reason="install python3-docker on this host"), exception=DOCKER_ERROR
-        )
-    file, result = Path(options["file"]), {}
-    try:
-        if options["state"] == "started":
-            client = docker.from_env(version="auto", timeout=60)
-            before, root = there(client, options["reference"]), room(client)
-            needed = (before is None or options["always"]) and not module.check_mode
-            source, reference = options["source"], options["reference"]
-            process: dict[str, Any] | None = None
-            if needed:
-                process = start(file, source or reference, reference if source else "")
-            result = {"before": before, "process": process, "root": root}
-        elif options["state"] == "polled":
-            result = poll(file, options["process"])
-        else:
-            remove(file, options["process"])
-    except (docker.errors.DockerException, OSError, json.JSONDecodeError) as error:
-        module.fail_json(msg=f"Docker on this host: {error}")
-    module.exit_json(changed=False, **result)
+    run({"source": {"type": "str", "default": ""}, "always": {"type": "bool", "default": False}}, [], begin)
 
 
 if __name__ == "__main__":

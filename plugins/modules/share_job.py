@@ -82,80 +82,37 @@ result:
   returned: O(state=polled)
 """
 
-import contextlib
-import json
-import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._pull import poll, remove
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._image_job import Refused, run, there
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._share import Failed, Link, start
 
-try:
-    import docker
-    import docker.errors
-except ImportError:
-    DOCKER_ERROR: str | None = traceback.format_exc()
-else:
-    DOCKER_ERROR = None
 
-
-def there(reference: str) -> str | None:
-    """The id of the image of that reference, if it is there."""
-    try:
-        with contextlib.closing(docker.from_env(version="auto", timeout=60)) as client:
-            found: str = client.images.get(reference).id
-    except docker.errors.NotFound:
-        return None
-    return found
+def begin(client: Any, module: AnsibleModule) -> dict[str, Any]:
+    """Begin to take the image from the one before, and to give it to the one behind."""
+    options, before, process = module.params, there(client, module.params["reference"]), None
+    if not module.check_mode:
+        giver = (options["before"], options["port"]) if options["before"] else None
+        link = Link(Path(options["file"]), options["reference"], options["key"], giver)
+        try:
+            process = start(link, (options["address"], options["port"]) if options["address"] else None)
+        except Failed as error:
+            raise Refused(f"{error}: set image_share_port to a free one") from error
+    return {"before": before, "process": process}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["started", "polled", "removed"], "required": True},
-            "reference": {"type": "str"},
-            "before": {"type": "str", "default": ""},
-            "address": {"type": "str", "default": ""},
-            "port": {"type": "int", "default": 8731},
-            "key": {"type": "str", "no_log": True},
-            "file": {"type": "path", "required": True},
-            "process": {"type": "dict"},
-        },
-        required_if=[
-            ("state", "started", ["reference", "key"]),
-            ("state", "polled", ["process"]),
-            ("state", "removed", ["process"]),
-        ],
-        supports_check_mode=True,
-    )
-    options = module.params
-    if DOCKER_ERROR is not None:
-        module.fail_json(
-            msg=missing_required_lib("docker", reason="install python3-docker on this host"), exception=DOCKER_ERROR
-        )
-    file, result = Path(options["file"]), {}
-    try:
-        if options["state"] == "started":
-            before = there(options["reference"])
-            process: dict[str, Any] | None = None
-            if not module.check_mode:
-                giver = (options["before"], options["port"]) if options["before"] else None
-                link = Link(file, options["reference"], options["key"], giver)
-                process = start(link, (options["address"], options["port"]) if options["address"] else None)
-            result = {"before": before, "process": process}
-        elif options["state"] == "polled":
-            result = poll(file, options["process"])
-        else:
-            remove(file, options["process"])
-    except Failed as error:
-        module.fail_json(msg=f"{error}: set image_share_port to a free one")
-    except (docker.errors.DockerException, OSError, json.JSONDecodeError) as error:
-        module.fail_json(msg=f"Docker on this host: {error}")
-    module.exit_json(changed=False, **result)
+    arguments = {
+        "before": {"type": "str", "default": ""},
+        "address": {"type": "str", "default": ""},
+        "port": {"type": "int", "default": 8731},
+        "key": {"type": "str", "no_log": True},
+    }
+    run(arguments, ["key"], begin)
 
 
 if __name__ == "__main__":
