@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is decided: each row of decide.py's table, of README's "What changes what", and of the cases that went wrong."""
+"""What is decided: each row of decide.py's table, of docs/changes.md, and of the cases that went wrong."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ def test_an_api_server_that_was_started_again_is_warmed_up() -> None:
     assert of_rounds(world.decide()) == [([], ["lmdeploy"])]
 
 
-# What changes what (README) ------------------------------------------------------------------------------------------
+# What changes what (docs/changes.md) ------------------------------------------------------------------------------------------
 
 
 def changed(before: Plan, after: Plan) -> tuple[World, Decision]:
