@@ -300,7 +300,11 @@ def test_a_group_that_waits_for_one_that_is_gone_keeps_the_log_of_what_happened(
     bounds = Bounds(starts, 3, new=True)
     for event in ("start", "proven"):
         bounds.took_place(event, "")
-    for why in ("rank 1 ended with signal SIGKILL", "torchrun ended with exit code 1", "torchrun ended with exit code 1"):
+    for why in (
+        "rank 1 ended with signal SIGKILL",
+        "torchrun ended with exit code 1",
+        "torchrun ended with exit code 1",
+    ):
         assert bounds.took_place("end" if "rank" in why else "over", why, why.encode) == ""
     assert bounds.pause_s == 0
     bounds.took_place("start", "")
