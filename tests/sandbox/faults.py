@@ -173,7 +173,7 @@ def started(events: Events) -> bool:
 def own_start(events: Events) -> float | None:
     """Seconds of the last start that gave tokens, on the host where it took longest; None: there was none."""
     found = [start.ready_s for of_host in events.values() for start in healing(of_host).starts[-1:]]
-    return max((seconds for seconds in found if seconds is not None), default=None)
+    return max((round(seconds, 1) for seconds in found if seconds is not None), default=None)
 
 
 # ---- strikes
