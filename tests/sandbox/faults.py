@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from sandbox.hosts import GPUS, MODEL, Run, Sandbox
+from sandbox.replicas import listed
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import read_answer
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.healing import healing
@@ -309,11 +310,18 @@ class Trial:
         self.done = time.time()
 
     def back(self, engine: str) -> None:
-        """Wait until every URL gives tokens again, and every engine that was started again has been proven."""
+        """Wait until every URL gives tokens, each engine that was started again is proven, and the proxy knows all of them."""
         wait(lambda: self._is_back(engine), lambda: told(self.seen, self.hosts, self.struck))
         if engine == LIVES:
             events = ledger(self.hosts, self.struck)
             assert not started(events), f"an engine was started again: {events}"
+        if self.proxy:
+            wanted = {*self.urls, *self.spared}
+            wait(
+                lambda: set(listed()) == wanted,
+                lambda: f"the proxy lists {sorted(listed())}, not {sorted(wanted)}",
+                180,
+            )
 
     def _is_back(self, engine: str) -> bool:
         events = ledger(self.hosts, self.struck)
