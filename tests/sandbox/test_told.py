@@ -13,6 +13,7 @@ from sandbox.faults import (
     API_SERVER,
     EITHER,
     Trial,
+    counts,
     cut_off,
     docker_kill,
     failed,
@@ -114,7 +115,7 @@ def small_disk(sandbox: Sandbox) -> Iterator[Sandbox]:
     """A deployment whose head has its state, kernel caches and Ray's files on a small disk of their own."""
     sandbox.playbook("playbooks/teardown.yml").succeeded()
     sandbox.on(0, "mkdir", "-p", STATE)
-    sandbox.on(0, "mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", STATE)
+    sandbox.on(0, "mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", STATE)
     try:
         sandbox.deploy().succeeded()
         yield sandbox
@@ -131,14 +132,17 @@ def fill(hosts: Sandbox) -> None:
 
 
 def test_a_full_disk_ends_no_engine_and_one_that_cannot_start_on_it_says_so(small_disk: Sandbox) -> None:
-    """What serves needs no disk. A start may: where it does not come up it stays down, loudly, and comes with a deploy."""
+    """What serves needs no disk. A start may, for Ray and the loader write: then it is down until there is space again.
+
+    Where it gave up meanwhile, it comes with a deploy. Its ledger tells nothing of that: it is on that disk.
+    """
     trial = Trial(small_disk, "the api_server, kill -9, with the disk of its state full", [URL])
     person = ""
     with trial.under_load():
         full = time.time()
         fill(small_disk)
         time.sleep(30)
-        assert failed(trial.seen[URL], full) == []
+        assert counts(failed(trial.seen[URL], full)) == {}
         trial.strike(kill(0, API_SERVER))
 
         def gave_up() -> bool:
@@ -148,19 +152,22 @@ def test_a_full_disk_ends_no_engine_and_one_that_cannot_start_on_it_says_so(smal
             asked = trial.seen[URL]
             return bool(failed(asked, trial.done)) and is_steady(asked, trial.done, time.time(), 10)
 
-        # Not by its ledger, which is on that disk.
-        wait(
-            lambda: gave_up() or serves(),
-            lambda: f"{told(trial.seen, small_disk)}\n{log_since(small_disk, 0, 'lmdeploy-api', full)[-3000:]}",
-        )
-        ended = gave_up()
+        ends = time.monotonic() + 300
+        while time.monotonic() < ends and not (gave_up() or serves()):
+            time.sleep(1)
+        ended, served = gave_up(), serves()
+        print(log_since(small_disk, 0, "lmdeploy-api", trial.struck)[-3000:])
+        if not served:
+            person = "some space"
+            status = small_disk.playbook("playbooks/status.yml").says("lmdeploy: down")
+            small_disk.playbook("playbooks/preflight.yml").says(f"{STATE} (plan_state_dir) has 0.0 GiB free")
         if ended:
             assert "GAVE UP" in log_since(small_disk, 0, "lmdeploy-api", trial.struck)
-            small_disk.playbook("playbooks/status.yml").says("lmdeploy: down", "node0 lmdeploy-api exited (0)")
-            small_disk.playbook("playbooks/preflight.yml").says(f"{STATE} (plan_state_dir) has 0.0 GiB free")
+            status.says("node0 lmdeploy-api exited (0)")
         small_disk.on(0, "rm", f"{STATE}/fill")
         if ended:
-            run = small_disk.deploy().succeeded()
-            person = f"some space, and one deploy, {run.seconds:.0f} s"
-        wait(serves, lambda: told(trial.seen, small_disk))
+            person = f"some space, and one deploy, {small_disk.deploy().succeeded().seconds:.0f} s"
+        wait(
+            serves, lambda: f"{told(trial.seen, small_disk)}\n{log_since(small_disk, 0, 'lmdeploy-api', full)[-3000:]}"
+        )
     trial.keep(person)
