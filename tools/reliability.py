@@ -138,7 +138,8 @@ seen on GPUs again, for in the later run the server said 503.
 
 `tests/sandbox/test_healing.py`, `test_replicas.py` and `test_told.py`: the real LMDeploy, Ray, torchrun and Docker, the forward
 pass simulated; few cores for all hosts, so seconds are to be compared with the engine's own start there. Failed requests are
-counted by what the client saw. No person did anything but where a column says what.
+counted by what the client saw. "starts" is how often the engine was started again; 0: it lived through it. No person did anything
+but where a column says what.
 """
 NOTES = {
     "tp": "Where the table does not say it, the engine's own start was 22 to 40 s from the api_server's start to its first token.",
@@ -199,6 +200,7 @@ def _sandbox_cells(fault: str, runs: Sequence[Row]) -> list[tuple[str, str]]:
         ("fault", fault),
         ("away, s", _range([each.away_s for each in runs])),
         ("the engine's own start within it, s", _range([each.start_s for each in runs])),
+        ("starts", _range([each.restarts for each in runs])),
         ("failed requests", _counts([each.failed for each in runs])),
         ("requests that no engine can have got", _range([each.unreached for each in runs])),
         ("away as seen through the proxy, s", _range([each.proxy_away_s for each in runs])),

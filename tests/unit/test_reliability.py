@@ -73,10 +73,10 @@ def test_a_fault_of_the_sandbox_becomes_a_row_of_the_page(tmp_path: Path) -> Non
     assert rows_in(kept)[before:] == rows
     lines = out.read_text().splitlines()
     [row] = [line for line in lines if "with a bar" in line]
-    assert row.startswith("| a fault \\| with a bar | 30 to 35 | 22 | disconnected: 1, refused: 2 | 2 |")
+    assert row.startswith("| a fault \\| with a bar | 30 to 35 | 22 | 1 | disconnected: 1, refused: 2 | 2 |")
     [row] = [line for line in lines if line.startswith("| docker kill |")]
     assert row == (
-        "| docker kill | 30 | 22 | disconnected: 1, refused: 2 | 3 | 11 | 200 without tokens: 1, 404: 1 | one deploy, 50 s |"
+        "| docker kill | 30 | 22 | 1 | disconnected: 1, refused: 2 | 3 | 11 | 200 without tokens: 1, 404: 1 | one deploy, 50 s |"
     )
     # Every line of a table has as many columns as its head.
     tables = [line.replace("\\|", "").count("|") for line in lines if line.startswith("|")]
@@ -89,7 +89,7 @@ def test_a_fault_in_which_nothing_failed_and_nothing_was_started_is_told_so() ->
     trial.seen = {URL: [Asked(99, "503", True), Asked(101, "200", True)]}
     row = row_of(trial, {"node0": []})
     assert (row.away_s, row.failed, row.restarts, row.start_s) == (0, {}, 0, None)
-    assert "| a cut of 10 s | 0 | none | 0 |" in page([row])
+    assert "| a cut of 10 s | 0 | 0 | none | 0 |" in page([row])
 
 
 def test_the_last_start_is_the_one_that_is_timed_on_the_slowest_host(tmp_path: Path) -> None:
