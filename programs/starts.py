@@ -48,6 +48,11 @@ class Starts:
                 return False
         return False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether an end is what was noted last."""
+        return bool(self.events) and self.events[-1]["event"] == "end"
+
     def note(self, event: str, why: str, **more: Any) -> None:
         """Add a line. A disk that is full ends no engine: then it is only said nowhere."""
         self.events = [*self.events, {"at": round(self._clock(), 1), "event": event, "why": why, **more}][-KEPT:]

@@ -45,6 +45,7 @@ from ..plugins.module_utils._kept_logs import LAST_BYTES, keep
 from ..plugins.module_utils._observe.engines import EngineProbe, Patience, State, Verdict, read_metrics
 from ..plugins.module_utils._observe.gpus import gpus_work
 from ..plugins.module_utils._observe.ray import DEAD_ACTORS, PROGRAM, Members
+from .silence import Silence, processor_seconds
 from .starts import Starts
 
 LOOK_S = 0.5
@@ -55,6 +56,7 @@ PAUSE_S = 10.0  # before the second start in a row that gave no token; doubled w
 LONGEST_PAUSE_S = 300.0
 REFUSALS = 3  # a claim takes eight seconds to be refused
 RAY_S = 60.0  # for one question to Ray
+LAST_ASKED_S = 60.0  # for any answer at all, of a server that has not even given its counters for long
 WITHOUT_TOKEN_S = 5.0  # after which, and then again and again, Ray is asked whether its workers live
 WORKER = "RayWorkerWrapper"  # LMDeploy's actor, one for each GPU
 RAY_ENDED_S = 90.0  # workers' raylets end when they have missed their head for so long
@@ -95,6 +97,7 @@ class Watch(threading.Thread):
         self.dead: str = ""
         self.model = ""
         self._still_s, self._read_s = still_s, read_s
+        self._silence = Silence()
         self._ended = threading.Event()
 
     def end(self) -> None:
@@ -109,6 +112,7 @@ class Watch(threading.Thread):
             if not self.model:
                 continue  # it loads; that it ends is seen by the one who waits for it
             counted = self._counted()
+            self._silence.heard(gave=counted is not None)
             if counted is not None and tokens is not None and counted > tokens:
                 self.proven.set()
                 moved = time.monotonic()
@@ -123,7 +127,19 @@ class Watch(threading.Thread):
                 return
             if verdict.state is State.ALIVE:
                 self.proven.set()
+            elif why := self._hangs():
+                self.dead = why
+                return
             tokens, moved = self._counted(), time.monotonic()
+
+    def _hangs(self) -> str:
+        """Why the server itself is dead: one that hangs gives no counters either, so that the engine's judgement is unknown."""
+        why = self._silence.told(Patience() if self.proven.is_set() else UNPROVEN)
+        if why:
+            with contextlib.suppress(NoAnswer):
+                exchange(f"{self.url}/health", deadline_s=LAST_ASKED_S)
+                return ""
+        return why
 
     def _verdict(self) -> Verdict:
         """Ask for a token; one that does not come soon may never come."""
@@ -155,16 +171,6 @@ class Watch(threading.Thread):
         with contextlib.suppress(NoAnswer):
             return read_metrics(exchange(f"{self.url}/metrics", deadline_s=5).text)[0]
         return None
-
-
-def processor_seconds() -> float | None:
-    """Processor time of all processes that can be seen here: the container's own, or the host's with its PID namespace."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 # ---- Ray
@@ -422,9 +428,11 @@ class Bounds:
         elif event in ("proven", "gave up"):
             self._starts.note(event, why)
         elif self._running or event == "over":
+            # A torchrun that meets nobody ends again and again, and has nothing to say that would be worth the log of a crash.
+            if self._running or not self._starts.has_ended:
+                self._starts.note("end", why, **self._kept(log()))
             self._running = False
             self._why = why
-            self._starts.note("end", why, **self._kept(log()))
             say(f"the engine is down: {why}")
             return self.enough()
         return ""

@@ -92,3 +92,21 @@ def measure(
         slowest = max(each["ttft"] for each in later)
         found[size.name].update(steady=steady, ratio=ratio, slowest_later=slowest)
     return found
+
+
+async def decode(url: str, model: str, prompts: Sequence[str], tokens: int) -> dict[str, float]:
+    """Send prompts at once, each for so many tokens: tokens a second of all, and the median milliseconds of one after the first."""
+    import openai
+
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=600) as client:
+        await client.models.list()
+        began = time.monotonic()
+        replies = await asyncio.gather(*(ask(client, model, prompt, tokens) for prompt in prompts))
+        wall = time.monotonic() - began
+    each = [(reply.total_s - reply.ttft_s) / max(reply.completion_tokens - 1, 1) for reply in replies]
+    made = sum(reply.completion_tokens for reply in replies)
+    return {
+        "tok_s": round(made / wall, 1),
+        "tpot_ms": round(1000 * statistics.median(each), 3),
+        "wall_s": round(wall, 1),
+    }

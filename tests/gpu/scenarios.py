@@ -25,6 +25,7 @@ from gpu.load import SIZES, Prompts, Size, measure
 from gpu.prefill import Asker, Sampler, Shorts, cpu_of, described, hang, spinning, stopped, table, what_moved
 from gpu.processes import command_of, members
 from gpu.results import Results
+from gpu.watched import watch
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import EngineProbe, Patience
@@ -117,7 +118,7 @@ def guide_warm_up(at: Deployment) -> dict[str, Any]:
 def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
     """A deployment beside others: the api alone, for with tp 1 LMDeploy uses no Ray."""
     ports = {"api": 23333 + 10 * number, "torch": 29500 + number}
-    plan = run.machine.plan("one", plan_name=name, plan_ports=ports)
+    plan = run.machine.plan("one", plan_name=name, plan_ports=ports, plan_restarts=0)  # a supervisor would wait for Ray
     return Deployment(run.machine, plan, only=["api"], gpu=gpu)
 
 
@@ -460,7 +461,7 @@ def several(run: Run, names: Sequence[str] = ("planned", "by-hand", "ranks")) ->
 def by_hand(run: Run) -> Deployment:
     """LMDeploy with --tp as a person starts it on one host: no Ray beforehand, nothing in its environment but the caches."""
     ports = {"api": 23433, "torch": 29700}
-    plan = run.machine.plan("one", plan_name="byhand", plan_ports=ports, plan_gpus=run.machine.gpus)
+    plan = run.machine.plan("one", plan_name="byhand", plan_ports=ports, plan_gpus=run.machine.gpus, plan_restarts=0)
     api = next(service for service in plan["services"] if service["service"] == "api")
     kept = {key: value for key, value in api["environment"].items() if key in (*KERNEL_CACHE_PLACES, "HF_HUB_OFFLINE")}
     api = {**api, "environment": kept, "secrets": []}
@@ -554,7 +555,9 @@ def prefill(run: Run, parts: Sequence[str] = ("one", "collective")) -> None:
     options = {"session_len": SESSION, "max_prefill_token_num": CHUNK, "cache_max_entry_count": 0.5}
     if "one" in parts:
         ports = {"api": 23533, "torch": 29800}
-        plan = run.machine.plan("one", plan_name="prefill", plan_ports=ports, plan_api_server_options=options)
+        plan = run.machine.plan(
+            "one", plan_name="prefill", plan_ports=ports, plan_api_server_options=options, plan_restarts=0
+        )
         at = Deployment(run.machine, plan, only=["api"], gpu=0)
         with run.step("prefill.one", 240) as go:
             if go:
@@ -793,4 +796,5 @@ SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
     "several": (several, 2),
     "prefill": (prefill, 1),
     "heals": (heals, 2),
+    "watch": (watch, 1),
 }

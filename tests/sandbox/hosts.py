@@ -22,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 GPUS = int(os.environ.get("LMFLEET_SANDBOX_GPUS", "2"))
 URL = "http://10.77.0.11:23333"
+PROXY = "http://10.77.0.11:8000"
+RANKS = [f"http://10.77.0.{11 + rank // GPUS}:{23333 + 10 * rank}" for rank in range(4 * GPUS)]
 MODEL = "deepseek-ai/DeepSeek-V3"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
@@ -49,6 +51,9 @@ class Run:
 
     def failed_with(self, *words: str) -> Run:
         assert self.code != 0, self.output[-3000:]
+        return self.says(*words)
+
+    def says(self, *words: str) -> Run:
         for word in words:
             assert word in self.text, f"{word!r} is not in:\n{self.output[-6000:]}"
         return self
@@ -97,6 +102,7 @@ class Sandbox:
 
     def __init__(self, topology: str = "tp", nodes: int = 2) -> None:
         self.nodes = range(nodes)
+        self.topology = topology
         self._deploy = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}[topology]
         self._environment = {
             **os.environ,

@@ -13,12 +13,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from sandbox.hosts import GPUS, MODEL, Sandbox
+from sandbox.hosts import GPUS, MODEL, PROXY, RANKS, Sandbox
 
 pytestmark = pytest.mark.dpep
 
-PROXY = "http://10.77.0.11:8000"
-RANKS = [f"http://10.77.0.{11 + rank // GPUS}:{23333 + 10 * rank}" for rank in range(4 * GPUS)]
 SIM = {"LMFLEET_SIM_GPUS": str(GPUS), "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.05"}
 STRANGER = "http://10.77.0.99:23333"
 OTHER_NETWORK = "lmfleet-sandbox-other"

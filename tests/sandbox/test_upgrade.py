@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.hosts import GPUS, MODEL, URL, Run, Sandbox
+from sandbox.hosts import GPUS, MODEL, PROXY, URL, Sandbox
+from sandbox.replicas import GROUPS, OTHER, Replicas, deployed_replicas, listed
 
 pytestmark = pytest.mark.slow
 SIM = {"LMFLEET_SIM_GPUS": str(GPUS)}
-PROXY, OTHER = "http://10.77.0.11:8000", URL.replace(".11:", ".12:")
 API, OTHER_API = "node0/lmdeploy-api", "node1/lmdeploy-api"
 WORKERS = 3
 
@@ -85,49 +85,10 @@ def wrong(text: str, *, stream: bool) -> str:
         return text[-300:]
 
 
-def listed() -> dict[str, list[str]]:
-    with urllib.request.urlopen(f"{PROXY}/nodes/status", timeout=10) as status:
-        return {url: each["models"] for url, each in json.load(status).items()}
-
-
-class Replicas:
-    """The two of them, and the playbooks on them."""
-
-    def __init__(self, sandbox: Sandbox, groups: Path) -> None:
-        self.sandbox = sandbox
-        self._arguments = ("-i", str(groups))
-
-    def play(self, name: str, *arguments: str, **variables: Any) -> Run:
-        found = self.sandbox.playbook(
-            f"playbooks/{name}.yml", *self._arguments, *arguments, plan_replicas=["left", "right"], **variables
-        )
-        print(f"{name}: {found.seconds:.0f} s, exit code {found.code}")
-        return found
-
-    def batch_sizes(self) -> list[str]:
-        """The option that is changed here, of each engine that runs; empty where it is not given."""
-        found = []
-        for node in (0, 1):
-            words = json.loads(
-                self.sandbox.on(node, "docker", "inspect", "--format", "{{json .Config.Cmd}}", "lmdeploy-api")
-            )
-            found.append(words[words.index("--max-batch-size") + 1] if "--max-batch-size" in words else "")
-        return found
-
-
 @pytest.fixture
 def replicas(sandbox: Sandbox, tmp_path: Path) -> Iterator[Replicas]:
-    groups = tmp_path / "replicas.yml"
-    groups.write_text("left: {hosts: {node0: {}}}\nright: {hosts: {node1: {}}}\n")
-    found = Replicas(sandbox, groups)
-    sandbox.playbook("playbooks/teardown.yml").succeeded()
-    for node in (0, 1):  # what other tests deployed is not what these roll back to
-        sandbox.on(node, "rm", "-f", "/var/lib/lmfleet/lmdeploy/record.json")
-    try:
-        found.play("deploy").succeeded()
+    with deployed_replicas(sandbox, tmp_path / "replicas.yml") as found:
         yield found
-    finally:
-        found.play("teardown").succeeded()
 
 
 def option(size: int) -> dict[str, Any]:
@@ -173,13 +134,13 @@ def test_an_engine_that_fails_at_load_is_rolled_back_and_the_other_one_is_not_to
 
 def test_the_second_engine_that_fails_takes_the_first_one_back_with_it(replicas: Replicas) -> None:
     """Only node1's containers have the fault, so that the first engine is proven with the new option."""
-    groups = Path(replicas._arguments[1])
+    groups = replicas.groups
     fault = json.dumps({**SIM, "LMFLEET_SIM_FAULTS": "crash_at_load@0"})
     groups.write_text(f"left: {{hosts: {{node0: {{}}}}}}\nright: {{hosts: {{node1: {{plan_environment: {fault}}}}}}}\n")
     with Load() as load:
         run = replicas.play("upgrade", **option(8))
     print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
-    groups.write_text("left: {hosts: {node0: {}}}\nright: {hosts: {node1: {}}}\n")
+    groups.write_text(GROUPS)
     run.failed_with("RuntimeError: lmfleet simulator", "lmdeploy-left, lmdeploy-right were rolled back")
     assert load.failed == []
     assert set(replicas.play("deploy").succeeded().changed.values()) == {0}

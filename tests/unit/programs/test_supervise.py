@@ -21,9 +21,12 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import Patience
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.healing import healing
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.supervision import programs
+from ansible_collections.lmfleet.lmdeploy.programs.silence import Silence
 from ansible_collections.lmfleet.lmdeploy.programs.starts import KEPT, Starts, read
+from ansible_collections.lmfleet.lmdeploy.programs.supervise import Bounds
 
 DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that hangs shall fail
 # What is waited for is made short: what is tried is what happens, not how long it takes.
@@ -33,6 +36,7 @@ sys.path.insert(0, {place!r})
 from lmfleet.programs import supervise
 supervise.STILL_S, supervise.READ_S, supervise.LOOK_S, supervise.PAUSE_S = {still}, 0.05, 0.05, 0.01
 supervise.Watch.__init__.__defaults__ = (lambda: '', {still}, 0.05)
+{more}
 sys.exit(supervise.main())
 """
 # An api_server by what it is asked: a file of the name of a fault in its directory makes it have that.
@@ -90,8 +94,10 @@ class Box:
             self.port = found.getsockname()[1]
 
     @contextmanager
-    def running(self, *command: str, restarts: int = 3, still_s: float = 0.2) -> Iterator[subprocess.Popen[str]]:
-        program = RUN.format(place=str(self.path / "opt"), still=still_s)
+    def running(
+        self, *command: str, restarts: int = 3, still_s: float = 0.2, more: str = ""
+    ) -> Iterator[subprocess.Popen[str]]:
+        program = RUN.format(place=str(self.path / "opt"), still=still_s, more=more)
         argv = [
             sys.executable,
             "-Bc",
@@ -255,6 +261,73 @@ def test_an_engine_whose_counters_move_is_asked_for_nothing(box: Box) -> None:
 def _metrics(box: Box) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{box.port}/metrics", timeout=30) as answer:
         return str(answer.read().decode()).split()[1]
+
+
+def test_a_server_that_hangs_and_gives_no_counters_any_more_is_ended(box: Box) -> None:
+    short = "supervise.LAST_ASKED_S = 1; real = supervise.Patience; supervise.Patience = lambda: real(1, 1, 1)"
+    with box.running(more=short):
+        box.wait(lambda: PROVEN in box.events)
+        os.kill(box.pids[0], signal.SIGSTOP)
+        box.wait(lambda: box.events[-1] == PROVEN and len(box.pids) > 1)
+    ends = [why for event, why in box.events if event == "end"]
+    assert ends[0].startswith(f"rank 0: http://127.0.0.1:{box.port} is dead: its server hangs: it has answered nothing")
+    assert has_ended(box.pids[0])
+
+
+def told_after(for_s: float, *, cpu_s: float = 0.0, works: bool | None = None, gave: bool = True) -> str:
+    """What is said of a server that fell silent so many seconds ago, in which processors were used for ``cpu_s``."""
+    now, used = [0.0], [100.0]
+    silence = Silence(lambda: now[0], lambda: used[0], lambda: works)
+    silence.heard(gave=gave)
+    for at in (10.0, 10.0 + for_s / 2, 10.0 + for_s):
+        now[0] = at
+        silence.heard(gave=False)
+    used[0] += cpu_s
+    return silence.told(Patience(20, 30, 300))
+
+
+def test_a_server_is_given_as_long_as_an_engine_and_longer_where_anything_works() -> None:
+    assert told_after(49) == ""
+    assert told_after(50) == "its server hangs: it has answered nothing for 50 s, with idle processors"
+    assert told_after(50, cpu_s=20) == ""
+    assert told_after(319, cpu_s=200) == ""
+    assert told_after(320, cpu_s=200) == "its server hangs: it has answered nothing for 320 s"
+    assert told_after(60, works=True) == ""
+    assert told_after(320, works=True)
+    assert told_after(3600, gave=False) == ""  # a release that has no counters
+
+
+def test_what_was_heard_again_was_no_silence() -> None:
+    now = [0.0]
+    silence = Silence(lambda: now[0], lambda: 0.0, lambda: None)
+    for at, gave in ((0, True), (1, False), (300, True), (301, False)):
+        now[0] = at
+        silence.heard(gave=gave)
+    assert silence.told(Patience(20, 30, 300)) == ""
+
+
+def test_a_group_that_waits_for_one_that_is_gone_keeps_the_log_of_what_happened(tmp_path: Path) -> None:
+    """Its torchrun ends again and again; the logs of that do not push out the one of the crash."""
+    starts = Starts(tmp_path / "dp.jsonl")
+    bounds = Bounds(starts, 3, new=True)
+    for event in ("start", "proven"):
+        bounds.took_place(event, "")
+    for why in (
+        "rank 1 ended with signal SIGKILL",
+        "torchrun ended with exit code 1",
+        "torchrun ended with exit code 1",
+    ):
+        assert bounds.took_place("end" if "rank" in why else "over", why, why.encode) == ""
+    assert bounds.pause_s == 0
+    bounds.took_place("start", "")
+    assert [(each["event"], each["why"]) for each in starts.events] == [
+        FIRST,
+        ("proven", ""),
+        ("end", "rank 1 ended with signal SIGKILL"),
+        ("start", "torchrun ended with exit code 1"),
+    ]
+    [log] = tmp_path.glob("*.log")
+    assert log.read_text() == "rank 1 ended with signal SIGKILL"
 
 
 def test_who_is_told_to_end_ends_its_engine_and_starts_none(box: Box) -> None:
