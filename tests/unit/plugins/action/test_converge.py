@@ -274,6 +274,18 @@ def test_what_has_to_be_pulled_or_asked_is_said_before_anything_is_decided() -> 
         hosts.decide(image_brought=True)
 
 
+def test_a_check_tells_the_starts_of_an_image_that_is_to_come_and_asks_docker_for_none() -> None:
+    hosts = begun(World(PLANS["tp"]))
+    hosts.world.no_image("node1")
+    hosts.look()
+    hosts.action(decide, "node0", check=True)
+    result = hosts.action(act, "node1", check=True, act="start")
+    assert result["steps"] == ["start lmdeploy-ray: lmdeploy-ray on node0, node1 does not exist"]
+    assert "docker_container" not in [module for __, module in hosts.called]
+    hosts.action(act, "node0", check=True, act="start")  # it has the image: Docker says what would differ
+    assert "docker_container" in [module for __, module in hosts.called]
+
+
 def test_64_an_image_whose_answer_was_cut_short_is_asked_again_and_then_said_why() -> None:
     hosts = begun(World(PLANS["tp"]))
     for answer in hosts.world.answers.values():
