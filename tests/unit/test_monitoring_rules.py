@@ -98,7 +98,7 @@ XID = series("DCGM_FI_DEV_XID_ERRORS", "gpu", gpu="3")
 ENDS = series("lmfleet_certificate_expiry_timestamp_seconds", "node", path="/etc/ssl/a.pem")
 DAY = 86400
 CASES = [
-    Case("an endpoint that is out", {UP: f"{flat(1, 5)} {flat(0)}"}, "LMDeployEndpointOut", 8, before=6),
+    Case("an endpoint that is out", {UP: f"{flat(1, 5)} {flat(0)}"}, "LMDeployEndpointOut", 20, before=6),
     Case("an endpoint that misses some scrapes", {UP: f"{flat(1, 5)} {flat(0, 1)} {flat(1)}"}),
     Case("another deployment's endpoint", {series("up", "engine", **ANOTHER): flat(0)}),
     Case("a series that is not of a deployment", {'up{job="x"}': flat(0)}),
