@@ -227,6 +227,15 @@ def test_every_alert_is_tried() -> None:
     assert {case.alert for case in CASES} - {""} == {alert["alert"] for alert in alerts()}
 
 
+def test_every_alert_is_on_the_page_with_its_variable_and_default() -> None:
+    page = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+    for alert in alerts():
+        [row] = [line for line in page.splitlines() if line.startswith(f"| `{alert['alert']}` | {alert['severity']} |")]
+        for name, default in vars(Thresholds()).items():
+            used = f"{name.upper()}" in f"{alert['expr']} {alert['for']}"
+            assert (f"`monitoring_{name}` ({default:g})" in row) is used, row
+
+
 def test_a_person_reads_where_it_is(promtool: str, tmp_path: Path) -> None:
     """What Prometheus fills in, whole: one alert for all, with the labels that routes go by."""
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules(PLAN.name, Thresholds())))
