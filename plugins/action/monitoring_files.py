@@ -14,7 +14,12 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, warn
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.alerts import Thresholds
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import Settings, files_of, text_files
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import (
+    BOARD,
+    Settings,
+    files_of,
+    text_files,
+)
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.targets import Exporters, without_metrics
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import PlanError
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -80,6 +85,7 @@ class ActionModule(ActionBase):
             "diff": [
                 {"before_header": name, "after_header": name, "before": before[name] or "", "after": text}
                 for name, text in differing.items()
+                if name != BOARD  # a thousand lines that nobody reads
             ],
         }
 

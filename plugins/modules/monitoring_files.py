@@ -92,7 +92,7 @@ attributes:
     description: Writes nothing, and says what it would write.
   diff_mode:
     support: full
-    description: Shows the files that differ.
+    description: Shows the files that differ, but for the dashboard.
 """
 
 EXAMPLES = r"""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NODES = {"node0": "10.0.0.10", "node1": "10.0.0.11"}
 
 
-def run(folder: Path, *arguments: str, playbook: str = "monitoring", **variables: object) -> tuple[str, dict[str, int]]:
+def run(folder: Path, *arguments: str, playbook: str = "monitoring", **variables: Any) -> tuple[str, dict[str, int]]:
     """What ansible-playbook prints, and how many tasks changed something on each host."""
     argv = [
         str(Path(sys.executable).with_name("ansible-playbook")),
@@ -117,7 +118,7 @@ def test_the_role_links_what_engines_keep_once_and_a_check_does_nothing(hosts: P
     subprocess.run(
         [*key, "-days", "30", "-keyout", "key", "-out", "cert.pem"], cwd=hosts, check=True, capture_output=True
     )
-    given = {"monitoring_certificates": [str(hosts / "cert.pem"), "/etc/none.pem"]}
+    given: dict[str, Any] = {"monitoring_certificates": [str(hosts / "cert.pem"), "/etc/none.pem"]}
     before = all_of(hosts)
     __, changed = run(hosts, "--check", "--diff", **given)
     assert set(changed) >= {"node0", "node1"}

@@ -276,13 +276,9 @@ def test_promtool_takes_the_files(topology: str, promtool: str, tmp_path: Path) 
     assert "1 rule files found" in run(promtool, "check", "config", "prometheus.yml", cwd=tmp_path)
     assert f"{len(alerts())} rules found" in run(promtool, "check", "rules", "rules/a-b.yml", cwd=tmp_path)
     # promtool reads no targets of a pattern: a job for each file, and the jobs to include as a configuration of their own.
-    jobs = [
-        {"job_name": file.name, "file_sd_configs": [{"files": [str(file)]}]}
-        for file in sorted(tmp_path.glob("targets/*"))
-    ]
-    assert [json.loads(Path(each["file_sd_configs"][0]["files"][0]).read_text()) != [] for each in jobs].count(
-        True
-    ) >= 4  # type: ignore[index]
+    targets = sorted(tmp_path.glob("targets/*"))
+    assert sum(json.loads(each.read_text()) != [] for each in targets) >= 4
+    jobs = [{"job_name": each.name, "file_sd_configs": [{"files": [str(each)]}]} for each in targets]
     (tmp_path / "targets.yml").write_text(json.dumps({"scrape_configs": jobs}))
     for name in ("targets.yml", "scrape_configs.yml"):
         run(promtool, "check", "config", name, cwd=tmp_path)

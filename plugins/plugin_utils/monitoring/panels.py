@@ -170,7 +170,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "GPUs": (
         Panel("GPUs at work", "percent", "gpu", (Query(f"DCGM_FI_DEV_GPU_UTIL{_GPU}", "{{node}} GPU {{gpu}}"),)),
-        Panel("Memory in use", "decmbytes", "gpu", (Query(f"DCGM_FI_DEV_FB_USED{_GPU}", "{{node}} GPU {{gpu}}"),)),
+        Panel("Memory in use", "mbytes", "gpu", (Query(f"DCGM_FI_DEV_FB_USED{_GPU}", "{{node}} GPU {{gpu}}"),)),
         Panel("Temperature", "celsius", "gpu", (Query(f"DCGM_FI_DEV_GPU_TEMP{_GPU}", "{{node}} GPU {{gpu}}"),)),
         Panel("Power", "watt", "gpu", (Query(f"DCGM_FI_DEV_POWER_USAGE{_GPU}", "{{node}} GPU {{gpu}}"),)),
         Panel(

@@ -28,7 +28,6 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "metrics"
-OPTIONS = "plan_api_server_options"
 RELEASE = "openmmlab/lmdeploy:v{}-cu12"
 
 
@@ -113,7 +112,7 @@ def test_exporters_are_on_every_node_and_a_gateway_is_on_none() -> None:
 def test_an_engine_without_metrics_is_not_scraped_and_it_is_said_why(
     release: str, options: dict[str, Any], todo: str
 ) -> None:
-    plan = plan_of(nodes(plan_image=RELEASE.format(release), **{OPTIONS: options}))
+    plan = plan_of(nodes(plan_image=RELEASE.format(release), plan_api_server_options=options))
     assert has_metrics(plan.engines[0]) is not bool(todo)
     assert ("engine" in scraped(plan)) is not bool(todo)
     said = without_metrics(plan)
