@@ -59,8 +59,8 @@ class Prometheus:
             try:
                 if value := found():
                     return value
-            except (ConnectionError, http.client.HTTPException):
-                pass  # it has only been started
+            except (ConnectionError, http.client.HTTPException, ValueError):
+                pass  # it has only been started, and may say so in words of its own
             assert time.monotonic() < deadline, f"never: {what}"
             time.sleep(1)
 
@@ -89,7 +89,7 @@ def exporters(deployed: Sandbox) -> Iterator[Sandbox]:
     finally:
         for node in deployed.nodes:
             deployed.on(
-                node, "sh", "-c", f"pkill -f test-node-exporter; rm -rf {TEXT} /usr/local/bin/test-node-exporter"
+                node, "sh", "-c", f"pkill -f '[t]est-node-exporter'; rm -rf {TEXT} /usr/local/bin/test-node-exporter"
             )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -60,7 +61,10 @@ def test_a_ledger_of_an_earlier_version_and_a_broken_one_are_read(tmp_path: Path
 
 
 def test_node_exporter_may_read_it_whatever_the_container_creates_files_with(tmp_path: Path) -> None:
-    path = tmp_path / "api.jsonl"
-    Starts(path, clock=lambda: 5.0).note("start", "again")
+    before = os.umask(0o077)
+    try:
+        Starts(tmp_path / "api.jsonl", clock=lambda: 5.0).note("start", "again")
+    finally:
+        os.umask(before)
     assert (tmp_path / "api.prom").stat().st_mode & 0o777 == 0o644
     assert sorted(each.name for each in tmp_path.iterdir()) == ["api.jsonl", "api.prom"]
