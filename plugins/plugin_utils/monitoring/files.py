@@ -25,7 +25,8 @@ BOARD, ROLES = "dashboards/lmfleet.json", "role_variables.yml"
 INTERVAL = re.compile(r"([1-9]\d{0,2})s|1m")
 # Rules look at rates over two minutes, and a rate needs two samples.
 LONGEST_INTERVAL_S = 60
-_HEAD = "# Made by lmfleet.lmdeploy from the plan of {name}; it is written anew by the next run.\n"
+# Not of which deployment: two that share a Prometheus would write its configuration in turn.
+_HEAD = "# Made by lmfleet.lmdeploy, and written anew by its next run: what is to be here as well is in variables monitoring_*.\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +68,17 @@ def files_of(plan: Plan, settings: Settings, directory: str, url: str) -> dict[s
 
     Targets and rules carry the deployment's name, and the rest is the same for all: several fit into one Prometheus.
     """
-    head = _HEAD.format(name=plan.name)
     return {
         **{
             # One of a role that has no targets is empty: what an earlier run named there is gone.
             f"{TARGETS}/{plan.name}-{role}.json": json.dumps(file_sd(targets), indent=1) + "\n"
             for role, targets in targets_of(plan, settings.exporters).items()
         },
-        f"{RULES}/{plan.name}.yml": head + _yaml(rules(plan.name, settings.limits)),
-        SCRAPE: head + _yaml({"scrape_configs": scrape_configs(f"{settings.folder}/{TARGETS}")}),
-        CONFIG: head + _yaml(config_of(settings)),
+        f"{RULES}/{plan.name}.yml": _HEAD + _yaml(rules(plan.name, settings.limits)),
+        SCRAPE: _HEAD + _yaml({"scrape_configs": scrape_configs(f"{settings.folder}/{TARGETS}")}),
+        CONFIG: _HEAD + _yaml(config_of(settings)),
         BOARD: dashboard(),
-        ROLES: head + _yaml(role_variables(settings, directory, url)),
+        ROLES: _HEAD + _yaml(role_variables(settings, directory, url)),
     }
 
 
@@ -103,7 +103,7 @@ def text_files(plan: Plan, node: str) -> dict[str, str]:
 
 
 def role_variables(settings: Settings, directory: str, url: str) -> dict[str, Any]:
-    """Variables of the roles prometheus.prometheus.prometheus, prometheus.prometheus.node_exporter and grafana.grafana.grafana.
+    """Variables of the roles prometheus.prometheus.prometheus and grafana.grafana.grafana.
 
     ``directory`` has ``files_of`` on the control node, whence those roles take them; ``url`` is Prometheus', for Grafana.
     """
