@@ -399,6 +399,7 @@ def test_of_many_starts_the_last_are_kept_and_a_broken_file_hinders_nothing(tmp_
     for __ in range(KEPT + 5):
         starts.note("start", "again")
     assert len(path.read_text().splitlines()) == KEPT
-    assert json.loads(path.read_text().splitlines()[-1]) == {"at": 5.0, "event": "start", "why": "again"}
-    assert [each.name for each in tmp_path.iterdir()] == ["starts.jsonl"]
+    last = json.loads(path.read_text().splitlines()[-1])
+    assert last == {"at": 5.0, "event": "start", "why": "again", "formations": 0, "restarts": KEPT + 5}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["starts.jsonl", "starts.prom"]
     Starts(tmp_path / "nowhere" / "x").note("start", "a disk that is gone ends no engine")
