@@ -15,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.action.look import failure
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.closure import (
     Vantage,
     addresses,
@@ -73,11 +74,11 @@ class ActionModule(ActionBase):
         for line in (*found.table, *found.notes):
             tell(f"  {line}")
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        report = harmless_all(to_json(plan, found, all_from, now))
+        report = harmless_all(to_json(plan, found, where, all_from, now))
         if options["file"]:
             self._write(Path(options["file"]), report)
         if found.faults:  # in the message alone, for Ansible prints all of a result that failed
-            return {"changed": False, "failed": True, "msg": message(plan, found.faults)}
+            return {"changed": False, "failed": True, "msg": message(plan, found)}
         return {
             "changed": False,
             "closure": report,
@@ -97,7 +98,7 @@ class ActionModule(ActionBase):
         except AnsibleError as error:
             return {"error": str(error).strip().rstrip(".")}
         if bad(answer):
-            return {"error": str(answer.get("msg") or "no answer").strip().rstrip(".")}
+            return {"error": failure(answer)}
         tried = [[each.node, each.address, each.port, outcome] for each, outcome in zip(todo, answer["outcomes"])]
         return {"tried": tried, "sources": answer["sources"]}
 

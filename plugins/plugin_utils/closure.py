@@ -24,6 +24,7 @@ REACHED = "reached"
 LONGEST_LIST = 6
 # The processes of Ray that take ports of their own choice where the plan names none, as those of DP+EP's ranks. Nothing else
 # that chose its port is tried: NCCL and Gloo take whoever connects for a rank.
+CHOSEN = "a port that Ray chose"
 RAY_PROCESSES = ("gcs_server", "raylet")
 CLOSE = (
     "Close them: playbooks/firewall.yml does, or allow from outside the cluster nothing but SSH and {public} in the firewall that "
@@ -64,10 +65,10 @@ class Vantage:
         tried = {Target(*target): outcome for *target, outcome in raw.get("tried", [])}
         return cls(name, tried, raw.get("sources", {}), raw.get("error", ""))
 
-    def is_inside(self, plan: Plan) -> bool:
-        """Whether the nodes take it for one of themselves, by the address that it comes from."""
-        cluster = {node.address for node in plan.nodes}
-        return any(self.sources.get(address) in cluster for address in cluster)
+    def is_inside(self, where: Mapping[str, Sequence[str]]) -> bool:
+        """Whether the nodes take it for one of themselves, by the address that it comes from; ``where`` as of ``addresses``."""
+        cluster = {address for listed in where.values() for address in listed}
+        return any(own in cluster for own in self.sources.values())
 
     def reaches(self, node: str, ports: Iterable[int]) -> list[Target]:
         """What answered of a node's ports."""
@@ -150,7 +151,7 @@ def _chosen(plan: Plan, host: Host | None, planned: Iterable[Door]) -> Iterator[
         command, port = listener.get("command", ""), int(text)
         if port not in known and listener.get("container") in own and command.startswith(RAY_PROCESSES):
             allows = runs_programs(plan, plan.node(host.name))
-            yield Door(host.name, port, port, f"Ray ({command})", "a port that Ray chose", allows, planned=False)
+            yield Door(host.name, port, port, f"Ray ({command})", CHOSEN, allows, planned=False)
 
 
 def targets(tried: Iterable[Door], hosts: Mapping[str, Host], where: Mapping[str, Sequence[str]]) -> list[Target]:
@@ -175,7 +176,7 @@ def judge(
     all_from: Sequence[Vantage],
 ) -> Findings:
     """What answers and should not, and what should and does not, to hosts that are not of the cluster."""
-    outside = [each for each in all_from if not each.error and not each.is_inside(plan)]
+    outside = [each for each in all_from if not each.error and not each.is_inside(where)]
     public = public_ports(plan)
     answers = [
         Answer(each.name, target, door, _process(hosts.get(door.node), target.port))
@@ -194,7 +195,9 @@ def judge(
             f"Nothing was proven: {names} has an address of the cluster, where every port may answer. Name a host of the "
             "inventory that is outside, with closure_from."
         )
-    return Findings(faults, list(_notes(plan, hosts, all_from, public)), answers, _table(plan, where, outside, public))
+    return Findings(
+        faults, list(_notes(plan, hosts, where, all_from, public)), answers, _table(plan, where, outside, public)
+    )
 
 
 def _process(host: Host | None, port: int) -> str:
@@ -270,10 +273,14 @@ def _missing(
 
 
 def _notes(
-    plan: Plan, hosts: Mapping[str, Host], all_from: Iterable[Vantage], public: Mapping[str, Sequence[int]]
+    plan: Plan,
+    hosts: Mapping[str, Host],
+    where: Mapping[str, Sequence[str]],
+    all_from: Iterable[Vantage],
+    public: Mapping[str, Sequence[int]],
 ) -> Iterator[str]:
     for each in all_from:
-        if not each.error and each.is_inside(plan):
+        if not each.error and each.is_inside(where):
             yield f"{each.name} has an address of the cluster: what it reaches says nothing, and is left out."
     for node in plan.nodes:
         host = hosts.get(node.name)
@@ -313,20 +320,25 @@ def _table(
     return columns(rows)
 
 
-def message(plan: Plan, faults: Sequence[str]) -> str:
+def message(plan: Plan, found: Findings) -> str:
     """What a run fails with."""
     public = ", ".join(f"{port} on {node}" for node, ports in public_ports(plan).items() for port in ports)
     head = "closure: what answers from outside is not what is planned. To mend first:"
-    return "\n  - ".join([head, *faults]) + f"\n{CLOSE.format(public=public)}"
+    close = f"\n{CLOSE.format(public=public)}" if found.answers else ""
+    if any(each.door.variable == CHOSEN for each in found.answers):
+        close += " What Ray chose itself is closed by firewall_strict: true alone."
+    return "\n  - ".join([head, *found.faults]) + close
 
 
-def to_json(plan: Plan, found: Findings, all_from: Iterable[Vantage], at: str) -> dict[str, Any]:
+def to_json(
+    plan: Plan, found: Findings, where: Mapping[str, Sequence[str]], all_from: Iterable[Vantage], at: str
+) -> dict[str, Any]:
     """All of it for programs; ``at`` is UTC."""
     return {
         "deployment": plan.name,
         "tried_at": at,
         "from": [
-            {"name": each.name, "inside": each.is_inside(plan), "tried": len(each.outcomes), "error": each.error}
+            {"name": each.name, "inside": each.is_inside(where), "tried": len(each.outcomes), "error": each.error}
             for each in all_from
         ],
         "public": public_ports(plan),

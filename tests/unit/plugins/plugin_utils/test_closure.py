@@ -162,6 +162,9 @@ def test_of_ports_that_nobody_planned_rays_own_are_tried_and_no_others() -> None
     }
     assert {40001, 40002} <= ports
     assert not {40003, 40004, 22} & ports
+    result = found(world, lambda each: public(plan)(each) or each.port == 40001)
+    assert "Ray (gcs_server) (a port that Ray chose) answers to localhost" in result.faults[0]
+    assert "firewall_strict: true" in message(plan, result)
 
 
 # What is told
@@ -187,7 +190,7 @@ def test_an_open_port_is_told_once_with_what_it_allows_and_who_listens() -> None
         "10.0.0.10 (raylet, pid 4711 in lmdeploy-ray); node1 port 6380 at 10.0.0.11 (raylet, pid 4711 in lmdeploy-ray). Whoever "
         f"reaches it can {RAY_RUNS}, which goes unencrypted."
     )
-    assert "23333 on node0" in message(TP, result.faults)
+    assert "23333 on node0" in message(TP, result)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +252,7 @@ def test_what_comes_from_within_says_nothing() -> None:
     """A control node that is a node of the plan may reach everything."""
     within = {"10.0.0.10": "10.0.0.10", "10.0.0.11": "10.0.0.10"}
     [fault] = found(running(TP), lambda each: True, sources=within).faults
+    assert "Close them" not in message(TP, found(running(TP), lambda each: True, sources=within))
     assert "Nothing was proven: localhost has an address of the cluster" in fault
     assert "closure_from" in fault
 
@@ -269,6 +273,6 @@ def test_many_ports_are_told_shortly_and_are_all_in_the_data() -> None:
     result = found(world, lambda each: public(TP)(each) or 10000 < each.port < 11000)
     [fault] = result.faults
     assert "10007 and 14 more ports at 10.0.0.10" in fault
-    data = to_json(TP, result, [], "2026-11-24T22:25:00Z")
+    data = to_json(TP, result, {}, [], "2026-11-24T22:25:00Z")
     assert [each["port"] for each in data["open"]] == list(range(10002, 10022))
     assert data["open"][0]["process"] == "ray::IDLE, pid 4711 in lmdeploy-ray"
