@@ -15,8 +15,8 @@ description:
   - Reads and changes this one table of the family inet, and nothing else of nftables.
 options:
   state:
-    description: V(looked) tells what is there, V(checked) whether O(text) would be taken, V(applied) takes it until it is taken back,
-      V(confirmed) keeps it, V(absent) removes table, files and unit.
+    description: V(looked) tells what is there, V(checked) whether O(text) would be taken, V(applied) takes it until it is
+      taken back, V(confirmed) keeps it, V(absent) removes table, files and unit.
     type: str
     choices: [looked, checked, applied, confirmed, absent]
     required: true

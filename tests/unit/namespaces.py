@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-LEFT_OUT: list[str] = []  # why, for the end of the run
+LEFT_OUT = "no network namespaces here, so the firewall is not tested:"  # begins the reason; conftest.py looks for it
 COLLECTIONS = {"PYTHONPATH": str(Path(__file__).parents[2] / "collections")}
 
 
@@ -27,7 +27,7 @@ def missing() -> str:
     if lacking:
         return f"{' and '.join(lacking)} missing: apt-get install nftables iproute2 util-linux"
     tried = subprocess.run(
-        ["unshare", "--net", "nft", "list", "tables"], env=environment(), capture_output=True, text=True
+        ["unshare", "--net", "nft", "list", "tables"], check=False, env=environment(), capture_output=True, text=True
     )
     return (
         ""
@@ -92,5 +92,4 @@ def networks() -> None:
     if why and os.environ.get("LMFLEET_NETNS") == "1":
         pytest.fail(why)
     if why:
-        LEFT_OUT.append(why)
-        pytest.skip(why)
+        pytest.skip(f"{LEFT_OUT} {why}")

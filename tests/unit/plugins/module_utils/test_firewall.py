@@ -247,7 +247,7 @@ class Hosts:
         for each in (self.node, self.peer, self.outside):
             each.end()
 
-    def seen_from(self, place: Namespace, *addresses: str, timeout: float = 0.5) -> dict[str, list[list[Any]]]:
+    def seen_from(self, place: Namespace, *addresses: str, timeout: float = 2) -> dict[str, list[list[Any]]]:
         """By address, how each port is found from there."""
         targets = [(address, port) for address in addresses for port in PORTS]
         found = json.loads(place.python(CONNECT.format(targets=targets, timeout=timeout)))
@@ -262,7 +262,8 @@ class Hosts:
 
 
 @pytest.fixture(scope="module")
-def hosts(networks: None) -> Iterator[Hosts]:
+def hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    request.getfixturevalue("networks")
     found = Hosts()
     try:
         yield found
