@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 GPUS = int(os.environ.get("LMFLEET_SANDBOX_GPUS", "2"))
 URL = "http://10.77.0.11:23333"
 MODEL = "deepseek-ai/DeepSeek-V3"
+# A registry that wants a login; conftest.py runs it.
+PRIVATE_REGISTRY = "10.77.0.3:5000"
+REGISTRY_PASSWORD = "correct-horse-battery"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
