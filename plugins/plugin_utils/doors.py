@@ -120,7 +120,7 @@ def runs_programs(plan: Plan, node: Node) -> str:
     """What Ray allows to who reaches it, on the nodes of an engine."""
     privileged = any(each.privileged for each in plan.services_on(node.name) if each.gpus)
     where = "a privileged container, which is root on the host" if privileged else "the engine's container"
-    token = " with Ray's token, which goes unencrypted" if plan.ray_token_auth else ""
+    token = " (Ray asks for its token, which goes unencrypted)" if plan.ray_token_auth else ""
     return f"run any program as root in {where}{token}"
 
 

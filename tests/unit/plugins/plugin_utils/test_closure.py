@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +38,10 @@ SHAPES = {
     "replicas": bound(nodes(4, plan_replicas=["left", "right"]), groups=GROUPS),
     "moved": bound(nodes(plan_ports={"api": 9000, "ray": 9001, "ray_worker_first": 20000, "ray_worker_last": 21000})),
 }
-RAY_RUNS = "run any program as root in a privileged container, which is root on the host with Ray's token"
+RAY_RUNS = (
+    "run any program as root in a privileged container, which is root on the host (Ray asks for its token, which goes "
+    "unencrypted)"
+)
 Answers = Callable[[Target], bool]
 
 
@@ -188,7 +192,7 @@ def test_an_open_port_is_told_once_with_what_it_allows_and_who_listens() -> None
     assert fault == (
         "Ray's node manager (plan_ports.ray_node_manager) answers to localhost and bastion, and should not: node0 port 6380 at "
         "10.0.0.10 (raylet, pid 4711 in lmdeploy-ray); node1 port 6380 at 10.0.0.11 (raylet, pid 4711 in lmdeploy-ray). Whoever "
-        f"reaches it can {RAY_RUNS}, which goes unencrypted."
+        f"reaches it can {RAY_RUNS}."
     )
     assert "23333 on node0" in message(TP, result)
 
@@ -216,6 +220,12 @@ def test_each_kind_says_what_it_would_allow(shape: str, node: str, port: int, wo
     assert f"{node} port {port} at" in fault
     [row] = [line for line in result.table if line.startswith(node) and str(port) in line]
     assert "localhost" in row
+
+
+def test_without_a_token_and_without_rights_the_words_are_others() -> None:
+    plan = dataclasses.replace(bound(nodes(plan_privileged=False)), ray_token_auth=False)
+    [fault] = found(running(plan), lambda each: public(plan)(each) or each.port == 6379).faults
+    assert fault.endswith("Whoever reaches it can run any program as root in the engine's container.")
 
 
 def test_a_port_is_open_on_another_address_too() -> None:
