@@ -24,7 +24,6 @@ REACHED = "reached"
 LONGEST_LIST = 6
 # The processes of Ray that take ports of their own choice where the plan names none, as those of DP+EP's ranks. Nothing else
 # that chose its port is tried: NCCL and Gloo take whoever connects for a rank.
-CHOSEN = "a port that Ray chose"
 RAY_PROCESSES = ("gcs_server", "raylet")
 CLOSE = (
     "Close them: playbooks/firewall.yml does, or allow from outside the cluster nothing but SSH and {public} in the firewall that "
@@ -151,7 +150,9 @@ def _chosen(plan: Plan, host: Host | None, planned: Iterable[Door]) -> Iterator[
         command, port = listener.get("command", ""), int(text)
         if port not in known and listener.get("container") in own and command.startswith(RAY_PROCESSES):
             allows = runs_programs(plan, plan.node(host.name))
-            yield Door(host.name, port, port, f"Ray ({command})", CHOSEN, allows, planned=False)
+            yield Door(
+                host.name, port, port, f"Ray ({command})", "not of the plan, Ray chose it", allows, planned=False
+            )
 
 
 def targets(tried: Iterable[Door], hosts: Mapping[str, Host], where: Mapping[str, Sequence[str]]) -> list[Target]:
@@ -325,8 +326,8 @@ def message(plan: Plan, found: Findings) -> str:
     public = ", ".join(f"{port} on {node}" for node, ports in public_ports(plan).items() for port in ports)
     head = "closure: what answers from outside is not what is planned. To mend first:"
     close = f"\n{CLOSE.format(public=public)}" if found.answers else ""
-    if any(each.door.variable == CHOSEN for each in found.answers):
-        close += " What Ray chose itself is closed by firewall_strict: true alone."
+    if any(not each.door.planned for each in found.answers):
+        close += " A port that is not of the plan is closed by firewall_strict: true alone."
     return "\n  - ".join([head, *found.faults]) + close
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -342,3 +343,91 @@ def test_rules_that_nft_refuses_change_nothing(hosts: Hosts, tmp_path: Path) -> 
     assert "nft --check" in refused.value.stderr
     assert hosts.table(tmp_path, "table.look()")["there"] is False
     assert list(tmp_path.iterdir()) == []
+
+
+# Where systemd runs the host
+
+
+SYSTEMD = """#!/bin/sh
+echo "$(basename $0) $*" >> {log}
+case "$*" in *.timer) exit {late};; esac
+"""
+WITH_SYSTEMD = (
+    "import json, os, pathlib; from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._firewall import *; "
+    "here = pathlib.Path({here!r}); os.environ['PATH'] = f'{{here}}/bin:' + os.environ['PATH']; "
+    "table = Table({name!r}, here / 'kept', here / 'units', here); "
+)
+
+
+class Systemd:
+    """Programs of its names that write down what they are asked, for no test can run it; the table itself is real."""
+
+    def __init__(self, hosts: Hosts, here: Path) -> None:
+        self._hosts, self._here, self._log = hosts, here, here / "log"
+        (here / "bin").mkdir()
+        (here / "units").mkdir()
+        self.be(late=False)
+
+    def be(self, *, late: bool) -> None:
+        """``late``: the timer has fired before it is stopped."""
+        for name in ("systemctl", "systemd-run"):
+            program = self._here / "bin" / name
+            program.write_text(SYSTEMD.format(log=self._log, late=int(late)), encoding="utf-8")
+            program.chmod(0o755)
+
+    def asked(self) -> list[str]:
+        """What it was asked since the last time."""
+        said = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        self._log.unlink(missing_ok=True)
+        return said
+
+    def table(self, call: str) -> Any:
+        code = WITH_SYSTEMD.format(here=str(self._here), name=table_of(TP.name))
+        return json.loads(self._hosts.node.python(f"{code}print(json.dumps({call}))"))
+
+
+UNIT = "lmfleet-lmdeploy-firewall"
+
+
+def test_systemd_takes_the_rules_back_and_sets_them_at_the_boot(hosts: Hosts, tmp_path: Path) -> None:
+    systemd, text = Systemd(hosts, tmp_path), rules(TP)
+    armed = systemd.table(f"table.apply({text!r}, 45)")
+    [run] = systemd.asked()
+    assert run.startswith(f"systemd-run --quiet --collect --unit={armed['unit']} --on-active=45 ")
+    assert run.endswith(f"/nft --file {tmp_path}/kept/before.nft")
+    systemd.table(f"table.confirm({text!r}, {armed!r})")
+    assert systemd.asked() == [
+        f"systemctl stop {armed['unit']}.timer",
+        "systemctl daemon-reload",
+        f"systemctl enable --now {UNIT}.service",
+    ]
+    assert systemd.table("table.look()")["as_kept"] is True
+    (tmp_path / "units" / f"{UNIT}.service").write_text("somebody's own\n", encoding="utf-8")
+    assert systemd.table("table.look()")["as_kept"] is False
+    assert systemd.table("table.remove(really=True)") is True
+    assert systemd.asked() == [f"systemctl disable --now {UNIT}.service", "systemctl daemon-reload"]
+    assert list((tmp_path / "units").iterdir()) == []
+    assert systemd.table("table.look()")["there"] is False
+
+
+def test_rules_that_systemd_has_taken_back_are_not_kept(hosts: Hosts, tmp_path: Path) -> None:
+    systemd, text = Systemd(hosts, tmp_path), rules(TP)
+    armed = systemd.table(f"table.apply({text!r}, 45)")
+    systemd.be(late=True)
+    with pytest.raises(subprocess.CalledProcessError) as late:
+        systemd.table(f"table.confirm({text!r}, {armed!r})")
+    assert "were taken back" in late.value.stderr
+    assert list((tmp_path / "units").iterdir()) == []
+    systemd.table("table.remove(really=True)")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    file = tmp_path / f"{UNIT}.service"
+    file.write_text(
+        unit_text("lmfleet_lmdeploy", tmp_path / "firewall.nft").replace("=nft ", "=/bin/true "), encoding="utf-8"
+    )
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, [line for line in done.stderr.splitlines() if UNIT in line]) == (0, [])

@@ -167,7 +167,7 @@ def test_of_ports_that_nobody_planned_rays_own_are_tried_and_no_others() -> None
     assert {40001, 40002} <= ports
     assert not {40003, 40004, 22} & ports
     result = found(world, lambda each: public(plan)(each) or each.port == 40001)
-    assert "Ray (gcs_server) (a port that Ray chose) answers to localhost" in result.faults[0]
+    assert "Ray (gcs_server) (not of the plan, Ray chose it) answers to localhost" in result.faults[0]
     assert "firewall_strict: true" in message(plan, result)
 
 
