@@ -23,7 +23,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.closure import (
     message,
     targets,
     to_json,
-    tried_doors,
+    tried_exposures,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
@@ -62,15 +62,15 @@ class ActionModule(ActionBase):
         __, options = self.validate_argument_spec(ARGUMENT_SPEC)
         run = Run()
         plan, hosts = run.plan, run.hosts()
-        doors = tried_doors(plan, hosts, {name: options[name] for name in ("image_share_port", "model_port")})
+        exposures = tried_exposures(plan, hosts, {name: options[name] for name in ("image_share_port", "model_port")})
         given = self._given([node.name for node in plan.nodes])
         where = addresses(plan, hosts, given)
         if options["state"] == "tried":
-            todo = targets(doors, hosts, where)
+            todo = targets(exposures, hosts, where)
             run.write(f"closure@{options['name']}", self._tried(todo, options["timeout"]))
             return {"changed": False, "tried": len(todo)}
         all_from = [Vantage.of(name, raw) for name, raw in run.every("closure").items()]
-        found = judge(plan, hosts, doors, where, all_from)
+        found = judge(plan, hosts, exposures, where, all_from)
         for line in (*found.table, *found.notes):
             tell(f"  {line}")
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

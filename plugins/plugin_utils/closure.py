@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .doors import Door, doors, public_ports, runs_programs
+from .exposure import Exposure, exposures, public_ports, runs_programs
 from .network import LOOPBACK
 from .observed import Host
 from .planning.types import Plan
@@ -85,7 +85,7 @@ class Answer:
 
     source: str
     target: Target
-    door: Door
+    exposure: Exposure
     process: str
 
 
@@ -135,34 +135,34 @@ def _leads_there(address: str) -> bool:
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
 
 
-def tried_doors(plan: Plan, hosts: Mapping[str, Host], jobs: Mapping[str, int]) -> list[Door]:
-    """What is tried: every door of the plan, and the ports that Ray's processes of the deployment have chosen themselves."""
-    planned = doors(plan, jobs)
-    return [*planned, *(door for node in plan.nodes for door in _chosen(plan, hosts.get(node.name), planned))]
+def tried_exposures(plan: Plan, hosts: Mapping[str, Host], jobs: Mapping[str, int]) -> list[Exposure]:
+    """What is tried: every exposure of the plan, and the ports that Ray's processes of the deployment have chosen themselves."""
+    planned = exposures(plan, jobs)
+    return [*planned, *(exposure for node in plan.nodes for exposure in _chosen(plan, hosts.get(node.name), planned))]
 
 
-def _chosen(plan: Plan, host: Host | None, planned: Iterable[Door]) -> Iterator[Door]:
+def _chosen(plan: Plan, host: Host | None, planned: Iterable[Exposure]) -> Iterator[Exposure]:
     if host is None:
         return
-    known = {port for door in planned if door.node == host.name for port in door.ports}
+    known = {port for exposure in planned if exposure.node == host.name for port in exposure.ports}
     own = {each.id for each in host.own(plan.name).values()}
     for text, listener in sorted((host.network.get("listeners") or {}).items(), key=lambda item: int(item[0])):
         command, port = listener.get("command", ""), int(text)
         if port not in known and listener.get("container") in own and command.startswith(RAY_PROCESSES):
             allows = runs_programs(plan, plan.node(host.name))
-            yield Door(
+            yield Exposure(
                 host.name, port, port, f"Ray ({command})", "not of the plan, Ray chose it", allows, planned=False
             )
 
 
-def targets(tried: Iterable[Door], hosts: Mapping[str, Host], where: Mapping[str, Sequence[str]]) -> list[Target]:
+def targets(tried: Iterable[Exposure], hosts: Mapping[str, Host], where: Mapping[str, Sequence[str]]) -> list[Target]:
     """Every connection to try. Of a range of ports those that something listens on, where the host says so."""
     found = []
-    for door in tried:
-        host = hosts.get(door.node)
+    for exposure in tried:
+        host = hosts.get(exposure.node)
         listening = host.network.get("listening") if host else None
-        ports = [port for port in door.ports if len(door.ports) == 1 or listening is None or port in listening]
-        found += [Target(door.node, address, port) for address in where[door.node] for port in ports]
+        ports = [port for port in exposure.ports if len(exposure.ports) == 1 or listening is None or port in listening]
+        found += [Target(exposure.node, address, port) for address in where[exposure.node] for port in ports]
     return list(dict.fromkeys(found))
 
 
@@ -172,7 +172,7 @@ def targets(tried: Iterable[Door], hosts: Mapping[str, Host], where: Mapping[str
 def judge(
     plan: Plan,
     hosts: Mapping[str, Host],
-    tried: Sequence[Door],
+    tried: Sequence[Exposure],
     where: Mapping[str, Sequence[str]],
     all_from: Sequence[Vantage],
 ) -> Findings:
@@ -180,10 +180,10 @@ def judge(
     outside = [each for each in all_from if not each.error and not each.is_inside(where)]
     public = public_ports(plan)
     answers = [
-        Answer(each.name, target, door, _process(hosts.get(door.node), target.port))
+        Answer(each.name, target, exposure, _process(hosts.get(exposure.node), target.port))
         for each in outside
-        for door in tried
-        for target in each.reaches(door.node, set(door.ports) - {*public.get(door.node, ())})
+        for exposure in tried
+        for target in each.reaches(exposure.node, set(exposure.ports) - {*public.get(exposure.node, ())})
     ]
     faults = [
         *(f"{each.name} could try nothing: {each.error}." for each in all_from if each.error),
@@ -219,7 +219,7 @@ def _open(answers: Sequence[Answer]) -> Iterator[str]:
     """One sentence for each kind of port; the nodes, the addresses and the ports in it."""
     kinds: dict[tuple[str, str, str], list[Answer]] = {}
     for each in answers:
-        kinds.setdefault((each.door.what, each.door.variable, each.door.allows), []).append(each)
+        kinds.setdefault((each.exposure.what, each.exposure.variable, each.exposure.allows), []).append(each)
     for (what, variable, allows), found in kinds.items():
         places: dict[str, list[Answer]] = {}
         for each in found:
@@ -288,9 +288,9 @@ def _notes(
         if host is None or not host.network:
             why = (host.unreachable or host.failed) if host else ""
             yield f"{node.name} was not looked at ({why or 'no answer'}): only the addresses that the inventory has were tried."
-    for door in doors(plan, {}):
-        if door.first in public.get(door.node, ()):
-            yield f"{door.node} port {door.first} is for everybody: whoever reaches it can {door.allows}."
+    for exposure in exposures(plan, {}):
+        if exposure.first in public.get(exposure.node, ()):
+            yield f"{exposure.node} port {exposure.first} is for everybody: whoever reaches it can {exposure.allows}."
 
 
 def _table(
@@ -326,7 +326,7 @@ def message(plan: Plan, found: Findings) -> str:
     public = ", ".join(f"{port} on {node}" for node, ports in public_ports(plan).items() for port in ports)
     head = "closure: what answers from outside is not what is planned. To mend first:"
     close = f"\n{CLOSE.format(public=public)}" if found.answers else ""
-    if any(not each.door.planned for each in found.answers):
+    if any(not each.exposure.planned for each in found.answers):
         close += " A port that is not of the plan is closed by firewall_strict: true alone."
     return "\n  - ".join([head, *found.faults]) + close
 
@@ -347,9 +347,9 @@ def to_json(
             {
                 "from": each.source,
                 **dataclasses.asdict(each.target),
-                "what": each.door.what,
-                "variable": each.door.variable,
-                "allows": each.door.allows,
+                "what": each.exposure.what,
+                "variable": each.exposure.variable,
+                "allows": each.exposure.allows,
                 "process": each.process,
             }
             for each in found.answers

@@ -14,7 +14,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .closure import addresses
-from .doors import doors, public_ports
+from .exposure import exposures, public_ports
 from .observed import Host
 from .planning.types import Node, Plan
 
@@ -28,7 +28,7 @@ class Settings:
     """What the user says, and by which ports Ansible comes in.
 
     ``trusted`` are addresses and networks that are taken for the cluster's; ``open_ports`` are for everybody, beside SSH and the
-    URL's. ``strict``: all else that comes from outside is dropped, not the planned ports alone. ``jobs`` as of ``doors``.
+    URL's. ``strict``: all else that comes from outside is dropped, not the planned ports alone. ``jobs`` as of ``exposures``.
     """
 
     ssh_ports: Sequence[int]
@@ -80,7 +80,10 @@ def render(plan: Plan, hosts: Mapping[str, Host], node: Node, settings: Settings
     public = [*public_ports(plan).get(node.name, ()), *settings.open_ports]
     free = {*public, *settings.ssh_ports}
     planned = [
-        port for door in doors(plan, settings.jobs) if door.node == node.name and door.planned for port in door.ports
+        port
+        for exposure in exposures(plan, settings.jobs)
+        if exposure.node == node.name and exposure.planned
+        for port in exposure.ports
     ]
     closed = [] if settings.strict else ranges(set(planned) - free)
     lines = [

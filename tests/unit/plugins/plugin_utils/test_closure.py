@@ -20,9 +20,9 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.closure import (
     message,
     targets,
     to_json,
-    tried_doors,
+    tried_exposures,
 )
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.doors import doors, public_ports
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.exposure import exposures, public_ports
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, running
@@ -64,7 +64,7 @@ def found(
 ) -> Findings:
     """What is told where every target that ``answers`` is true for is reached, from all of ``names``."""
     plan, hosts = world.plan, world.hosts
-    tried = tried_doors(plan, hosts, JOBS)
+    tried = tried_exposures(plan, hosts, JOBS)
     where = addresses(plan, hosts, given or {})
     outcomes = {each: "reached" if answers(each) else "timeout" for each in targets(tried, hosts, where)}
     return judge(plan, hosts, tried, where, [Vantage(name, outcomes, sources or {}) for name in names])
@@ -81,19 +81,19 @@ def public(plan: Plan) -> Answers:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_port_that_a_service_listens_on_is_a_door_and_says_what_it_allows(shape: str) -> None:
     plan = SHAPES[shape]
-    known = {(door.node, port) for door in doors(plan, JOBS) for port in door.ports}
+    known = {(exposure.node, port) for exposure in exposures(plan, JOBS) for port in exposure.ports}
     assert {(each.node, port) for each in plan.services for port in each.listens} <= known
     for node in plan.nodes:
         assert {(node.name, 8730), (node.name, 8731), (node.name, 2375)} <= known
-        ports = [port for door in doors(plan, JOBS) if door.node == node.name for port in door.ports]
+        ports = [port for exposure in exposures(plan, JOBS) if exposure.node == node.name for port in exposure.ports]
         assert len(ports) == len({*ports})
-    assert all(door.allows and door.variable for door in doors(plan, JOBS))
+    assert all(exposure.allows and exposure.variable for exposure in exposures(plan, JOBS))
 
 
 def test_rays_workers_are_doors_of_tp_alone() -> None:
     for shape, first in (("tp", 10002), ("moved", 20000)):
-        assert ("node1", first) in {(door.node, door.first) for door in doors(SHAPES[shape], JOBS)}
-    assert not [door for door in doors(SHAPES["dpep"], JOBS) if "Ray" in door.what]
+        assert ("node1", first) in {(exposure.node, exposure.first) for exposure in exposures(SHAPES[shape], JOBS)}
+    assert not [exposure for exposure in exposures(SHAPES["dpep"], JOBS) if "Ray" in exposure.what]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_of_rays_workers_those_are_tried_that_listen_and_all_where_the_host_was_
     world = running(TP)
     listening(world, "node0", p10005=("ray::IDLE", "lmdeploy-ray"))
     world.answers["node1"] = {"unreachable": "no route", "failed": ""}
-    tried = tried_doors(TP, world.hosts, JOBS)
+    tried = tried_exposures(TP, world.hosts, JOBS)
     ports = targets(tried, world.hosts, addresses(TP, world.hosts, {}))
     workers: dict[str, set[int]] = {"node0": set(), "node1": set()}
     for each in ports:
@@ -162,7 +162,7 @@ def test_of_ports_that_nobody_planned_rays_own_are_tried_and_no_others() -> None
     )
     ports = {
         each.port
-        for each in targets(tried_doors(plan, world.hosts, JOBS), world.hosts, addresses(plan, world.hosts, {}))
+        for each in targets(tried_exposures(plan, world.hosts, JOBS), world.hosts, addresses(plan, world.hosts, {}))
     }
     assert {40001, 40002} <= ports
     assert not {40003, 40004, 22} & ports
@@ -271,7 +271,7 @@ def test_a_host_that_could_not_try_and_one_that_was_not_seen_are_told() -> None:
     world = running(TP)
     world.answers["node1"] = {"unreachable": "no route to it", "failed": ""}
     plan, hosts = world.plan, world.hosts
-    tried = tried_doors(plan, hosts, JOBS)
+    tried = tried_exposures(plan, hosts, JOBS)
     result = judge(plan, hosts, tried, addresses(plan, hosts, {}), [Vantage("bastion", {}, {}, "Permission denied")])
     assert result.faults == ["bastion could try nothing: Permission denied."]
     assert "node1 was not looked at (no route to it)" in result.notes[0]

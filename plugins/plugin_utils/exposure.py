@@ -19,7 +19,7 @@ DOCKER_PORTS = {2375: "without a password", 2376: "with a client's certificate"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Door:
+class Exposure:
     """A port of a node, or all from ``first`` to ``last``.
 
     ``what`` listens there, by which ``variable``; ``allows`` is what who reaches it can do. ``planned``: the plan, or a playbook,
@@ -51,20 +51,20 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def doors(plan: Plan, jobs: Mapping[str, int]) -> list[Door]:
+def exposures(plan: Plan, jobs: Mapping[str, int]) -> list[Exposure]:
     """Every port of every node, in the order of the nodes, each once.
 
     ``jobs`` are the ports of what goes from host to host for a while, by the variable that names each.
     """
-    found = [door for node in plan.nodes for door in _of_node(plan, node, jobs)]
-    return list({(door.node, door.first): door for door in reversed(found)}.values())[::-1]
+    found = [exposure for node in plan.nodes for exposure in _of_node(plan, node, jobs)]
+    return list({(exposure.node, exposure.first): exposure for exposure in reversed(found)}.values())[::-1]
 
 
-def _of_node(plan: Plan, node: Node, jobs: Mapping[str, int]) -> Iterator[Door]:
+def _of_node(plan: Plan, node: Node, jobs: Mapping[str, int]) -> Iterator[Exposure]:
     engine = plan.engine(node.engine)
     yield from _endpoints(plan, node)
     if plan.proxy and plan.proxy.node == node.name:
-        yield _door(
+        yield _exposure(
             node,
             plan.ports.proxy,
             "LMDeploy's proxy",
@@ -77,7 +77,7 @@ def _of_node(plan: Plan, node: Node, jobs: Mapping[str, int]) -> Iterator[Door]:
     if node.name == engine.head:
         for name in at_the_head(engine):
             if name != "ray":
-                yield _door(
+                yield _exposure(
                     node,
                     getattr(plan.ports, name),
                     "the store where the ranks meet",
@@ -85,7 +85,7 @@ def _of_node(plan: Plan, node: Node, jobs: Mapping[str, int]) -> Iterator[Door]:
                     "read and change what the ranks tell each other, and so stop the engine",
                 )
     for variable, port in jobs.items():
-        yield _door(
+        yield _exposure(
             node,
             port,
             "what gives image or model to the next host",
@@ -94,20 +94,20 @@ def _of_node(plan: Plan, node: Node, jobs: Mapping[str, int]) -> Iterator[Door]:
         )
     for port, how in DOCKER_PORTS.items():
         yield dataclasses.replace(
-            _door(node, port, f"Docker's own API ({how})", "not of the plan", "be root on the host"), planned=False
+            _exposure(node, port, f"Docker's own API ({how})", "not of the plan", "be root on the host"), planned=False
         )
 
 
-def _door(node: Node, port: int, what: str, variable: str, allows: str) -> Door:
-    return Door(node.name, port, port, what, variable, allows)
+def _exposure(node: Node, port: int, what: str, variable: str, allows: str) -> Exposure:
+    return Exposure(node.name, port, port, what, variable, allows)
 
 
-def _endpoints(plan: Plan, node: Node) -> Iterator[Door]:
+def _endpoints(plan: Plan, node: Node) -> Iterator[Exposure]:
     for each in plan.endpoints:
         if each.node == node.name:
             port = port_of(each.url)
             variable = "plan_ports.api" if port == plan.ports.api else f"rank {each.rank}, counted from plan_ports.api"
-            yield _door(
+            yield _exposure(
                 node,
                 port,
                 "LMDeploy's api_server",
@@ -124,7 +124,7 @@ def runs_programs(plan: Plan, node: Node) -> str:
     return f"run any program as root in {where}{token}"
 
 
-def _ray(plan: Plan, node: Node) -> Iterator[Door]:
+def _ray(plan: Plan, node: Node) -> Iterator[Exposure]:
     runs, reads = runs_programs(plan, node), "read figures of the host and of its processes"
     known = {
         **(
@@ -138,8 +138,8 @@ def _ray(plan: Plan, node: Node) -> Iterator[Door]:
         "ray_dashboard_agent_grpc": ("Ray's dashboard agent (gRPC)", reads),
     }
     for name, (what, allows) in known.items():
-        yield _door(node, getattr(plan.ports, name), what, f"plan_ports.{name}", allows)
-    yield Door(
+        yield _exposure(node, getattr(plan.ports, name), what, f"plan_ports.{name}", allows)
+    yield Exposure(
         node.name,
         plan.ports.ray_worker_first,
         plan.ports.ray_worker_last,
