@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
 TRIES = 5
 FIRST_BACKOFF_S = 2.0
 WORKERS = 8
+SHORTEST_SECRET = 6  # characters; a shorter value is in other words too
+LOGIN = re.compile(r"://[^\s/@]+@")  # in an address
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to download. ``api_key`` is the hub's token; empty asks without one."""
+    """What to download. ``api_key`` is the hub's token; empty asks without one.
+
+    ``environment`` is for this process: a proxy may want a password, which Docker would show of the container's own.
+    """
 
     repo: str
     revision: str
@@ -40,6 +46,7 @@ class Config:
     endpoint: str = ""
     api_key: str = ""
     verify: bool = False  # read everything that is there too, not only what came
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _failed(ask: Callable[[], Any]) -> Exception | tuple[Any]:
@@ -131,12 +138,18 @@ class Download:
                 f"{where} does not give {repo} ({status or name}): correct plan_model, or set model_hub_token to a token that "
                 "may read it."
             )
-        said = (str(error).strip().splitlines() or [""])[0]
+        said = self._without_secrets((str(error).strip().splitlines() or [""])[0])
         return (
             f"{where} could not be asked for {repo} ({name}: {said}): see that this host reaches it, by a mirror "
             "(model_hub_endpoint) or a proxy (model_hub_environment), or bring the model from another host "
             "(model_strategy: fanout)."
         )
+
+    def _without_secrets(self, text: str) -> str:
+        """An error may quote the proxy's address."""
+        for value in (self.config.api_key, *self.config.environment.values()):
+            text = text.replace(value, "***") if len(value) >= SHORTEST_SECRET else text
+        return LOGIN.sub("://***@", text)
 
     def _missing(self) -> dict[str, int]:
         return {path: size for path, size in self.files.items() if not (self.root / path).is_file()}
@@ -197,6 +210,7 @@ class Download:
 def main() -> int:
     """Read the configuration, and do it."""
     config = Config(**json.loads(Path(sys.argv[1]).read_text("utf-8")))
+    os.environ.update(config.environment)
     if config.endpoint:  # before the import, which reads it; in this process alone
         os.environ["HF_ENDPOINT"] = config.endpoint
     os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")

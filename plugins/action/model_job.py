@@ -9,11 +9,13 @@ are, and none of them waits for a free fork of Ansible.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.model_decide import WORD
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.hidden import secret
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import (
     PACKAGE,
     ClientAction,
@@ -45,7 +47,6 @@ class ActionModule(ClientAction):
             {
                 "state": {"type": "str", "choices": ["started", "followed", "removed"], "required": True},
                 "token": {"type": "str", "default": "", "no_log": True},
-                "environment": {"type": "dict", "default": {}},
                 "timeout": {"type": "float", "default": 86400},
             }
         )
@@ -59,7 +60,7 @@ class ActionModule(ClientAction):
             return {"changed": options["state"] == "started", "msg": f"would run {job['program']}"}
         self._name = f"{run.plan.name}-{KIND}"
         if options["state"] == "started":
-            return self._start(run, kept["key"], job, options)
+            return self._start(run, kept["key"], job, options["token"])
         if options["state"] == "followed":
             return self._until_done(host, options["timeout"])
         outcome = self._job("removed")
@@ -68,7 +69,7 @@ class ActionModule(ClientAction):
     def _job(self, state: str, **more: Any) -> dict[str, Any]:
         return self.client_job(KIND, self._name, state, self._vars, **more)
 
-    def _start(self, run: Run, key: str, job: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    def _start(self, run: Run, key: str, job: Mapping[str, Any], token: str) -> dict[str, Any]:
         made = self._execute_module(
             module_name="lmfleet.lmdeploy.place", module_args={"directories": [job["directory"]]}, task_vars=self._vars
         )
@@ -80,14 +81,20 @@ class ActionModule(ClientAction):
             files=program("events", "model_files", job["program"]),
             argv=["-m", f"{PACKAGE}.{job['program']}"],
             config=job["config"],
-            api_key=key if job["program"] == "fanout" else options["token"],
             mounts=[job["mount"]],
-            environment=options["environment"],
             owner=run.plan.name,
+            **self._secrets(token) if job["program"] == "download" else {"api_key": key},
         )
         if bad(outcome):
             return {**outcome, "changed": False}
         return {"changed": True}
+
+    def _secrets(self, token: str) -> dict[str, Any]:
+        """What a download has in its file: the hub's token, and the environment, in which a proxy's password may be."""
+        given = secret(token, "model_hub_token", self._vars, self)
+        environment = self._templar.template(self._vars.get("model_hub_environment") or {})
+        named = {str(name): str(value) for name, value in environment.items()}
+        return {"api_key": given or "", "hidden": json.dumps({"environment": named})}
 
     def _until_done(self, host: str, timeout_s: float) -> dict[str, Any]:
         """Show how far it is until its part is done; the container stays, for the others."""

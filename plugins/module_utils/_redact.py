@@ -60,6 +60,7 @@ _ASSIGNED = re.compile(
     r"[^\s\"',&;}\])\\]+(?:[,;&][^\s\"'=&,;}\])\\]+(?=[\s\"',;&}\])\\]|$))*)"
 )
 _LOGIN = re.compile(r"(?P<kept>\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+@", re.IGNORECASE)
+_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
 # A line without any of these has none of the patterns; most have none.
 _HINT = re.compile(
     r"token|key|passw|pass=|phrase|secret|auth|credential|bearer|sig|policy|pat[\"']?\s*[=:]|pwd|pass[\"']?\s*[=:]|@|hf_|org_|sk-"
@@ -104,9 +105,10 @@ class Redactor:
         return self._known.sub(REMOVED, text)
 
     def learn_environment(self, environment: Iterable[str]) -> None:
-        """The values of ``NAME=value`` whose names are those of secrets."""
+        """The values of ``NAME=value`` whose names are those of secrets, and the passwords in addresses, as of a proxy."""
         for entry in environment:
             name, __, value = entry.partition("=")
+            self.learn(_PASSWORD.findall(value), SHORTEST_LEARNT)
             if is_secret_name(name) and not _NO_SECRET.match(value):
                 self.learn([value], SHORTEST_LEARNT)
 

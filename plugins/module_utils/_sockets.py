@@ -34,6 +34,7 @@ OUTCOMES = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
     errno.ENETDOWN: "unreachable",
+    errno.EAFNOSUPPORT: "unreachable",
     errno.EACCES: "forbidden",
     errno.EPERM: "forbidden",
     errno.ETIMEDOUT: "timeout",
@@ -113,7 +114,8 @@ def listen(address: str, ports: Sequence[int], others: Sequence[int], seconds: f
 
 def connect(targets: Sequence[tuple[str, int]], timeout_s: float) -> list[str]:
     """How a connection to each (address, port) ends: ``reached``, ``refused``, ``timeout``, ``unreachable``, ``forbidden``, or
-    the system's words. All are tried at once (``AT_ONCE`` of them), each for ``timeout_s``; nothing is sent.
+    the system's words. Addresses are of IPv4 or IPv6. All are tried at once (``AT_ONCE`` of them), each for ``timeout_s``;
+    nothing is sent.
     """
     more_files()
     outcomes: list[str] = []
@@ -128,7 +130,11 @@ def _connect(targets: Sequence[tuple[str, int]], timeout_s: float) -> list[str]:
     poll = select.poll()
     try:
         for number, target in enumerate(targets):
-            probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                probe = socket.socket(_family(target[0]), socket.SOCK_STREAM)
+            except OSError as refused:  # a kernel without IPv6
+                outcomes[number] = outcome(refused.errno or 0)
+                continue
             probe.setblocking(False)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, HARD_END)
             error = probe.connect_ex(target)
@@ -149,6 +155,23 @@ def _connect(targets: Sequence[tuple[str, int]], timeout_s: float) -> list[str]:
         for __, probe in open_ones.values():
             probe.close()
     return outcomes
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def sources(addresses: Iterable[str]) -> dict[str, str]:
+    """Address -> this host's own one on the way there; those to which there is no way are left out.
+
+    Nothing is sent: connecting a UDP socket only looks the route up.
+    """
+    found = {}
+    for address in addresses:
+        with contextlib.suppress(OSError), socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            found[address] = str(probe.getsockname()[0])
+    return found
 
 
 def outcome(error: int) -> str:

@@ -46,6 +46,9 @@ options:
   api_key:
     description: The API key of the endpoints.
     type: str
+  hidden:
+    description: More of O(config), as JSON, which is in the container's file alone and never shown.
+    type: str
   mounts:
     description: Bind mounts, each as Docker's own C(source:target) or C(source:target:ro).
     type: list
@@ -154,6 +157,12 @@ def archive(files: dict[str, str]) -> bytes:
     return packed.getvalue()
 
 
+def configuration(options: dict[str, Any]) -> str:
+    """The client's configuration, with its secrets."""
+    hidden = json.loads(options["hidden"] or "{}")
+    return json.dumps({**options["config"], "api_key": options["api_key"], **hidden})
+
+
 def rights(options: dict[str, Any]) -> dict[str, Any]:
     """What Docker is asked for beside, where the job works on GPUs: as for an engine's container."""
     if not options["gpus"]:
@@ -197,9 +206,8 @@ def start(client: Any, options: dict[str, Any]) -> None:
         # The events are read from the log, so it must be one that can be read, whatever the daemon's default is.
         log_config=docker.types.LogConfig(type="json-file"),
     )
-    config = json.dumps({**options["config"], "api_key": options["api_key"]})
     try:
-        container.put_archive("/", archive({**options["files"], CONFIG: config}))
+        container.put_archive("/", archive({**options["files"], CONFIG: configuration(options)}))
         container.start()
     except docker.errors.DockerException:
         container.remove(force=True)
@@ -244,6 +252,7 @@ def main() -> None:
             "argv": {"type": "list", "elements": "str"},
             "config": {"type": "dict"},
             "api_key": {"type": "str", "no_log": True},
+            "hidden": {"type": "str", "no_log": True},
             "mounts": {"type": "list", "elements": "str", "default": []},
             "environment": {"type": "dict", "default": {}},
             "cpus": {"type": "float", "default": 0},

@@ -31,13 +31,11 @@ options:
     choices: [started, followed, removed]
     required: true
   token:
-    description: The hub's token, for a download. It is put into the container as a file that its owner alone can read.
+    description:
+      - The hub's token, for a download; by default the variable C(model_hub_token), so that nobody sees it among the arguments.
+      - It is put into the container as a file that its owner alone can read, with the variables of C(model_hub_environment).
     type: str
     default: ""
-  environment:
-    description: Environment of the container, such as a proxy for the hub. It can be read with C(docker inspect).
-    type: dict
-    default: {}
   timeout:
     description: Seconds after which O(state=followed) gives up.
     type: float

@@ -328,11 +328,12 @@ image_ids:
   type: dict
 host:
   description:
-    - C(interfaces), by name their IPv4 addresses in the kernel's order; C(networks), by address its network, as in
-      V(10.0.0.0/24); C(down), the interfaces without a carrier; C(bridges), those that no other host is behind; C(source), the
-      host's own address on its default route, or empty; C(listening), the TCP ports in use; C(listeners), by port its
-      process, as C(pid), C(command) and C(container) (an id, or empty); C(links) with their speeds; C(boot_id); C(time), in
-      seconds since 1970; C(uid) of who looks; C(error), what could not be found out, or empty.
+    - C(interfaces), by name their IPv4 addresses in the kernel's order; C(interfaces6), the IPv6 addresses of those that have
+      one which is not of the link alone; C(networks), by address its network, as in V(10.0.0.0/24); C(down), the interfaces
+      without a carrier; C(bridges), those that no other host is behind; C(source), the host's own address on its default
+      route, or empty; C(listening), the TCP ports in use; C(listeners), by port its process, as C(pid), C(command) and
+      C(container) (an id, or empty); C(links) with their speeds; C(boot_id); C(time), in seconds since 1970; C(uid) of who
+      looks; C(error), what could not be found out, or empty.
     - C(gpus), none where C(nvidia-smi) is not installed, has C(listing) (the text of C(nvidia-smi -L)), C(devices), a list of
       C(index), C(name), C(mig), C(compute_mode), C(used) and C(total) (memory in MiB) as C(nvidia-smi) says them;
       C(names), C(driver), and C(error), one line, or empty.

@@ -37,7 +37,7 @@ options:
     type: float
     default: 60
   targets:
-    description: What is tried, each as V(address:port).
+    description: What is tried, each as V(address:port); an address of IPv6 has no brackets.
     type: list
     elements: str
     default: []
@@ -91,6 +91,10 @@ outcomes:
   type: list
   elements: str
   returned: O(state=connected)
+sources:
+  description: For each address of O(targets), the host's own one on the way there; those without a way are left out.
+  type: dict
+  returned: O(state=connected)
 was_there:
   description: Whether the listener was still there to be ended. What was refused meanwhile says nothing where it was not.
   type: bool
@@ -102,7 +106,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._processes import stop
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import connect, listen
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import connect, listen, sources
 
 
 def main() -> None:
@@ -128,7 +132,10 @@ def main() -> None:
             result = listen(options["address"], options["ports"], options["others"], options["seconds"])
         elif options["state"] == "connected":
             pairs = [target.rpartition(":") for target in options["targets"]]
-            result = {"outcomes": connect([(address, int(port)) for address, __, port in pairs], options["timeout"])}
+            result = {
+                "outcomes": connect([(address, int(port)) for address, __, port in pairs], options["timeout"]),
+                "sources": sources({address for address, __, __ in pairs}),
+            }
         else:
             result = {"was_there": stop(options["process"])}
     except (OSError, ValueError) as error:

@@ -57,12 +57,14 @@ def is_secret_variable(name: str) -> bool:
 
 
 def learn_variables(redactor: Redactor, variables: Mapping[str, Any]) -> None:
-    """The values of variables that have secrets; of a list each, of a mapping those of such names."""
+    """The values of variables that have secrets; of a list each, of a mapping those of such names, and passwords in addresses."""
     for name, value in variables.items():
         if is_secret_variable(name) or is_secret_name(name):
             redactor.learn(_texts(value))
         elif isinstance(value, Mapping):
             learn_variables(redactor, {str(key): each for key, each in value.items()})
+        elif isinstance(value, str):
+            redactor.learn_environment([f"{name}={value}"])
 
 
 def _texts(value: Any) -> list[str]:

@@ -33,6 +33,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import set_aside
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._redact import Redactor
 
 from .judge import lacks
 from .logs import fatal_line, of_rank
@@ -549,6 +550,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
             told.append("mounts " + _words(_binds(old or []), _binds(new)))
         else:
             told.append(f"{key.replace('_', ' ')} {_short(old)} -> {_short(new)}")
+    secrets = Redactor()  # a container may have what is refused today
+    for each in (before, after):
+        secrets.learn_environment(_pairs(each.get("environment") or {}))
+        secrets.learn_command(each.get("command") or [])
+    told = [secrets.known(line) for line in told]
     return told or ["it was made by an earlier version of this collection"]
 
 

@@ -73,7 +73,7 @@ def needed_links(plan: Plan) -> list[Link]:
 def _within(plan: Plan, engine: Engine) -> Iterator[Link]:
     ports = plan.ports
     for source in engine.nodes:
-        for name in _at_the_head(engine):
+        for name in at_the_head(engine):
             yield Link(source, engine.head, getattr(ports, name), f"plan_ports.{name}", engine.name)
         for target in engine.nodes:
             if engine.topology == "tp":
@@ -83,7 +83,7 @@ def _within(plan: Plan, engine: Engine) -> Iterator[Link]:
             yield Link(source, target, ANY, ANY_VARIABLE, engine.name)
 
 
-def _at_the_head(engine: Engine) -> list[str]:
+def at_the_head(engine: Engine) -> list[str]:
     """Where an engine's hosts meet. LMDeploy's own launcher has no rendezvous of torchrun's."""
     if engine.topology == "tp":
         return ["ray", "torch"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .observed import Host
+from .planning.environment import LOGIN
 from .planning.types import Node, Plan
 
 PRESENT, HUB, MODELSCOPE = "present", "hub", "modelscope"
@@ -123,6 +124,11 @@ def _each(plan: Plan, hosts: Mapping[str, Host], wanted: Wanted, names: Sequence
         )
         remedy = "model_strategy to fanout, to have it from a host that has it."
         return Transfer(faults=[f"{found} {remedy}", *_why(hosts, names)])
+    if LOGIN.search(wanted.endpoint):
+        readable = "model_hub_endpoint has a login in it, which this run would print"
+        return Transfer(
+            faults=[f"{readable}: take it out, and set model_hub_token, or model_hub_environment for a proxy."]
+        )
     config = {
         "repo": plan.model,
         "revision": plan.model_revision,

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from sandbox.hosts import Sandbox
+from sandbox.hosts import PRIVATE_REGISTRY, REGISTRY_PASSWORD, Sandbox
+
+CONTAINER = "lmfleet-sandbox-private-registry"
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,28 @@ def deployed(sandbox: Sandbox) -> Sandbox:
     """A converged deployment; what a test leaves behind is for the next test's deployment to mend."""
     sandbox.deploy().succeeded()
     return sandbox
+
+
+@pytest.fixture
+def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
+    """A registry with the same images that wants a login."""
+    hashed = sandbox.on(
+        0,
+        "python3",
+        "-W",
+        "ignore",
+        "-c",
+        f"import crypt; print(crypt.crypt({REGISTRY_PASSWORD!r}, crypt.METHOD_BLOWFISH))",
+    )
+    accounts = tmp_path / "htpasswd"
+    accounts.write_text(f"operator:{hashed}")
+    settings = ["REGISTRY_AUTH=htpasswd", "REGISTRY_AUTH_HTPASSWD_REALM=test", "REGISTRY_AUTH_HTPASSWD_PATH=/htpasswd"]
+    volume = "lmfleet-sandbox-registry:/var/lib/docker-registry"
+    create = ["create", "--name", CONTAINER, "--network", "lmfleet-sandbox", "--ip", "10.77.0.3", "--volume", volume]
+    sandbox.outer(*create, *(word for each in settings for word in ("--env", each)), "lmfleet-sandbox-registry:latest")
+    try:
+        sandbox.outer("cp", str(accounts), f"{CONTAINER}:/htpasswd")
+        sandbox.outer("start", CONTAINER)
+        yield f"{PRIVATE_REGISTRY}/lmdeploy-test-engine:0.18.0"
+    finally:
+        sandbox.outer("rm", "--force", CONTAINER)

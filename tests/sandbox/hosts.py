@@ -25,6 +25,9 @@ URL = "http://10.77.0.11:23333"
 PROXY = "http://10.77.0.11:8000"
 RANKS = [f"http://10.77.0.{11 + rank // GPUS}:{23333 + 10 * rank}" for rank in range(4 * GPUS)]
 MODEL = "deepseek-ai/DeepSeek-V3"
+# A registry that wants a login; conftest.py runs it.
+PRIVATE_REGISTRY = "10.77.0.3:5000"
+REGISTRY_PASSWORD = "correct-horse-battery"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 

@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox.hosts import Sandbox
+from sandbox.hosts import PRIVATE_REGISTRY, REGISTRY_PASSWORD, Sandbox
 
 ENGINE = "localhost:5077/lmdeploy-test-engine:0.18.0"
-PASSWORD = "correct-horse-battery"
-PRIVATE = "10.77.0.3:5000"
-REGISTRY = "lmfleet-sandbox-private-registry"
 
 
 def images(sandbox: Sandbox, node: int) -> str:
@@ -94,34 +90,17 @@ def test_the_image_is_pulled_once_and_goes_from_host_to_host(sandbox: Sandbox) -
     assert sandbox.containers() == before
 
 
-@pytest.fixture
-def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
-    """A registry with the same images that wants a login."""
-    hashed = sandbox.on(
-        0, "python3", "-W", "ignore", "-c", f"import crypt; print(crypt.crypt({PASSWORD!r}, crypt.METHOD_BLOWFISH))"
-    )
-    accounts = tmp_path / "htpasswd"
-    accounts.write_text(f"operator:{hashed}")
-    settings = ["REGISTRY_AUTH=htpasswd", "REGISTRY_AUTH_HTPASSWD_REALM=test", "REGISTRY_AUTH_HTPASSWD_PATH=/htpasswd"]
-    volume = "lmfleet-sandbox-registry:/var/lib/docker-registry"
-    create = ["create", "--name", REGISTRY, "--network", "lmfleet-sandbox", "--ip", "10.77.0.3", "--volume", volume]
-    sandbox.outer(*create, *(word for each in settings for word in ("--env", each)), "lmfleet-sandbox-registry:latest")
-    try:
-        sandbox.outer("cp", str(accounts), f"{REGISTRY}:/htpasswd")
-        sandbox.outer("start", REGISTRY)
-        yield f"{PRIVATE}/lmdeploy-test-engine:0.18.0"
-    finally:
-        sandbox.outer("rm", "--force", REGISTRY)
-
-
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_private_registry_wants_a_login_that_leaves_no_trace(sandbox: Sandbox, private_registry: str) -> None:
     refused = sandbox.deploy(plan_image=private_registry)
     refused.failed_with("no basic auth credentials")
-    login = {"image_registry": PRIVATE, "image_registry_username": "operator", "image_registry_password": PASSWORD}
+    login = {
+        "image_registry": PRIVATE_REGISTRY,
+        "image_registry_username": "operator",
+        "image_registry_password": REGISTRY_PASSWORD,
+    }
     run = sandbox.deploy("-v", "--diff", plan_image=private_registry, **login).succeeded()
-    assert PASSWORD not in run.output
+    assert REGISTRY_PASSWORD not in run.output
     assert sandbox.on(0, "sh", "-c", "ls /root/.docker 2>/dev/null || true") == "", (
         "the users' own configuration was touched"
     )

@@ -30,6 +30,7 @@ from . import (
     rdma,
     routes,
 )
+from .files import text_of
 
 # For each part: longer than its commands may take, so that only what hangs outside all time-outs is unknown for that.
 SECONDS = 20.0
@@ -52,6 +53,7 @@ def host_facts(
         "rdma": rdma.rdma_facts,
         "hcas": rdma.hcas,
         "fabric_manager": lambda: fabric.fabric_manager(running.result()),
+        "interfaces6": lambda: network.global_ipv6(text_of(network.IPV6_TABLE) or ""),
         "mtus": network.mtus,
         "parents": network.parents,
         "routes": lambda: routes.routes(peers),

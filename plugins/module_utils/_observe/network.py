@@ -17,6 +17,8 @@ from typing import Any
 from . import commands
 from .files import number_of
 
+IPV6_TABLE = Path("/proc/net/if_inet6")
+GLOBAL_SCOPE = "00"
 LOWER = "lower_"  # begins the names of the links to them in /sys
 NO_IP = "the command ip is missing, which tells the interface of an address: apt-get install iproute2."
 
@@ -57,6 +59,15 @@ def interfaces(ip_json: str) -> dict[str, list[str]]:
         name: [entry["local"] for entry in link.get("addr_info", []) if "local" in entry]
         for name, link in _links(ip_json)
     }
+
+
+def global_ipv6(table: str) -> dict[str, list[str]]:
+    """Interface -> its IPv6 addresses that are not of the link or the host alone, from the text of /proc/net/if_inet6."""
+    found: dict[str, list[str]] = {}
+    for row in (line.split() for line in table.splitlines()):
+        if len(row) == 6 and row[3] == GLOBAL_SCOPE:
+            found.setdefault(row[5], []).append(str(ipaddress.IPv6Address(bytes.fromhex(row[0]))))
+    return found
 
 
 def networks(ip_json: str) -> dict[str, str]:

@@ -195,6 +195,15 @@ def test_what_arrives_damaged_is_fetched_once_more_and_then_told(hub: Hub, tmp_p
     assert not (cache(tmp_path / "always") / "blobs" / hub.blob("model.safetensors")).exists()
 
 
+def test_a_proxy_with_a_password_is_asked_and_its_password_shown_nowhere(hub: Hub, tmp_path: Path) -> None:
+    """Its variable is in the configuration alone: of the container's own environment Docker would show it."""
+    proxied = {"http_proxy": f"http://anna:planted-password@127.0.0.1:{hub.server.server_port}"}
+    code, result, printed = download(hub, tmp_path, environment=proxied, endpoint="http://hub.example.com")
+    assert (code, result["fault"]) == (1, result["fault"])
+    assert any("http://hub.example.com/api/models" in line for line in hub.asked)  # it came by the proxy
+    assert "planted-password" not in printed
+
+
 def test_a_token_is_sent_and_shown_nowhere(tmp_path: Path) -> None:
     hub = Hub(token=TOKEN)
     code, result, __ = download(hub, tmp_path)

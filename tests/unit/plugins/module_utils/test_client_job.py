@@ -19,7 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
-from ansible_collections.lmfleet.lmdeploy.plugins.modules.client_job import LABEL, OWNER, archive, own_container, start
+from ansible_collections.lmfleet.lmdeploy.plugins.modules.client_job import (
+    LABEL,
+    OWNER,
+    archive,
+    configuration,
+    own_container,
+    start,
+)
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import program, source
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import API, Dockerd, container
 
@@ -38,6 +45,17 @@ def test_the_container_gets_its_files_readable_by_root_alone() -> None:
     with tarfile.open(fileobj=io.BytesIO(archive({"one.py": "pass\n", "config.json": '{"api_key": "hush"}'}))) as tar:
         files = {info.name: (info.mode, tar.extractfile(info).read().decode()) for info in tar}  # type: ignore[union-attr]
     assert files == {"lmfleet/one.py": (0o600, "pass\n"), "lmfleet/config.json": (0o600, '{"api_key": "hush"}')}
+
+
+def test_what_is_hidden_is_in_the_clients_configuration_alone() -> None:
+    options = {
+        "config": {"repo": "a/b"},
+        "api_key": "hush",
+        "hidden": '{"environment": {"https_proxy": "http://a:b@c"}}',
+    }
+    whole = {"repo": "a/b", "api_key": "hush", "environment": {"https_proxy": "http://a:b@c"}}
+    assert json.loads(configuration(options)) == whole
+    assert json.loads(configuration({"config": {}, "api_key": None, "hidden": None})) == {"api_key": None}
 
 
 def test_every_file_of_the_collection_that_a_client_is_made_of_is_found() -> None:
@@ -76,6 +94,7 @@ def started(dockerd: Dockerd, owner: str = "warm-up of lmdeploy") -> None:
         "image": "sha256:1",
         "owner": owner,
         "api_key": None,
+        "hidden": None,
         "files": {},
         "argv": [],
         "config": {},

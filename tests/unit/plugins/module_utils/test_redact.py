@@ -140,3 +140,9 @@ def test_a_line_without_an_end_takes_no_time_that_grows_with_its_square() -> Non
 
     seconds(1000)
     assert seconds(64_000) < 16 * max(seconds(16_000), 0.02)
+
+
+def test_a_password_in_an_address_is_taken_out_where_it_stands_alone_too() -> None:
+    redactor = Redactor()
+    redactor.learn_environment(["HTTPS_PROXY=http://anna:planted-proxy-pw@proxy.example.com:3128", "NO_PROXY=10.0.0.1"])
+    assert redactor.text("407 for planted-proxy-pw at 10.0.0.1") == "407 for *** at 10.0.0.1"

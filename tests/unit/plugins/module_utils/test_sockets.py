@@ -20,7 +20,7 @@ import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _sockets
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._processes import started, stop
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import bound, connect, outcome
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import bound, connect, outcome, sources
 
 COLLECTIONS = {"PYTHONPATH": str(Path(__file__).parents[4] / "collections")}
 LISTEN = "import json; from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._sockets import listen; "
@@ -139,3 +139,12 @@ def test_a_port_is_asked_for_by_its_number() -> None:
     assert list(found) == [0]
     assert refused == {}
     found[0].close()
+
+
+def test_addresses_of_ipv6_are_tried_too_and_the_way_to_each_is_known() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as service:
+        service.bind(("::1", 0))
+        service.listen()
+        port = service.getsockname()[1]
+        assert connect([("::1", port), ("127.0.0.21", port)], 30) == ["reached", "refused"]
+    assert sources(["::1", "127.0.0.21", "no address"]) == {"::1": "::1", "127.0.0.21": "127.0.0.1"}

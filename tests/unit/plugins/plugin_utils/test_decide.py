@@ -940,6 +940,19 @@ def test_a_start_that_was_lost_is_made_again() -> None:
     settled(world)
 
 
+def test_differences_are_told_without_the_secrets_that_a_container_was_made_with() -> None:
+    """What is refused today was not refused by every version, and a diff goes to terminals and logs."""
+    new = {"command": ["serve", "--tp", "2"], "environment": {"NCCL_DEBUG": "INFO"}}
+    old = {
+        "command": ["serve", "--api-keys", "planted-key", "--tp", "2"],
+        "environment": {"HF_TOKEN": "planted-token", "NCCL_DEBUG": "WARN"},
+    }
+    told = " ".join(differences(old, new))
+    assert "planted" not in told
+    assert "HF_TOKEN=***" in told
+    assert "NCCL_DEBUG=WARN" in told
+
+
 def test_differences_are_told_in_words() -> None:
     asked = service(tp(), "api").asked
     assert differences(asked, asked) == ["it was made by an earlier version of this collection"]

@@ -49,6 +49,12 @@ def test_by_default_a_model_that_is_not_whole_is_a_fault_with_both_remedies() ->
     assert why == "node1: nothing is there."
 
 
+def test_a_login_in_the_hubs_address_is_refused_without_being_shown() -> None:
+    [fault] = decided(LACKS, source="hub", endpoint="https://anna:planted@mirror.example").faults
+    assert "model_hub_token" in fault
+    assert "planted" not in fault
+
+
 def test_each_host_that_lacks_it_downloads_it() -> None:
     found = decided(WHOLE, WHOLE, LACKS, LACKS, source="hub", endpoint="https://mirror.example")
     assert list(found.jobs) == ["node2", "node3"]

@@ -20,6 +20,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.gpus imp
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.host import host_facts
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.network import (
     down,
+    global_ipv6,
     interfaces,
     link_speeds,
     local_bridges,
@@ -326,3 +327,14 @@ def test_what_rdma_needs_is_read_from_the_driver(tmp_path: Path) -> None:
         "open": False,
         "devices": ["mlx5_0"],
     }
+
+
+def test_addresses_of_ipv6_are_read_from_the_kernel_but_not_those_of_the_link() -> None:
+    table = (
+        "00000000000000000000000000000001 01 80 10 80       lo\n"
+        "fe800000000000000042acfffe110002 02 40 20 80     eth0\n"
+        "20010db8000000000000000000000010 02 40 00 80     eth0\n"
+        "half a line\n"
+    )
+    assert global_ipv6(table) == {"eth0": ["2001:db8::10"]}
+    assert global_ipv6("") == {}
