@@ -26,40 +26,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ..plugins.module_utils._http import NoAnswer, exchange
-from ..plugins.module_utils._kept_logs import LAST_BYTES, keep
-from ..plugins.module_utils._observe.engines import EngineProbe, Patience, State, Verdict, read_metrics
-from ..plugins.module_utils._observe.gpus import gpus_work
-from ..plugins.module_utils._observe.ray import DEAD_ACTORS, PROGRAM, Members
-from .silence import Silence, processor_seconds
+from ..plugins.module_utils._kept_logs import keep
+from .output import Output, say
+from .ray_head import Ray
 from .starts import Starts
+from .watch import Watch
 
 LOOK_S = 0.5
-READ_S = 4.0  # from one look at the counters to the next
-STILL_S = 10.0  # counters that stood still for so long: one token is asked for
-UNPROVEN = Patience(20, 1800, 1800)  # until the first token: kernels compile, and other ranks may still load
 PAUSE_S = 10.0  # before the second start in a row that gave no token; doubled with each more
 LONGEST_PAUSE_S = 300.0
-REFUSALS = 3  # a claim takes eight seconds to be refused
-RAY_S = 60.0  # for one question to Ray
-LAST_ASKED_S = 60.0  # for any answer at all, of a server that has not even given its counters for long
-WITHOUT_TOKEN_S = 5.0  # after which, and then again and again, Ray is asked whether its workers live
-WORKER = "RayWorkerWrapper"  # LMDeploy's actor, one for each GPU
-RAY_ENDED_S = 90.0  # workers' raylets end when they have missed their head for so long
 MARK = (
     Path(tempfile.gettempdir()) / "lmfleet-was-started"
 )  # in the container's own layer, which lives as long as it does
@@ -69,220 +54,7 @@ TERM_S = 15.0
 LAST_WORDS_S = 1.0  # to read what an engine printed last
 
 
-def say(text: str) -> None:
-    """A line in the container's log."""
-    print(f"lmfleet: {text}", flush=True)
-
-
-# ---- progress
-
-
-class Watch(threading.Thread):
-    """Asks one endpoint for progress: ``proven`` once a token was seen, ``dead`` says why none will come.
-
-    While requests are answered it reads the counters, and no more.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        lost: Callable[[], str] = lambda: "",
-        still_s: float = STILL_S,
-        read_s: float = READ_S,
-    ) -> None:
-        """``lost`` says what the engine has lost beyond repair; empty: nothing, or nobody knows."""
-        super().__init__(daemon=True)
-        self.url, self._lost = url, lost
-        self.proven = threading.Event()
-        self.dead: str = ""
-        self.model = ""
-        self._still_s, self._read_s = still_s, read_s
-        self._silence = Silence()
-        self._ended = threading.Event()
-
-    def end(self) -> None:
-        """Ask no more."""
-        self._ended.set()
-
-    def run(self) -> None:
-        """Until it is dead, or nobody wants to know any more."""
-        tokens, moved = None, time.monotonic()
-        while not self._ended.wait(self._read_s):
-            self.model = self.model or self._serves()
-            if not self.model:
-                continue  # it loads; that it ends is seen by the one who waits for it
-            counted = self._counted()
-            self._silence.heard(gave=counted is not None)
-            if counted is not None and tokens is not None and counted > tokens:
-                self.proven.set()
-                moved = time.monotonic()
-            tokens = counted
-            if time.monotonic() - moved < self._still_s:
-                continue
-            verdict = self._verdict()
-            if self._ended.is_set():
-                return
-            if verdict.state is State.DEAD:
-                self.dead = verdict.reason
-                return
-            if verdict.state is State.ALIVE:
-                self.proven.set()
-            elif why := self._hangs():
-                self.dead = why
-                return
-            tokens, moved = self._counted(), time.monotonic()
-
-    def _hangs(self) -> str:
-        """Why the server itself is dead: one that hangs gives no counters either, so that the engine's judgement is unknown."""
-        why = self._silence.told(Patience() if self.proven.is_set() else UNPROVEN)
-        if why:
-            with contextlib.suppress(NoAnswer):
-                exchange(f"{self.url}/health", deadline_s=LAST_ASKED_S)
-                return ""
-        return why
-
-    def _verdict(self) -> Verdict:
-        """Ask for a token; one that does not come soon may never come."""
-        probe = EngineProbe(
-            self.url,
-            self.model,
-            patience=Patience() if self.proven.is_set() else UNPROVEN,
-            cpu_s=processor_seconds,
-            gpus_work=gpus_work,
-        )
-        said: list[Verdict] = []
-        asker = threading.Thread(target=lambda: said.append(probe.run()), daemon=True)
-        asker.start()
-        asker.join(WITHOUT_TOKEN_S)
-        while asker.is_alive():
-            why = self._lost() if self.proven.is_set() else ""
-            if why:
-                return Verdict(State.DEAD, why)
-            asker.join(WITHOUT_TOKEN_S)
-        return said[0]
-
-    def _serves(self) -> str:
-        """The name of the model that it serves; empty while it does not answer."""
-        with contextlib.suppress(NoAnswer, ValueError, KeyError, IndexError, TypeError, RecursionError):
-            return str(json.loads(exchange(f"{self.url}/v1/models", deadline_s=5).body)["data"][0]["id"])
-        return ""
-
-    def _counted(self) -> float | None:
-        with contextlib.suppress(NoAnswer):
-            return read_metrics(exchange(f"{self.url}/metrics", deadline_s=5).text)[0]
-        return None
-
-
-# ---- Ray
-
-
-@dataclasses.dataclass
-class Ray:
-    """The Ray that an api_server needs: ``nodes`` is address -> GPUs, ``claim`` how many it is given."""
-
-    address: str
-    nodes: Mapping[str, int]
-    claim: int
-    known: frozenset[str] = frozenset()  # workers that had ended when tokens came
-
-    def settled(self) -> None:
-        """Tokens have come: what has ended until now was no loss."""
-        self.known = frozenset(self._dead_workers())
-
-    def lost(self) -> str:
-        """Which of the engine's workers have ended since; empty where none, or Ray does not say."""
-        dead = {each: address for each, address in self._dead_workers().items() if each not in self.known}
-        where = sorted({address for address in dead.values() if address})
-        on = f" on {', '.join(where)}" if where else ""
-        return f"{len(dead)} of its workers ended{on}, as Ray says" if dead else ""
-
-    def _dead_workers(self) -> dict[str, str]:
-        found = self._run(DEAD_ACTORS.format(address=self.address, name=WORKER))
-        return {} if "error" in found else found
-
-    def wait(self, told: threading.Event) -> None:
-        """Until Ray counts every node and gives the GPUs; returns early once ``told``. Forms it anew where it keeps GPUs."""
-        said, refusals = "", 0
-        while not told.is_set():
-            answer = self._ask()
-            members = Members.of(answer, self.nodes)
-            state = members.told(self.nodes)
-            if members.whole and answer["given"]:
-                if said:
-                    say(f"{state}, and gives the engine its GPUs")
-                return
-            if members.whole and answer["given"] is False:
-                refusals += 1
-                state += f", and does not give {self.claim} of them to the engine"
-            if state != said:
-                said = state
-                say(f"waits for Ray: {state}")
-            if refusals >= REFUSALS:
-                refusals = 0
-                self.form_anew("it keeps GPUs that nobody has")
-                told.wait(RAY_ENDED_S)
-            told.wait(1)
-
-    def _ask(self) -> dict[str, Any]:
-        return self._run(PROGRAM.format(address=self.address, claim=self.claim, count_s=4))
-
-    def _run(self, program: str) -> dict[str, Any]:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, timeout=RAY_S, check=False
-            )
-            if done.returncode:
-                return {"error": (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1][:300]}
-            found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        except subprocess.TimeoutExpired:
-            return {"error": f"Ray at {self.address} did not answer within {RAY_S:g} s"}
-        except (OSError, ValueError, IndexError) as error:
-            return {"error": str(error)}
-        return found
-
-    def form_anew(self, why: str) -> None:
-        """End Ray's head on this host: its container ends and is started again, and so are those of its workers."""
-        port = self.address.rpartition(":")[2]
-        for command in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError, ValueError):
-                words = command.read_bytes().decode(errors="replace").split("\0")
-                if words[0].endswith("gcs_server") and f"--gcs_server_port={port}" in words:
-                    say(f"ends Ray's head, so that Docker forms the cluster anew: {why}")
-                    os.kill(int(command.parent.name), signal.SIGKILL)
-
-
 # ---- one start
-
-
-class Output(threading.Thread):
-    """Passes on what a command prints, byte by byte as it is, and has the end of it."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        super().__init__(daemon=True)
-        self._source = source
-        self._parts: deque[bytes] = deque()
-        self._size = 0
-        self._lock = threading.Lock()
-        self.start()
-
-    def run(self) -> None:
-        """Until nobody can print any more."""
-        while part := os.read(self._source.fileno(), 65536):
-            with self._lock:
-                self._parts.append(part)
-                self._size += len(part)
-                while self._size - len(self._parts[0]) > LAST_BYTES:
-                    self._size -= len(self._parts.popleft())
-            with contextlib.suppress(OSError):  # nobody reads the container's log: the engine serves on
-                sys.stdout.buffer.write(part)
-                sys.stdout.buffer.flush()
-
-    def take(self) -> bytes:
-        """What was printed since this was last asked, or the end of it."""
-        with self._lock:
-            log, self._size = b"".join(self._parts), 0
-            self._parts.clear()
-        return log
 
 
 class Engine:

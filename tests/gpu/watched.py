@@ -26,7 +26,7 @@ BUSY_TOKENS = 1024  # tokens: some looks of the watch long
 TURNS = 4
 WATCHER = """
 import sys
-from ansible_collections.lmfleet.lmdeploy.programs.supervise import Watch
+from ansible_collections.lmfleet.lmdeploy.programs.watch import Watch
 Watch(sys.argv[1]).run()
 sys.exit("the watch found it dead")
 """

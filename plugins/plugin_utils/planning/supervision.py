@@ -17,7 +17,7 @@ COLLECTION = Path(__file__).parents[3]
 # Started as `python3 PROGRAMS_TARGET`: Python runs a directory's __main__.py.
 _MAIN = "import sys\n\nfrom lmfleet.programs.supervise import main\n\nsys.exit(main())\n"
 _MODULES = (
-    *("programs/supervise.py", "programs/silence.py", "programs/starts.py"),
+    *(f"programs/{name}.py" for name in ("supervise", "watch", "silence", "ray_head", "output", "starts")),
     *("plugins/module_utils/_http.py", "plugins/module_utils/_kept_logs.py"),
     *(f"plugins/module_utils/_observe/{name}.py" for name in ("engines", "ray", "gpus")),
     # What gpus.py needs.

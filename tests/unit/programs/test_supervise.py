@@ -33,8 +33,8 @@ DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that
 RUN = """
 import sys
 sys.path.insert(0, {place!r})
-from lmfleet.programs import supervise
-supervise.STILL_S, supervise.READ_S, supervise.LOOK_S, supervise.PAUSE_S = {still}, 0.05, 0.05, 0.01
+from lmfleet.programs import supervise, watch
+supervise.LOOK_S, supervise.PAUSE_S = 0.05, 0.01
 supervise.Watch.__init__.__defaults__ = (lambda: '', {still}, 0.05)
 {more}
 sys.exit(supervise.main())
@@ -264,7 +264,7 @@ def _metrics(box: Box) -> str:
 
 
 def test_a_server_that_hangs_and_gives_no_counters_any_more_is_ended(box: Box) -> None:
-    short = "supervise.LAST_ASKED_S = 1; real = supervise.Patience; supervise.Patience = lambda: real(1, 1, 1)"
+    short = "watch.LAST_ASKED_S = 1; real = watch.Patience; watch.Patience = lambda: real(1, 1, 1)"
     with box.running(more=short):
         box.wait(lambda: PROVEN in box.events)
         os.kill(box.pids[0], signal.SIGSTOP)
