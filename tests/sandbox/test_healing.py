@@ -8,7 +8,10 @@ Each test prints a row of docs/reliability.md, and adds it to the file that LMFL
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
+from _pytest.mark import ParameterSet
 from sandbox.faults import (
     API_SERVER,
     EITHER,
@@ -38,6 +41,11 @@ def engine_of(rank: int) -> str:
     return f"rank.py --engine {rank} "
 
 
+def marked(names: Iterable[str], but: str) -> list[ParameterSet]:
+    """The names of faults, all but one of which are for ``scripts/test --faults`` alone."""
+    return [pytest.param(name, marks=[] if name == but else [pytest.mark.faults]) for name in names]
+
+
 # By the fault's name: the strike, and what becomes of the engine.
 TP: dict[str, tuple[Strike, str]] = {
     "a Ray worker, kill -9": (kill(1, WORKER), STARTS),
@@ -63,10 +71,7 @@ TP: dict[str, tuple[Strike, str]] = {
 
 
 # One of them is in every run of scripts/test.
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name == "the api_server, kill -9" else [pytest.mark.slow]) for name in TP],
-)
+@pytest.mark.parametrize("name", marked(TP, "the api_server, kill -9"))
 def test_a_tp_engine_comes_back(deployed: Sandbox, name: str) -> None:
     comes_back(Trial(deployed, name, [URL]), *TP[name])
 
@@ -125,12 +130,12 @@ DP: dict[str, tuple[Strike, str]] = {
 
 @pytest.mark.slow
 @pytest.mark.dpep
-@pytest.mark.parametrize("name", DP)
+@pytest.mark.parametrize("name", marked(DP, "a rank's engine, kill -9"))
 def test_a_group_of_ranks_comes_back(ranks: Sandbox, name: str) -> None:
     comes_back(Trial(ranks, name, RANKS, proxy=PROXY), *DP[name])
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.dpep
 def test_a_proxy_that_was_killed_comes_back_with_its_list_and_no_rank_is_touched(ranks: Sandbox) -> None:
     comes_back(Trial(ranks, "the proxy, kill -9", [], spared=RANKS, proxy=PROXY), kill(0, PROXY_SERVER), LIVES)

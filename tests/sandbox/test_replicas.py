@@ -29,7 +29,7 @@ from sandbox.faults import (
 from sandbox.hosts import PROXY, URL, Sandbox
 from sandbox.replicas import OTHER, Replicas, deployed_replicas
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")

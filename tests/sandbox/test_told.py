@@ -27,7 +27,7 @@ from sandbox.faults import (
 )
 from sandbox.hosts import GPUS, PROXY, RANKS, URL, Run, Sandbox
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 STATE = "/var/lib/lmfleet"
 ON_NODE1 = f"missing: the node (10.77.0.12, {GPUS} GPUs)"
 
