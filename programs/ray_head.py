@@ -22,6 +22,8 @@ from .output import say
 
 REFUSALS = 3  # a claim takes eight seconds to be refused
 RAY_S = 60.0  # for one question to Ray
+# Between two questions, each of which starts a Python with Ray: seconds of a core. A host may be away for days.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 WORKER = "RayWorkerWrapper"  # LMDeploy's actor, one for each GPU
 RAY_ENDED_S = 90.0  # workers' raylets end when they have missed their head for so long
 
@@ -52,7 +54,7 @@ class Ray:
 
     def wait(self, told: threading.Event) -> None:
         """Until Ray counts every node and gives the GPUs; returns early once ``told``. Forms it anew where it keeps GPUs."""
-        said, refusals = "", 0
+        said, refusals, pause_s = "", 0, FIRST_PAUSE_S
         while not told.is_set():
             answer = self._ask()
             members = Members.of(answer, self.nodes)
@@ -65,13 +67,14 @@ class Ray:
                 refusals += 1
                 state += f", and does not give {self.claim} of them to the engine"
             if state != said:
-                said = state
+                said, pause_s = state, FIRST_PAUSE_S
                 say(f"waits for Ray: {state}")
             if refusals >= REFUSALS:
                 refusals = 0
                 self.form_anew("it keeps GPUs that nobody has")
                 told.wait(RAY_ENDED_S)
-            told.wait(1)
+            told.wait(pause_s)
+            pause_s = min(pause_s * 1.3, LONGEST_PAUSE_S)
 
     def _ask(self) -> dict[str, Any]:
         return self._run(PROGRAM.format(address=self.address, claim=self.claim, count_s=4))
