@@ -128,7 +128,7 @@ def unsound(root: Path, files: Mapping[str, int], *, whole: bool, told: Callable
 
 
 def put_aside(root: Path, paths: Iterable[str]) -> list[str]:
-    """Rename files, so that they are fetched anew; nothing that a host holds is deleted. The new paths."""
+    """Rename files, so that they are fetched again; nothing that a host holds is deleted. The new paths."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     moved = []
     for path in paths:

@@ -53,7 +53,7 @@ class Ray:
         return {} if "error" in found else found
 
     def wait(self, told: threading.Event) -> None:
-        """Until Ray counts every node and gives the GPUs; returns early once ``told``. Forms it anew where it keeps GPUs."""
+        """Until Ray counts every node and gives the GPUs; returns early once ``told``. Forms it again where it keeps GPUs."""
         said, refusals, pause_s = "", 0, FIRST_PAUSE_S
         while not told.is_set():
             answer = self._ask()
@@ -71,7 +71,7 @@ class Ray:
                 say(f"waits for Ray: {state}")
             if refusals >= REFUSALS:
                 refusals = 0
-                self.form_anew("it keeps GPUs that nobody has")
+                self.form_again("it keeps GPUs that nobody has")
                 told.wait(RAY_ENDED_S)
             told.wait(pause_s)
             pause_s = min(pause_s * 1.3, LONGEST_PAUSE_S)
@@ -93,12 +93,12 @@ class Ray:
             return {"error": str(error)}
         return found
 
-    def form_anew(self, why: str) -> None:
+    def form_again(self, why: str) -> None:
         """End Ray's head on this host: its container ends and is started again, and so are those of its workers."""
         port = self.address.rpartition(":")[2]
         for command in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError, ValueError):
                 words = command.read_bytes().decode(errors="replace").split("\0")
                 if words[0].endswith("gcs_server") and f"--gcs_server_port={port}" in words:
-                    say(f"ends Ray's head, so that Docker forms the cluster anew: {why}")
+                    say(f"ends Ray's head, so that Docker forms the cluster again: {why}")
                     os.kill(int(command.parent.name), signal.SIGKILL)

@@ -11,7 +11,7 @@ for one token. What is dead by proof (``engines.py``, the judgement of M(observe
 engine. Then
 
 - an api_server (``--ray``) is started again, once Ray counts every node of the plan and gives it the GPUs; where Ray keeps
-  GPUs that nobody has, Ray's head is ended, and Docker forms the cluster anew. It is dead too when one of its workers, which are
+  GPUs that nobody has, Ray's head is ended, and Docker forms the cluster again. It is dead too when one of its workers, which are
   Ray's, has ended: nothing takes its place, and the others may wait for it with busy GPUs;
 - ranks are started again by torchrun, with those of all other hosts; only the dead one is ended here.
 

@@ -64,7 +64,7 @@ class Shape:
     requests: int = 1
 
 
-# LMDeploy's kernels are compiled anew for each power of two of a prefill's tokens, for odd and even numbers of them, for
+# LMDeploy's kernels are compiled again for each power of two of a prefill's tokens, for odd and even numbers of them, for
 # numbers at or just below a multiple of 512, and for some numbers of requests (docs/gpu.md). The first prompt's count makes
 # the others exact.
 PROMPTS = (64, 10, 100, 200, 400, 511, 800, 1023, 1500, 2047, 3000, 4095, 6000, 8191)  # and one more

@@ -7,7 +7,7 @@
 The plain loop asks each rank for its models and for one chat completion, with openai's synchronous client on asyncio's
 default thread pool, as LMDeploy's guide does. Against a loopback null server, a process of its own that takes DELAY
 seconds an answer, both run one after the other. Against real ranks (--plan, as plan.yml writes it with plan_show=json)
-one of them runs, since only a fresh rank can be warmed up: start all ranks anew before each.
+one of them runs, since only a fresh rank can be warmed up: start all ranks again before each.
 """
 
 from __future__ import annotations

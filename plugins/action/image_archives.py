@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
             head = _head(path)
             if not is_archive(head):
                 faults.append(
-                    f"image_archive: {path} is no archive of docker save: make it anew (docker save -o ARCHIVE IMAGE)."
+                    f"image_archive: {path} is no archive of docker save: make it again (docker save -o ARCHIVE IMAGE)."
                 )
                 continue
             paths.append(path)

@@ -64,7 +64,7 @@ def exchange(
         connection.sock.settimeout(_left(ends))
         path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
         connection.request(method, path, body, {"Connection": "close", **(headers or {})})
-        # Not getresponse(): its reads wait for the time-out anew each time.
+        # Not getresponse(): its reads wait for the time-out again each time.
         response = http.client.HTTPResponse(_Socket(connection.sock, ends), method=method)  # type: ignore[arg-type]
         response.begin()
         content = response.read(limit_bytes + 1)

@@ -4,7 +4,7 @@
 """The proxy's list of ranks, and what has to be done for it to tell the truth.
 
 LMDeploy's ranks register once, when they come up, and only log it when that fails; the proxy forgets them all when it is
-started anew, and every 90 s drops each whose /health gives it no status 200, for good. Until then it keeps those that are
+started again, and every 90 s drops each whose /health gives it no status 200, for good. Until then it keeps those that are
 gone; and for ever, once it waits for a /health that never answers, which holds up its check. Runs on the proxy's host.
 """
 

@@ -85,7 +85,7 @@ class Progress:
         layers = list(self.layers.values())
         got, size = sum(each.got for each in layers), sum(each.size or 0 for each in layers)
         sized = bool(layers) and all(each.size is not None for each in layers)
-        if self._seen and self._seen[-1][1] > got:  # a layer is begun anew
+        if self._seen and self._seen[-1][1] > got:  # a layer is begun again
             self._seen.clear()
         self._seen.append((now, got))
         while len(self._seen) > 2 and now - self._seen[1][0] >= RATE_S:

@@ -20,7 +20,7 @@ options:
   act:
     description:
       - V(read) reads the engine's token on its head, V(bring) brings directories, programs and secrets.
-      - V(remove) and V(start) remove and start containers, V(list) puts the proxy's list right.
+      - V(remove) and V(start) remove and start containers, V(list) corrects the proxy's list.
     type: str
     choices: [read, bring, remove, start, list]
     required: true

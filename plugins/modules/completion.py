@@ -73,7 +73,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines 
 
 MAX_TOKENS = 8
 REMEDY = (
-    "Run the playbook again: it replaces an engine that is dead, and puts the proxy's list right. What each rank gives by itself "
+    "Run the playbook again: it replaces an engine that is dead, and corrects the proxy's list. What each rank gives by itself "
     "tells ansible-playbook playbooks/warmup.yml."
 )
 

@@ -29,7 +29,7 @@ options:
   warmup:
     description: >-
       Instead, whether to keep new requests from what the round has started and is going to warm up, where other engines serve. The
-      proxy's list is put right after the warm-up.
+      proxy's list is corrected after the warm-up.
     type: bool
     default: false
 attributes:
@@ -38,7 +38,7 @@ attributes:
     description: Does nothing.
   diff_mode:
     support: none
-    description: What becomes of the proxy's list is shown when it is put right.
+    description: What becomes of the proxy's list is shown when it is corrected.
 """
 
 EXAMPLES = r"""

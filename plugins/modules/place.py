@@ -12,7 +12,7 @@ short_description: Bring directories, programs and secrets that containers need,
 version_added: 0.1.0
 description:
   - Makes directories and writes files, each in one step, so that no reader ever sees half of one. Removes nothing.
-  - A file that a running container has mounted keeps its old content there, until the container is started anew.
+  - A file that a running container has mounted keeps its old content there, until the container is started again.
 author:
   - lmfleet contributors (@lmfleet)
 options:

@@ -10,7 +10,7 @@ module: proxy_nodes
 short_description: Make the list of LMDeploy's proxy tell the truth
 version_added: 0.1.0
 description:
-  - LMDeploy's ranks register at the proxy once, when they come up. The proxy forgets them when it is started anew, and keeps
+  - LMDeploy's ranks register at the proxy once, when they come up. The proxy forgets them when it is started again, and keeps
     those that are gone.
   - Adds each of O(nodes) that answers and is not listed, and removes what is not one of them, or serves another model. Removes
     one that nothing listens for, so that its own registration can be waited for. A rank that is busy or still initializing
@@ -129,7 +129,7 @@ def main() -> None:
             after = proxy.carry_out(wanted, options["model"]) if wanted.add or wanted.remove else before
     except ProxyError as error:
         module.fail_json(
-            msg=f"The proxy's list of ranks could not be put right: {error}. "
+            msg=f"The proxy's list of ranks could not be corrected: {error}. "
             "See the log of the proxy's container on its host (docker logs), then run the playbook again."
         )
     missing = {

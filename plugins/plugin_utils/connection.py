@@ -86,7 +86,7 @@ _UNREACHABLE = (
     _Kind(
         "host key changed",
         r"host key for (\S+) has changed|host key mismatch for (\S+)|host key for server '?([^\s']+)'? does not match",
-        "The host shows another key than the control node knows. Where it was installed anew, compare the fingerprint "
+        "The host shows another key than the control node knows. Where it was installed again, compare the fingerprint "
         "(on its console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) and forget the old key: ssh-keygen -R '{0}'. Where "
         "nobody changed it, another machine answers at this address.",
     ),

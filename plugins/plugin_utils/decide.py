@@ -8,14 +8,14 @@ Pure, standard library, Python 3.9, no Ansible. The whole of it as a table; the 
 | an engine's                              | is                                                       | then                |
 |------------------------------------------|----------------------------------------------------------|---------------------|
 | containers are as planned, it has tokens | alive or busy                                            | nothing             |
-| Ray container, or container of DP ranks  | missing, stopped, not as planned, or of another secret   | all is formed anew  |
-| the same, where there is no token        | restarted since, or of another formation than its others | all is formed anew  |
-| DP rank                                  | dead though its container runs                           | all is formed anew  |
+| Ray container, or container of DP ranks  | missing, stopped, not as planned, or of another secret   | all is formed again  |
+| the same, where there is no token        | restarted since, or of another formation than its others | all is formed again  |
+| DP rank                                  | dead though its container runs                           | all is formed again  |
 | api_server                               | missing, stopped, not as planned, or dead                | it alone is started |
 | endpoint                                 | loading, or says nothing yet                             | it is waited for    |
 | warm-up                                  | was never answered since it was started                  | it is warmed up     |
 
-The proxy is replaced where it is missing, stopped or not as planned, and its list is put right where it is wrong. Containers
+The proxy is replaced where it is missing, stopped or not as planned, and its list is corrected where it is wrong. Containers
 of this deployment that the plan no longer has are removed first: they hold GPUs and ports.
 
 Engines that do not serve are started together, in the first round; engines that serve, and are to change, one after another,
@@ -56,7 +56,7 @@ INTERFACE = "NCCL_SOCKET_IFNAME"  # was a bare name, which NCCL takes for the be
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One change of one host. ``act``: remove or start a container, or list, which puts the proxy's list right.
+    """One change of one host. ``act``: remove or start a container, or list, which corrects the proxy's list.
 
     ``name`` is the container's, ``service`` its kind (leftover: of no planned one), ``formation`` the label of one that starts.
     """
@@ -124,7 +124,7 @@ class Wanted:
 def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_brought: bool = False) -> Decision:
     """The steps from what ``hosts`` (by node) are to what ``plan`` says.
 
-    ``formation`` is the id for engines that are formed anew, and ``image_brought`` says that the image is, before any step. Of
+    ``formation`` is the id for engines that are formed again, and ``image_brought`` says that the image is, before any step. Of
     secrets, ``hosts`` have those that are brought (``steps.as_brought``).
     """
     states = {each.url: hosts[each.node].tokens(each.url) for each in plan.endpoints}
@@ -176,18 +176,18 @@ def _engine(
         base_lost = _split_formation(base, hosts)
     if engine.topology == "dpep" or base_lost:
         why = [*base_lost, *(dead if engine.topology == "dpep" else [])]
-        anew = services if why else []
+        to_start = services if why else []
     else:
         why = [f"it {reason}" for each in api for reason in lost[each.node, each.name]] or dead
-        anew = api if why else []
+        to_start = api if why else []
         formation = _formation_of(base, hosts) or formation
-    waiting = not anew and any(states[each.url].state in WAITED_FOR for each in endpoints)
+    waiting = not to_start and any(states[each.url].state in WAITED_FOR for each in endpoints)
     busy = any(states[each.url].state == "busy" for each in endpoints)
     # What said nothing has to prove itself, though it may have been warmed up: then with one token, for it may serve.
-    known = not anew and _is_warmed(engine, services, hosts)
-    warm = bool(anew) or waiting or not (busy or known)
+    known = not to_start and _is_warmed(engine, services, hosts)
+    warm = bool(to_start) or waiting or not (busy or known)
     serves = serving or (not dead and _runs_changed(services, hosts, lost))
-    return Wanted(engine, serves, anew, why, formation, wait=bool(anew) or waiting, warm=warm, known=known)
+    return Wanted(engine, serves, to_start, why, formation, wait=bool(again) or waiting, warm=warm, known=known)
 
 
 def _is_supervised(service: Service, host: Host) -> bool:
@@ -462,8 +462,8 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
             started += [step for step in steps if step.act == "start"]
     if plan.proxy and not listed and (removed or started):
         changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
-        # Ranks register once, when they come up: a proxy that is started anew learns of those that live from nobody else.
-        reason = "its ranks are started anew" if changes_ranks else "it knows no rank when it is started"
+        # Ranks register once, when they come up: a proxy that is started again learns of those that live from nobody else.
+        reason = "its ranks are started again" if changes_ranks else "it knows no rank when it is started"
         listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, reason)]
     return Round(
         engines=[each.engine.name for each in wanted if each.wait],
@@ -490,9 +490,9 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
         last = f"; its last start took {member.seconds:.0f} s" if member else ""
         if each.serves and each.services:
             rest = ", and the other engines serve meanwhile" if each in later and len(wanted) > 1 else ""
-            notes.append(f"{each.engine.name} serves now, and does not while it is started anew{last}{rest}.")
+            notes.append(f"{each.engine.name} serves now, and does not while it is started again{last}{rest}.")
         elif each.services and member:
-            notes.append(f"{each.engine.name} is started anew{last}.")
+            notes.append(f"{each.engine.name} is started again{last}.")
         elif each.serves:
             lacking = _missed_by(plan, each.engine, hosts)
             if lacking:
@@ -505,13 +505,15 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
 
 
 def _moved_proxy(plan: Plan, wanted: Sequence[Wanted], leftovers: Sequence[Step]) -> list[str]:
-    """That engines are started anew for a proxy that moves, as where a new host is the first one of the inventory."""
+    """That engines are started again for a proxy that moves, as where a new host is the first one of the inventory."""
     before = next((step.host for step in leftovers if step.name == f"{plan.name}-proxy"), None)
-    anew = [each.engine.name for each in wanted if each.serves and each.services]
-    if before is None or plan.proxy is None or not anew:
+    again = [each.engine.name for each in wanted if each.serves and each.services]
+    if before is None or plan.proxy is None or not again:
         return []
-    told = f"The proxy moves from {before} to {plan.proxy.node}, which is the head now, and for that {', '.join(anew)}"
-    return [f"{told} {'is' if len(anew) == 1 else 'are'} started anew. With plan_head: {before} it stays where it is."]
+    told = f"The proxy moves from {before} to {plan.proxy.node}, which is the head now, and for that {', '.join(again)}"
+    return [
+        f"{told} {'is' if len(again) == 1 else 'are'} started again. With plan_head: {before} it stays where it is."
+    ]
 
 
 def _is_planned_so(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> bool:

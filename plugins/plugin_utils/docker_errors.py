@@ -144,7 +144,7 @@ _OF_IMAGES = (
     ),
     (
         r"invalid tar|archive/tar|not a tar|unrecognized image format",
-        "image_archive is no archive of docker save, or was cut: make it anew",
+        "image_archive is no archive of docker save, or was cut: make it again",
     ),
     (r"invalid reference format", "correct plan_image: it is no name of an image"),
 )

@@ -87,7 +87,7 @@ def render(plan: Plan, hosts: Mapping[str, Host], node: Node, settings: Settings
     ]
     closed = [] if settings.strict else ranges(set(planned) - free)
     lines = [
-        f"# Of the deployment {plan.name}, made by lmfleet.lmdeploy: another run writes it anew.",
+        f"# Of the deployment {plan.name}, made by lmfleet.lmdeploy: another run writes it again.",
         f"add table inet {table}",
         f"delete table inet {table}",
         f"table inet {table} {{",

@@ -655,7 +655,7 @@ def _see_who_went_on(reader: _Reader) -> None:
             plain[source] = [*plain.get(source, [])[-2:], at]
     ups = [at for at, __, order in reader.phases if order == UP]
     first_up, last_up = (ups[0], ups[-1]) if ups else (reader.lines, -1)
-    # Docker has started the container again: a server connects to Ray anew.
+    # Docker has started the container again: a server connects to Ray again.
     restarts = {source: at for at, source, order in reader.phases if order == 1}
     advances = _advances(reader.phases)
     serving = _serving(reader)
@@ -680,7 +680,7 @@ def _see_who_went_on(reader: _Reader) -> None:
 
 
 def _ends(reader: _Reader, at: int) -> bool:
-    """Whether torchrun was told to stop before line ``at``, and nothing has started anew since."""
+    """Whether torchrun was told to stop before line ``at``, and nothing has started again since."""
     before = bisect.bisect_left(reader.stops, at)
     return before > 0 and not any(reader.stops[before - 1] < phase < at for phase, *__ in reader.phases)
 

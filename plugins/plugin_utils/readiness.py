@@ -204,7 +204,7 @@ class HostWait:
             and status["started_at"] != first["started_at"]
         ):
             self.failure = self._diagnosis(
-                name, "was started anew while the engine loads, so the engine has lost its workers"
+                name, "was started again while the engine loads, so the engine has lost its workers"
             )
         elif name in self._doomed:
             why = heals.starts[-1].ended if heals.starts else None  # its container may take a moment more to end
@@ -261,7 +261,7 @@ class HostWait:
                 f"{self._host}: {state}, but does not give {self._engine.tp} of them to an engine.\n"
                 "Something else holds them (`ray status` in the container), or Ray has lost track of them.\n"
                 f"Remedy: docker rm --force {self._plan.name}-ray   (on {self._host}), and run the playbook again: "
-                "it forms the cluster anew."
+                "it forms the cluster again."
             )
 
     def _take_tcp(self, tcp: Mapping[str, str], now: float) -> None:

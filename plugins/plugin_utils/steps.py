@@ -16,7 +16,7 @@ from .observed import Host
 from .planning.types import Plan
 
 TOKEN_LENGTH = 64
-WORDS = {"remove": "remove", "start": "start", "list": "put right the list of"}
+WORDS = {"remove": "remove", "start": "start", "list": "correct the list of"}
 
 
 def to_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:

@@ -123,7 +123,7 @@ def stamps_of(url: str) -> list[dict[str, Any]]:
 def fetched(url: str, deadline_s: float, limit_bytes: int) -> bytes:
     """The body of an answer, which has come in so many seconds and is no longer than that. Raises RunError.
 
-    A socket's own time-out begins anew with every byte: so at the deadline the connection is shut.
+    A socket's own time-out begins again with every byte: so at the deadline the connection is shut.
     """
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=deadline_s)

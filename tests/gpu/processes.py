@@ -186,7 +186,7 @@ class Client:
         return self._logs.parent / "h" / f"{zlib.crc32(name.encode()):08x}"
 
     def start(self, service: Mapping[str, Any], name: str, extra: Mapping[str, str]) -> Process:
-        """Start a service of a plan anew. ``name`` is unique on this machine; ``extra`` comes on top of its environment."""
+        """Start a service of a plan again. ``name`` is unique on this machine; ``extra`` comes on top of its environment."""
         if name in self._processes:
             self._processes[name].stop()
         for directory in service["directories"]:

@@ -63,7 +63,7 @@ def test_what_is_open_is_named_then_closed_and_a_second_run_changes_nothing(bare
     again = bare.deploy(firewall_enabled=True, closure_enabled=True).succeeded()
     assert set(again.changed.values()) == {0}
     assert bare.containers() == engines
-    # The hosts still reach each other: all of the engine is formed anew behind the firewall.
+    # The hosts still reach each other: all of the engine is formed again behind the firewall.
     bare.on(1, "docker", "rm", "--force", "lmdeploy-ray")
     bare.deploy(firewall_enabled=True, closure_enabled=True).succeeded()
     assert bare.chat()["usage"]["completion_tokens"] > 0

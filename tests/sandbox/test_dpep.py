@@ -49,7 +49,7 @@ def test_the_proxys_list_is_put_right_and_no_rank_is_touched(ranks: Sandbox) -> 
             break
     assert f"removed {STRANGER}: it is not of the plan" in run.output
     assert f"added {RANKS[3]}: it answers, but was not listed" in run.output
-    assert "node0: put right the list of lmdeploy-proxy: it lists what is not of the plan" in run.text
+    assert "node0: correct the list of lmdeploy-proxy: it lists what is not of the plan" in run.text
     assert run.changed["node0"] == 1
     assert listed() == sorted(RANKS)
     assert ranks.containers() == before

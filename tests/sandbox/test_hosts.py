@@ -38,7 +38,7 @@ exit 1
 
 @contextlib.contextmanager
 def changed_docker(sandbox: Sandbox, before: str, after: str) -> Iterator[None]:
-    """node1's Docker, started anew after a change by a line of shell, which another line takes back."""
+    """node1's Docker, started again after a change by a line of shell, which another line takes back."""
     sandbox.on(1, "sh", "-ec", f"mkdir -p /etc/docker; {before}")
     try:
         sandbox.on(1, "sh", "-c", RESTART)

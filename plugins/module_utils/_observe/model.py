@@ -195,7 +195,7 @@ def _add_nearby(report: ModelReport, places: Sequence[nearby.Elsewhere], *, code
         if not found.faults or whole:
             report.settings.append(setting)
             report.mounts += found.mounts
-        # Half of a model beside nothing is still better gone on with than begun anew.
+        # Half of a model beside nothing is still better gone on with than begun again.
         elif not each.other_model and not report.settings:
             report.settings.append(setting)
 

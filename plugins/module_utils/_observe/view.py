@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The host's files as a container sees them: through its mounts, and along links as its own kernel follows them.
 
-A link's text is read anew inside: one to /data/hub leads to whatever is mounted there in the container, or to nothing, be
+A link's text is read again inside: one to /data/hub leads to whatever is mounted there in the container, or to nothing, be
 the file there on the host or not.
 """
 

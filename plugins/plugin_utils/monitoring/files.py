@@ -26,7 +26,7 @@ INTERVAL = re.compile(r"([1-9]\d{0,2})s|1m")
 # Rules look at rates over two minutes, and a rate needs two samples.
 LONGEST_INTERVAL_S = 60
 # Not of which deployment: two that share a Prometheus would write its configuration in turn.
-_HEAD = "# Made by lmfleet.lmdeploy, and written anew by its next run: what is to be here as well is in variables monitoring_*.\n"
+_HEAD = "# Made by lmfleet.lmdeploy, and written again by its next run: what is to be here as well is in variables monitoring_*.\n"
 
 
 @dataclasses.dataclass(frozen=True)

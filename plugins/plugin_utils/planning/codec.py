@@ -33,7 +33,7 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    """A class's types, which Python evaluates anew each time that it is asked: most of the time of reading a plan."""
+    """A class's types, which Python evaluates again each time that it is asked: most of the time of reading a plan."""
     return typing.get_type_hints(cls)
 
 

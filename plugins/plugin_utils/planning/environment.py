@@ -182,7 +182,7 @@ def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str], *,
             else str(wrong)
         )
     if any(not character.isprintable() and character not in "\n\t" for character in text):
-        return f"{variable}.{name} has a character in it that nobody can see: write it anew."
+        return f"{variable}.{name} has a character in it that nobody can see: write it again."
     if len(name) + len(text.encode("utf-8", "surrogateescape")) > LONGEST:
         return f"{variable}.{name} has {len(text)} characters, and no program can be started with so much: put it into a file."
     if is_secret(name, text):

@@ -272,7 +272,7 @@ def _check_use(key: str, value: Any) -> None:
 def _check_line(what: str, text: str) -> None:
     if not text.isprintable():
         raise WrongValue(
-            f"{what} is {shown(text)}, which has a line break or another character in it that nobody can see: write it anew."
+            f"{what} is {shown(text)}, which has a line break or another character in it that nobody can see: write it again."
         )
     if len(text) > LONGEST_LINE:
         raise WrongValue(f"{what} has {len(text)} characters, and {LONGEST_LINE} is the most: shorten it.")

@@ -70,7 +70,7 @@ def _fault_of(option: Option | None, value: Any) -> str | None:
     if len(str(value)) > LONGEST:
         return f"has {len(str(value))} characters, and no program can be started with so much: shorten it."
     if _has_hidden(value):
-        return f"is {shown(value)}, which has a character in it that nobody can see: write it anew."
+        return f"is {shown(value)}, which has a character in it that nobody can see: write it again."
     return None
 
 

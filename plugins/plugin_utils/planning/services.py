@@ -87,7 +87,7 @@ def engine_service(
 
 
 def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[str]) -> Service:
-    """The proxy: no GPU, no model, nothing to keep. It comes back by itself; its list of ranks is put right by a run."""
+    """The proxy: no GPU, no model, nothing to keep. It comes back by itself; its list of ranks is corrected by a run."""
     return Service(
         service="proxy",
         node=head.name,

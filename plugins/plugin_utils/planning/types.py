@@ -122,7 +122,7 @@ class Image:
 
     ``reference`` is what is pulled. ``id`` is its identity, once a host was asked: one image has many names, and digests
     come and go with pulls. ``release`` is the LMDeploy inside (None: not known before the image was asked); ``moving``: the
-    reference is a tag that is published anew.
+    reference is a tag that is published again.
     """
 
     reference: str
@@ -258,7 +258,7 @@ class Service:
 
     ``command`` is the argument vector, ``environment`` what the container gets on top of the image's own, ``directories``
     the host directories that have to exist before it starts (created, never emptied), ``listens`` its TCP ports. ``derived``
-    are the variables whose values were taken from the host: while it serves, other ones are no reason to start it anew.
+    are the variables whose values were taken from the host: while it serves, other ones are no reason to start it again.
     ``starts`` is the file on the host where it is kept when its engine was started, and why; None: nothing starts it again by
     itself. ``earlier``: one that serves and was made so is left as it is.
     """

@@ -88,7 +88,7 @@ def _storage(of: OfHost) -> Iterator[str]:
         yield (
             "Docker stores images with the driver vfs, which copies every layer whole, so that LMDeploy's image takes several "
             'times its size: set "storage-driver": "overlay2" in /etc/docker/daemon.json and restart Docker (images are '
-            "pulled anew)."
+            "pulled again)."
         )
 
 

@@ -467,7 +467,7 @@ RULES = (
             "persistence",
             lambda on: not on,
             lambda found: (
-                f"persistence mode is off for {_gpus(found)}, so the driver starts anew with every first process, which takes "
+                f"persistence mode is off for {_gpus(found)}, so the driver starts again with every first process, which takes "
                 "seconds and forgets settings: systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1."
             ),
         ),

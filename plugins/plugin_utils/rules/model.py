@@ -147,10 +147,10 @@ def _model_remedies(plan: Plan, asked: Sequence[Host], faulty: Sequence[Host]) -
         # huggingface_hub takes a file for whole that bears the right name.
         few = 0 < len(damaged) <= MOST_REMOVED
         remove = f"rm {' '.join(map(shlex.quote, damaged))} && " if few else ""
-        anew = " --force-download" if damaged and not few else ""
+        forced = " --force-download" if damaged and not few else ""
         yield (
             f"  {host.name}: {remove}{_cache_of(plan, host)} hf download {shlex.quote(plan.model)} "
-            f"--revision {shlex.quote(plan.model_revision)}{anew}"
+            f"--revision {shlex.quote(plan.model_revision)}{forced}"
         )
 
 

@@ -176,9 +176,7 @@ def test_36_a_rank_that_the_proxy_has_dropped_is_added_and_has_to_stay() -> None
     dropped = plan.endpoints[1].url
     del hosts.world.answers["node0"]["proxy"]["nodes"][dropped]
     decided = hosts.decide()
-    assert decided["lines"] == [
-        f"node0: put right the list of lmdeploy-proxy: it does not list {dropped}, which serves"
-    ]
+    assert decided["lines"] == [f"node0: correct the list of lmdeploy-proxy: it does not list {dropped}, which serves"]
     hosts.converge(decided)
     assert plan.proxy is not None
     assert hosts.lists[-1]["expected"] == plan.proxy.ranks

@@ -64,7 +64,7 @@ def test_the_rules_of_tp_are_these() -> None:
     assert (
         rules(TP)
         == """\
-# Of the deployment lmdeploy, made by lmfleet.lmdeploy: another run writes it anew.
+# Of the deployment lmdeploy, made by lmfleet.lmdeploy: another run writes it again.
 add table inet lmfleet_lmdeploy
 delete table inet lmfleet_lmdeploy
 table inet lmfleet_lmdeploy {

@@ -51,7 +51,7 @@ def test_a_file_differs_by_content_and_by_mode(tmp_path: Path) -> None:
     assert differs(path, b"y", 0o600)
     assert differs(path, b"x", 0o644)
     path.chmod(0o644)
-    assert differs(path, b"x", 0o600), "a secret that others may read is written anew"
+    assert differs(path, b"x", 0o600), "a secret that others may read is written again"
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

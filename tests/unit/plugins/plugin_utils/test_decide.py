@@ -333,7 +333,7 @@ def test_an_option_of_the_api_server_replaces_it_alone_in_tp(more: dict[str, Any
     world, decision = changed(tp(), tp(**more))
     assert done(decision) == [("node0", "remove", API), ("node0", "start", API)]
     assert why(decision) == {f"it is to change: {words}"}
-    assert decision.notes == ["lmdeploy serves now, and does not while it is started anew; its last start took 60 s."]
+    assert decision.notes == ["lmdeploy serves now, and does not while it is started again; its last start took 60 s."]
     world.carry_out(decision)
     settled(world)
 
@@ -450,7 +450,7 @@ def test_a_proxy_that_lists_what_is_not_of_the_plan_is_put_right() -> None:
     assert [(step.act, step.reason) for step in decision.steps] == [
         ("list", "it lists what is not of the plan: http://10.0.0.99:23333")
     ]
-    assert steps.told(decision) == [f"node0: put right the list of {PROXY}: {decision.steps[0].reason}"]
+    assert steps.told(decision) == [f"node0: correct the list of {PROXY}: {decision.steps[0].reason}"]
     world.carry_out(decision)
     settled(world)
 
@@ -657,7 +657,7 @@ def test_scale_a_new_host_that_becomes_the_head_moves_the_proxy_and_it_is_said_h
     names = {name: {"plan_cluster_address": f"10.0.0.{n}"} for n, name in enumerate(("a", "b", "c"), 10)}
     __, decision = changed(of_groups(names, "b", "c"), of_groups(names, "a", "b", "c"))
     assert decision.notes[-1] == (
-        "The proxy moves from b to a, which is the head now, and for that lmdeploy-gb, lmdeploy-gc are started anew. "
+        "The proxy moves from b to a, which is the head now, and for that lmdeploy-gb, lmdeploy-gc are started again. "
         "With plan_head: b it stays where it is."
     )
     world, decision = changed(of_groups(names, "b", "c"), of_groups(names, "a", "b", "c", plan_head="b"))
@@ -737,7 +737,7 @@ def test_61_a_start_that_was_slow_is_waited_for_and_not_begun_again(shape: str) 
     world.carry_out_but_the_wait(first)
     for __ in range(3):
         again = world.decide("F2")
-        assert again.steps == [], "what loads is not started anew, however often one looks"
+        assert again.steps == [], "what loads is not started again, however often one looks"
         assert of_rounds(again) == [(["lmdeploy"], ["lmdeploy"])]
     world.carry_out(again)
     settled(world)
@@ -888,10 +888,10 @@ def test_engines_that_serve_are_replaced_one_after_another_and_those_that_do_not
     world.states("dead", RIGHT)
     decision = world.decide()
     assert [each.engines for each in decision.rounds] == [[RIGHT], [LEFT], ["lmdeploy-third"]]
-    rest = "and does not while it is started anew; its last start took 60 s, and the other engines serve meanwhile."
+    rest = "and does not while it is started again; its last start took 60 s, and the other engines serve meanwhile."
     assert decision.notes == [
         f"{LEFT} serves now, {rest}",
-        f"{RIGHT} is started anew; its last start took 60 s.",
+        f"{RIGHT} is started again; its last start took 60 s.",
         f"lmdeploy-third serves now, {rest}",
     ]
     assert "round 1 of 3:" in steps.told(decision)

@@ -211,7 +211,7 @@ def test_ps_tells_it_where_there_is_no_proc(
     monkeypatch.setattr(control, "PROC", tmp_path)
     first = started(holder.pid)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    assert abs(parsed(started(holder.pid)) - parsed(first)) <= timedelta(seconds=1)  # Linux's ps computes it anew
+    assert abs(parsed(started(holder.pid)) - parsed(first)) <= timedelta(seconds=1)  # Linux's ps computes it again
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     assert started(holder.pid) is None

@@ -4,7 +4,7 @@
 """The diagnosis of a log: whose exception counts, what it means, where it was.
 
 The fixtures are what others reported, with addresses and names replaced; ``variations.json`` and ``public.json`` are texts of the
-same kinds as they stand in public issues, written anew; each of the latter names its thread, or the program that writes it.
+same kinds as they stand in public issues, written again; each of the latter names its thread, or the program that writes it.
 """
 
 from __future__ import annotations

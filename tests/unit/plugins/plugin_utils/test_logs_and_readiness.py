@@ -286,7 +286,7 @@ def test_ray_started_anew_fails_the_engine_that_loads_and_cannot_start_again_by_
     answer["containers"]["lmdeploy-ray"] = {**RUNNING, "restarts": 1, "started_at": "2026-11-24T22:30:00Z"}
     wait.take(answer, 2)
     assert wait.failure
-    assert "lmdeploy-ray was started anew" in wait.failure
+    assert "lmdeploy-ray was started again" in wait.failure
     wait = waiting("node0", "api")
     wait.take(api_round(["loading"]), 1)
     wait.take(answer, 2)

@@ -240,8 +240,8 @@ def test_a_decision_is_told_once_for_all_hosts_with_its_reason() -> None:
     assert steps.told(world.decide("F"), {"node0": "x is not on it"}) == [
         "node0: pull the image: x is not on it",
         f"node0, node1: replace lmdeploy-dp: {reason}",
-        "node0: put right the list of lmdeploy-proxy: its ranks are started anew",
-        "lmdeploy is started anew; its last start took 60 s.",
+        "node0: correct the list of lmdeploy-proxy: its ranks are started again",
+        "lmdeploy is started again; its last start took 60 s.",
     ]
 
 
@@ -253,7 +253,7 @@ def test_a_start_and_a_removal_are_told_as_such() -> None:
         "node0: remove lmdeploy-proxy: it is not of this plan any more",
         "node0, node1: start lmdeploy-ray: lmdeploy-ray on node0, node1 does not exist",
         "node0: start lmdeploy-api: lmdeploy-ray on node0, node1 does not exist",
-        "lmdeploy is started anew; its last start took 60 s.",
+        "lmdeploy is started again; its last start took 60 s.",
         "What is not of this plan any more is removed, and what it serves ends.",
     ]
 
