@@ -187,7 +187,7 @@ def _engine(
     known = not to_start and _is_warmed(engine, services, hosts)
     warm = bool(to_start) or waiting or not (busy or known)
     serves = serving or (not dead and _runs_changed(services, hosts, lost))
-    return Wanted(engine, serves, to_start, why, formation, wait=bool(again) or waiting, warm=warm, known=known)
+    return Wanted(engine, serves, to_start, why, formation, wait=bool(to_start) or waiting, warm=warm, known=known)
 
 
 def _is_supervised(service: Service, host: Host) -> bool:
