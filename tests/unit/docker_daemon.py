@@ -49,7 +49,10 @@ def container(name: str, **state: Any) -> dict[str, Any]:
 
 @dataclass
 class Dockerd:
-    """What it has, which a test may change at any time; a context manager. ``late_s``: each answer takes that long."""
+    """What it has, which a test may change at any time; a context manager. ``late_s``: each answer takes that long.
+
+    ``at_once``: no container is told of before so many are asked for at the same moment; where they are not, that is an error 500.
+    """
 
     socket: Path
     containers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -67,6 +70,7 @@ class Dockerd:
     fails: dict[str, str] = field(default_factory=dict)  # path -> the message of its error 500
     oldest_api: str = ""  # what asks in the words of an older one is refused, as Docker 29 does
     late_s: float = 0.0
+    at_once: threading.Barrier | None = None
     asked: list[str] = field(default_factory=list)
     logins: list[str | None] = field(default_factory=list)
 
@@ -124,6 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(dockerd.late_s)
         path, __, query = re.sub(r"^/v[\d.]+", "", self.path).partition("?")
         dockerd.asked.append(f"{path}?{query}" if query else path)
+        if dockerd.at_once and re.fullmatch(r"/containers/[^/]+/json", path):
+            try:
+                dockerd.at_once.wait(60)
+            except threading.BrokenBarrierError:
+                self._json({"message": "they were not asked for at once"}, 500)
+                return
         name = path.split("/")[2] if path.count("/") > 1 else ""
         name = next((n for n, c in dockerd.containers.items() if c["Id"] == name), name)
         asked = re.match(r"/v(\d+)\.(\d+)/", self.path)

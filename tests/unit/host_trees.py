@@ -192,6 +192,7 @@ def _looked(address: str, peers: tuple[str, ...], count: int, bonded: str) -> di
         route = {"interface": bonded, "source": address, "gateway": ""}
         return {
             "interfaces": interfaces,
+            "interfaces6": {},
             "networks": {"127.0.0.1": "127.0.0.0/8", address: f"{address.rpartition('.')[0]}.0/24"},
             "down": [],
             "bridges": [],

