@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections import deque
-from typing import IO
 
 from ..plugins.module_utils._kept_logs import LAST_BYTES
 
@@ -23,7 +22,8 @@ def say(text: str) -> None:
 class Output(threading.Thread):
     """Passes on what a command prints, byte by byte as it is, and has the end of it."""
 
-    def __init__(self, source: IO[bytes]) -> None:
+    def __init__(self, source: int) -> None:
+        """``source`` is the file descriptor that is read, and closed at its end."""
         super().__init__(daemon=True)
         self._source = source
         self._parts: deque[bytes] = deque()
@@ -33,7 +33,7 @@ class Output(threading.Thread):
 
     def run(self) -> None:
         """Until nobody can print any more."""
-        while part := os.read(self._source.fileno(), 65536):
+        while part := os.read(self._source, 65536):
             with self._lock:
                 self._parts.append(part)
                 self._size += len(part)
@@ -42,6 +42,7 @@ class Output(threading.Thread):
             with contextlib.suppress(OSError):  # nobody reads the container's log: the engine serves on
                 sys.stdout.buffer.write(part)
                 sys.stdout.buffer.flush()
+        os.close(self._source)
 
     def take(self) -> bytes:
         """What was printed since this was last asked, or the end of it."""

@@ -34,7 +34,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from ..plugins.module_utils._kept_logs import keep
 from .output import Output, say
@@ -73,10 +73,12 @@ class Engine:
         self._pids: dict[int, int] = {}
         self._proven = False
         environment = {**os.environ, **({RANKS: str(ranks)} if ranks else {})}
+        reading, writing = os.pipe()
         self._child = subprocess.Popen(
-            command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, env=environment, start_new_session=True, stdout=writing, stderr=subprocess.STDOUT
         )
-        self.output = Output(cast("IO[bytes]", self._child.stdout))
+        os.close(writing)
+        self.output = Output(reading)
         if ranks is None:
             self._watch()
 

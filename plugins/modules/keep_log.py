@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Writes the last 256 KiB of what the container printed to a file, C(NAME.UTC-TIME.log), readable by its owner alone. The
     eight latest of each name stay.
-  - A log that cannot be read or kept is no failure, for what it is kept for is to go on. RV(msg) says why there is none.
+  - A log that cannot be read or kept is no failure, for what it is kept for is to go on. C(msg) says why there is none.
 author:
   - lmfleet contributors (@lmfleet)
 options:

@@ -41,7 +41,7 @@ options:
 attributes:
   check_mode:
     support: partial
-    description: V(absent) tells what it would do; V(applied) and V(confirmed) are not called then.
+    details: V(absent) tells what it would do; V(applied) and V(confirmed) are not called then.
   diff_mode:
     support: none
     description: Its caller shows it.
