@@ -74,7 +74,7 @@ def test_an_idle_docker_is_set_up_and_restarted(engines: Engines) -> None:
     assert json.loads(engines.file(0))["log-opts"] == {"max-size": "100m", "max-file": "5"}
     assert all(old != new for old, new in zip(before, engines.processes()))
     log = engines.sandbox.on(
-        0, "sh", "-c", f"docker create --name {STRANGER} {IMAGE} && docker inspect {STRANGER}", limit_s=600
+        0, "sh", "-c", f"docker create --name {STRANGER} {IMAGE} true && docker inspect {STRANGER}", limit_s=600
     )
     assert json.loads(log[log.index("[") :])[0]["HostConfig"]["LogConfig"] == {
         "Type": "json-file",
