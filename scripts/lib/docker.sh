@@ -84,11 +84,13 @@ _start_own_docker() {
     _say "the path $_docker_root is too long for the sockets below it; set LMFLEET_SANDBOX_STATE to a shorter one"
     return 1
   fi
-  if _lacks_sys_resource; then
-    runtime=(--add-runtime "lmfleet=$_runc_wrapper" --default-runtime lmfleet)
-  fi
   dockerd --help 2>&1 | grep -q -- --ip6tables && filter+=(--ip6tables=false)
   "$_state_tool" claim "$LMFLEET_SANDBOX_STATE" docker || return 1
+  if _lacks_sys_resource; then
+    # A copy: the engine may outlive the checkout that it was started from.
+    install -m 0755 "$_runc_wrapper" "$_docker_root/runc-wrapper" || return 1
+    runtime=(--add-runtime "lmfleet=$_docker_root/runc-wrapper" --default-runtime lmfleet)
+  fi
   rm -f "$_docker_pidfile"
   # An empty configuration of its own: the machine's daemon.json is for the machine's engine.
   printf '{}\n' >"$_docker_root/daemon.json"
