@@ -41,6 +41,7 @@ options:
 attributes:
   check_mode:
     support: partial
+    description: What would be changed is told, and nothing is.
     details: V(absent) tells what it would do; V(applied) and V(confirmed) are not called then.
   diff_mode:
     support: none
