@@ -139,9 +139,7 @@ def watched(sandbox: Sandbox) -> Iterator[None]:
     """Have the hosts write down what is seen on them; afterwards nothing of it is a secret."""
     for node in sandbox.nodes:
         sandbox.on(node, "sh", "-c", f"rm -f {WATCHED}; touch {MARK}")
-        sandbox.outer(
-            "exec", "--detach", f"lmfleet-sandbox-node{node}", "sh", "-c", f"echo $$ > {WATCHED}.pid; {WATCH}"
-        )
+        sandbox.outer("exec", "--detach", f"lmfleet-sandbox-node{node}", "python3", "-c", WATCH)
     try:
         yield
     finally:
