@@ -8,6 +8,7 @@ The sandbox has to be up (playbooks/sandbox.yml); scripts/test brings it up. Tra
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -85,9 +86,15 @@ class Begun:
         raise AssertionError(f"it ended without a line of {seen!r}:\n{self._printed[-6000:]}")
 
     def interrupt(self) -> None:
-        """Ctrl-C, as a terminal sends it: to the whole process group."""
-        os.killpg(self._process.pid, signal.SIGINT)
-        self.end()
+        """Ctrl-C, as a terminal sends it: to the whole process group.
+
+        Again where it does not end: Ansible's own queue may stay locked by a worker that the first one killed.
+        """
+        while self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                rest, __ = self._process.communicate(timeout=60)
+                self._printed += rest
 
     def kill(self) -> None:
         """Kill it, with all that it started here."""
