@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..plugins.module_utils._files import READABLE, write
 
 KEPT = 400
 
@@ -66,14 +67,8 @@ class Starts:
 
 def _write(path: Path, text: str) -> None:
     """In one step, readable by all, as node_exporter is another user."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.chmod(0o644)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write(path, text.encode(), READABLE)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import posixpath
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +18,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import record_path
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Container
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import home_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -110,9 +108,9 @@ class ActionModule(ActionBase):
         seen = run.host(host)
         there = seen.containers
         done: list[str] = []
+        self._keep_logs(plan, host, {step.name: there[step.name].id for step in todo if step.act == "remove"})
         for step in todo:
             if step.act == "remove":
-                self._keep_log(plan, host, there[step.name])
                 # By id: whatever bears the name by now, only the container that was seen is removed.
                 arguments = {"name": there[step.name].id, "state": "absent", "stop_timeout": STOP_S}
             elif self._task.check_mode and not seen.has_image(services[step.name].image):
@@ -134,12 +132,14 @@ class ActionModule(ActionBase):
                     run.write(f"begun@{host}", {**run.read(f"begun@{host}", {}), step.name: [before, time.time()]})
         return {"changed": bool(done), "steps": done, "diff": [{"prepared": line} for line in done]}
 
-    def _keep_log(self, plan: Plan, host: str, container: Container) -> None:
-        """Docker's log goes with the container, and may say why it had to. That it cannot be kept hinders nothing."""
-        if not self._task.check_mode:
-            directory = posixpath.join(posixpath.dirname(record_path(plan, plan.node(host))), "logs")
-            arguments = {"container": container.id, "name": container.name, "directory": directory}
-            self._execute_module("lmfleet.lmdeploy.keep_log", arguments, task_vars=self._vars)
+    def _keep_logs(self, plan: Plan, host: str, containers: dict[str, str]) -> None:
+        """Docker's log goes with the container, and may say why it had to. That it cannot be kept hinders nothing.
+
+        All at once, and before anything is taken down: an engine is not away for longer because of it.
+        """
+        if containers and not self._task.check_mode:
+            arguments = {"containers": containers, "directory": f"{home_path(plan, plan.node(host))}/logs"}
+            self._execute_module("lmfleet.lmdeploy.keep_logs", arguments, task_vars=self._vars)
 
     def _put_list_right(self, plan: Plan, left: list[str], expected: Sequence[str] = ()) -> dict[str, Any]:
         if plan.proxy is None:

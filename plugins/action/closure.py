@@ -12,10 +12,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action.look import failure
+from ansible_collections.lmfleet.lmdeploy.plugins.action.status import write
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.closure import (
     Vantage,
     addresses,
@@ -76,7 +77,7 @@ class ActionModule(ActionBase):
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         report = harmless_all(to_json(plan, found, where, all_from, now))
         if options["file"]:
-            self._write(Path(options["file"]), report)
+            write(Path(options["file"]), json.dumps(report, indent=2) + "\n")
         if found.faults:  # in the message alone, for Ansible prints all of a result that failed
             return {"changed": False, "failed": True, "msg": message(plan, found)}
         return {
@@ -101,10 +102,3 @@ class ActionModule(ActionBase):
             return {"error": failure(answer)}
         tried = [[each.node, each.address, each.port, outcome] for each, outcome in zip(todo, answer["outcomes"])]
         return {"tried": tried, "sources": answer["sources"]}
-
-    @staticmethod
-    def _write(path: Path, report: dict[str, Any]) -> None:
-        try:
-            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise AnsibleActionFail(f"{path} cannot be written: {error.strerror}.") from None

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _files
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, warn
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.alerts import Thresholds
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import (
@@ -71,7 +72,9 @@ class ActionModule(ActionBase):
             differing = {name: text for name, text in wanted.items() if text != before[name]}
             if not self._task.check_mode:
                 for name, text in differing.items():
-                    _write(directory / name, text)
+                    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                    # A Prometheus on this machine may read it at the same moment.
+                    _files.write(directory / name, text.encode(), _files.READABLE)
         except OSError as error:
             raise AnsibleActionFail(
                 f"{error.filename or directory} on the control node: {error.strerror}. Name another directory: "
@@ -95,11 +98,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    """In one step: a Prometheus on this machine may read it at the same moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _files
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.lock import Ended, holder_is_gone, me
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
@@ -38,11 +37,7 @@ def has_ended(lock: Mapping[str, Any]) -> bool:
 def write(path: Path, text: str) -> None:
     """Write a file in one step, so that no reader sees half of it."""
     try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
+        _files.write(path, text.encode(), _files.READABLE)
     except OSError as error:
         raise AnsibleActionFail(f"{path} cannot be written: {error.strerror}.") from None
 

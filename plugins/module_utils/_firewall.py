@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ._files import READABLE, write
 from ._processes import leave_behind, stop
 
 SYSTEMD = Path("/run/systemd/system")  # is there where systemd runs the host
@@ -257,7 +258,4 @@ def _text_of(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file in one step."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write(path, text.encode(), READABLE)

@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The end of what an engine or container printed, in files that outlive it: Docker's own log goes with the container.
 
-Standard library, Python 3.9: it runs in containers (programs/supervise.py) and on hosts (the module ``keep_log``).
+Standard library, Python 3.9: it runs in containers (programs/supervise.py) and on hosts (the module ``keep_logs``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from pathlib import Path
+
+from ._files import OWN, write
 
 LAST_BYTES = 256 * 1024
 KEPT = 8  # of one name
@@ -26,14 +27,7 @@ def keep(directory: Path, name: str, log: bytes, at: float | None = None) -> str
     now = time.time() if at is None else at
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
     file = f"{name}.{stamp}.{int(now % 1 * 1000):03d}Z.log"
-    draft = directory / f".{file}.{os.getpid()}"
-    try:
-        draft.touch(mode=0o600)
-        draft.write_bytes(end_of(log))
-        draft.replace(directory / file)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+    write(directory / file, end_of(log), OWN)
     ours = re.compile(rf"{re.escape(name)}\.\d{{8}}T\d{{6}}\.\d{{3}}Z\.log")
     for old in sorted(path for path in directory.iterdir() if ours.fullmatch(path.name))[:-KEPT]:
         with contextlib.suppress(FileNotFoundError):

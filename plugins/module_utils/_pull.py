@@ -14,13 +14,13 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import _files
 from ._processes import leave_behind, started, stop
 
 ALONE_S = 300.0
@@ -183,7 +183,4 @@ def remove(file: Path, process: Mapping[str, Any]) -> None:
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
     """Write it in one step, so that no reader sees half of it."""
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-    Path(draft).replace(file)
+    _files.write(file, json.dumps(content).encode(), _files.OWN)

@@ -54,16 +54,16 @@ placed:
   elements: str
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-FILE_MODE = 0o644
-SECRET_MODE = 0o600
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._files import OWN, READABLE, write
+
+FILE_MODE = READABLE
+SECRET_MODE = OWN
 SECRETS_MODE = 0o700
 
 
@@ -73,19 +73,6 @@ def differs(path: Path, content: bytes, mode: int) -> bool:
         return path.read_bytes() != content or path.stat().st_mode & 0o777 != mode
     except FileNotFoundError:
         return True
-
-
-def write(path: Path, content: bytes, mode: int) -> None:
-    """Write the file in one step."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(handle, mode)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink()
-        raise
 
 
 def wanted(options: Mapping[str, Any]) -> list[tuple[Path, bytes, int]]:

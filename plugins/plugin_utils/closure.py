@@ -127,6 +127,13 @@ def addresses(plan: Plan, hosts: Mapping[str, Host], given: Mapping[str, Sequenc
     }
 
 
+def unseen(host: Host | None) -> str:
+    """Why nothing is known of a host's addresses; empty where they are."""
+    if host is None:
+        return "no answer"
+    return "" if host.network else host.unreachable or host.failed or "no answer"
+
+
 def _leads_there(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
@@ -284,10 +291,9 @@ def _notes(
         if not each.error and each.is_inside(where):
             yield f"{each.name} has an address of the cluster: what it reaches says nothing, and is left out."
     for node in plan.nodes:
-        host = hosts.get(node.name)
-        if host is None or not host.network:
-            why = (host.unreachable or host.failed) if host else ""
-            yield f"{node.name} was not looked at ({why or 'no answer'}): only the addresses that the inventory has were tried."
+        why = unseen(hosts.get(node.name))
+        if why:
+            yield f"{node.name} was not looked at ({why}): only the addresses that the inventory has were tried."
     for exposure in exposures(plan, {}):
         if exposure.first in public.get(exposure.node, ()):
             yield f"{exposure.node} port {exposure.first} is for everybody: whoever reaches it can {exposure.allows}."

@@ -20,7 +20,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._redact import Re
 
 from .log_lines import split
 from .logs import Diagnosis, diagnose, explained
-from .look import record_path
+from .look import home_path
 from .planning.types import Node, Plan
 
 # A diagnosis needs the beginning of a start and the end of a run.
@@ -45,7 +45,7 @@ def asked_of_host(plan: Plan, host: str) -> dict[str, Any]:
     found = [secret.source for service in plan.services_on(host) for secret in service.secrets]
     return {
         "deployment": plan.name,
-        "state_dir": str(Path(record_path(plan, node)).parent),
+        "state_dir": home_path(plan, node),
         "secrets": list(dict.fromkeys(found)),
         "hf_homes": [node.hf_home],
     }

@@ -13,7 +13,7 @@ import dataclasses
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from .closure import addresses
+from .closure import addresses, unseen
 from .exposure import exposures, public_ports
 from .observed import Host
 from .planning.types import Node, Plan
@@ -52,9 +52,8 @@ def faults(plan: Plan, hosts: Mapping[str, Host], settings: Settings) -> list[st
         f"firewall_open_ports: {each} is no port." for each in settings.open_ports if not 0 < each <= HIGHEST_PORT
     ]
     for node in plan.nodes:
-        host = hosts.get(node.name)
-        if host is None or not host.network:
-            why = ((host.unreachable or host.failed) if host else "") or "no answer"
+        why = unseen(hosts.get(node.name))
+        if why:
             found.append(
                 f"{node.name} was not looked at ({why}), so its addresses are not known, which have to be let in."
             )

@@ -118,11 +118,16 @@ def with_patience(asked: dict[str, Any], patience: Patience, *, ask_registry: bo
     }
 
 
+def home_path(plan: Plan, node: Node) -> str:
+    """The deployment's own directory on a host."""
+    return f"{node.state_dir}/{plan.name}"
+
+
 def record_path(plan: Plan, node: Node) -> str:
     """Where a host keeps what this collection wrote about the deployment."""
-    return f"{node.state_dir}/{plan.name}/record.json"
+    return f"{home_path(plan, node)}/record.json"
 
 
 def lock_path(plan: Plan) -> str:
     """Where the head keeps who is at work on the deployment."""
-    return f"{plan.node(plan.head).state_dir}/{plan.name}/lock.json"
+    return f"{home_path(plan, plan.node(plan.head))}/lock.json"

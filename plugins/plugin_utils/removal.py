@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._collect import JOB, owned_by
 
-from .look import engine_of, hub_of, record_path
+from .look import engine_of, home_path, hub_of
 from .observed import DEPLOYMENT
 from .planning.types import HF_CACHE, Node, Plan
 from .releases import did_you_mean
@@ -58,7 +57,7 @@ def name_of(each: Listed) -> str:
 
 def removable(plan: Plan, node: Node) -> dict[str, str]:
     """Directory on the node -> what is in it, of all that a teardown can be told to remove."""
-    home = posixpath.dirname(record_path(plan, node))
+    home = home_path(plan, node)
     planned = [path for service in plan.services_on(node.name) for path in service.directories]
     found = dict.fromkeys(planned, "compiled kernels")
     if f"{home}/ray" in found:

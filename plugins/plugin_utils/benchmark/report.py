@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _files
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import noise, time_series
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record
 
@@ -74,12 +73,4 @@ def put(file: Path, content: str | bytes) -> None:
     """Write `file` atomically: whoever reads it finds the old content or the new one. Its folder is made if missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    _files.write(file, data, _files.READABLE)

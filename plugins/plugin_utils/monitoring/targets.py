@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..planning.types import Engine, Plan
 from ..releases import at_least
@@ -56,7 +57,7 @@ def _targets(plan: Plan, exporters: Exporters) -> Iterator[Target]:
     for endpoint in plan.endpoints:
         if has_metrics(plan.engine(endpoint.engine)):
             where = {"engine": endpoint.engine, "node": endpoint.node, "rank": str(endpoint.rank)}
-            yield Target(_host_port(endpoint.url), of("engine", **where, gpu=gpus_told(endpoint.gpus)))
+            yield Target(urlsplit(endpoint.url).netloc, of("engine", **where, gpu=gpus_told(endpoint.gpus)))
     for node in plan.nodes:
         where = {"engine": node.engine, "node": node.name}
         if plan.engine(node.engine).topology == "tp":
@@ -102,10 +103,6 @@ def gpus_told(gpus: Sequence[int]) -> str:
     if len(gpus) > 2 and list(gpus) == list(range(gpus[0], gpus[-1] + 1)):
         return f"{gpus[0]}-{gpus[-1]}"
     return ",".join(map(str, gpus))
-
-
-def _host_port(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0]
 
 
 def address_faults(variable: str, addresses: Sequence[str]) -> list[str]:

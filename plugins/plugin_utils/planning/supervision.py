@@ -18,7 +18,7 @@ COLLECTION = Path(__file__).parents[3]
 _MAIN = "import sys\n\nfrom lmfleet.programs.supervise import main\n\nsys.exit(main())\n"
 _MODULES = (
     *(f"programs/{name}.py" for name in ("supervise", "watch", "silence", "ray_head", "output", "starts")),
-    *("plugins/module_utils/_http.py", "plugins/module_utils/_kept_logs.py"),
+    *(f"plugins/module_utils/{name}.py" for name in ("_http", "_kept_logs", "_files")),
     *(f"plugins/module_utils/_observe/{name}.py" for name in ("engines", "ray", "gpus")),
     # What gpus.py needs.
     *(

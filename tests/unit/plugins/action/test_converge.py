@@ -77,8 +77,8 @@ class Hosts:
             for path, content in given["files"].items():
                 if path.endswith("record.json"):
                     self.world.answers[host]["record"] = json.loads(content)
-        elif short == "keep_log":
-            self.kept += [given] if given["container"] in [raw["id"] for raw in there.values()] else []
+        elif short == "keep_logs":
+            self.kept += [given] if {*given["containers"].values()} <= {raw["id"] for raw in there.values()} else []
         else:
             assert short == "proxy_nodes"
             self.lists.append(given)
@@ -237,7 +237,7 @@ def test_the_log_of_a_container_is_kept_before_it_is_removed() -> None:
     there = hosts.world.entry("node1", "lmdeploy-ray")["id"]
     hosts.action(act, "node1", act="remove")
     directory = "/var/lib/lmfleet/lmdeploy/logs"
-    assert hosts.kept == [{"container": there, "name": "lmdeploy-ray", "directory": directory}]
+    assert hosts.kept == [{"containers": {"lmdeploy-ray": there}, "directory": directory}]
     hosts.action(act, "node0", check=True, act="remove")
     assert len(hosts.kept) == 1
 

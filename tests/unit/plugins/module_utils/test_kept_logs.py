@@ -50,7 +50,7 @@ def run(tmp_path: Path, daemon: str, **arguments: Any) -> dict[str, Any]:
     file = tmp_path / "arguments.json"
     file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {"directory": str(tmp_path / "logs"), **arguments}}))
     ended = subprocess.run(
-        [sys.executable, "-m", "ansible_collections.lmfleet.lmdeploy.plugins.modules.keep_log", str(file)],
+        [sys.executable, "-m", "ansible_collections.lmfleet.lmdeploy.plugins.modules.keep_logs", str(file)],
         env={**os.environ, "PYTHONPATH": str(COLLECTIONS), "DOCKER_HOST": daemon},
         capture_output=True,
         check=True,
@@ -64,11 +64,12 @@ def test_the_log_of_a_container_is_kept_and_one_that_is_not_there_hinders_nobody
     with Dockerd(tmp_path / "docker.sock") as daemon:
         daemon.containers["lmdeploy-api"] = container("lmdeploy-api")
         daemon.logs["lmdeploy-api"] = b"2026-11-27T07:00:00.000000000Z it was out of memory\n"
-        result = run(tmp_path, daemon.host, container="id-of-lmdeploy-api", name="lmdeploy-api")
+        result = run(tmp_path, daemon.host, containers={"lmdeploy-api": "id-of-lmdeploy-api", "gone": "id-of-another"})
         assert result["changed"]
-        assert "it was out of memory" in Path(result["file"]).read_text()
-        result = run(tmp_path, daemon.host, container="id-of-another", name="lmdeploy-api")
-        assert not result["changed"]
-        assert result["msg"].startswith("its log is not kept: ")
-    assert not run(tmp_path, daemon.host, container="x", name="lmdeploy-api")["changed"]  # no Docker at all
+        [kept] = result["files"]
+        assert "it was out of memory" in Path(kept).read_text()
+        assert [*result["left_out"]] == ["gone"]
+        assert not run(tmp_path, daemon.host, containers={"gone": "id-of-another"})["changed"]
+    away = run(tmp_path, daemon.host, containers={"lmdeploy-api": "x"})  # no Docker at all
+    assert (away["changed"], [*away["left_out"]]) == (False, ["lmdeploy-api"])
     assert len(list((tmp_path / "logs").iterdir())) == 1

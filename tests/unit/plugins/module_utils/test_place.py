@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lmfleet.lmdeploy.plugins.modules.place import differs, wanted, write
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._files import write
+from ansible_collections.lmfleet.lmdeploy.plugins.modules.place import differs, wanted
 
 COLLECTIONS = Path(__file__).parents[4] / "collections"
 SECRET = "not-for-everyone-0123456789abcdef"
