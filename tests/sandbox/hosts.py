@@ -22,6 +22,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 GPUS = int(os.environ.get("LMFLEET_SANDBOX_GPUS", "2"))
+# What the sandbox's inventory gives every engine: a variable more is given beside these.
+SIM = {
+    "LMFLEET_SIM_GPUS": str(GPUS),
+    "LMFLEET_SIM_SHALLOW": os.environ.get("LMFLEET_SANDBOX_SHALLOW", "0"),
+    "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.05",
+}
 URL = "http://10.77.0.11:23333"
 PROXY = "http://10.77.0.11:8000"
 RANKS = [f"http://10.77.0.{11 + rank // GPUS}:{23333 + 10 * rank}" for rank in range(4 * GPUS)]

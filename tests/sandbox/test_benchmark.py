@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.hosts import GPUS, Run, Sandbox
+from sandbox.hosts import SIM, Run, Sandbox
 
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.figures import figures
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Figures, Record
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.benchmark
 
 STAMPS = "/var/lib/lmfleet/lmdeploy/cache/stamps.jsonl"
 # Slow, so that what the client and the network take of a time is small beside it.
-SIM = {
-    "LMFLEET_SIM_GPUS": str(GPUS),
+SLOW_ENGINE = {
+    **SIM,
     "LMFLEET_SIM_STEP_S": "0.05",
     "LMFLEET_SIM_PREFILL_TOKENS_PER_S": "500",
     "LMFLEET_SIM_STAMPS": "/root/.cache/stamps.jsonl",
@@ -78,13 +78,13 @@ def benchmark(sandbox: Sandbox, folder: Path, **variables: Any) -> Run:
 
 def options(folder: Path, **variables: Any) -> dict[str, Any]:
     measured = {"benchmark_rows": ROWS, "benchmark_folder": str(folder), "benchmark_expected_tok_s": 200}
-    return {"plan_proxy": True, "plan_environment": SIM, **measured, **variables}
+    return {"plan_proxy": True, "plan_environment": SLOW_ENGINE, **measured, **variables}
 
 
 @pytest.fixture(scope="module")
 def slow_engine(sandbox: Sandbox) -> Sandbox:
     """A deployment of TP behind the proxy, whose engine is slow, stamps its requests and refuses every hundredth."""
-    sandbox.deploy(plan_proxy=True, plan_environment=SIM).succeeded()
+    sandbox.deploy(plan_proxy=True, plan_environment=SLOW_ENGINE).succeeded()
     return sandbox
 
 
@@ -150,7 +150,9 @@ def test_an_interrupted_benchmark_goes_on_at_the_row_where_it_was(slow_engine: S
     rows = {"benchmark_rows": OTHER_ROWS}
     run = slow_engine.begin("playbooks/benchmark.yml", **options(tmp_path, **rows))
     run.until(r"proxied-whole: [1-9]\d* of 6")
-    other = slow_engine.deploy(plan_proxy=True, plan_environment=SIM, plan_api_server_options={"max_batch_size": 8})
+    other = slow_engine.deploy(
+        plan_proxy=True, plan_environment=SLOW_ENGINE, plan_api_server_options={"max_batch_size": 8}
+    )
     other.failed_with("is in use", "benchmark.yml", "This run has changed nothing")
     run.kill()
     (first,) = tmp_path.glob("rows/*.json")

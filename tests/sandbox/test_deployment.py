@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.hosts import GPUS, URL, Sandbox
+from sandbox.hosts import GPUS, SIM, URL, Sandbox
 
-SIM = {"LMFLEET_SIM_GPUS": str(GPUS)}
 API, HEAD, WORKER = "node0/lmdeploy-api", "node0/lmdeploy-ray", "node1/lmdeploy-ray"
 
 

@@ -13,11 +13,12 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from sandbox.hosts import GPUS, MODEL, PROXY, RANKS, Sandbox
+from sandbox.hosts import GPUS, MODEL, PROXY, RANKS, SIM, Sandbox
 
 pytestmark = pytest.mark.dpep
 
-SIM = {"LMFLEET_SIM_GPUS": str(GPUS), "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.05"}
+# A rank whose engine is a process of its own, where the fault strikes that process.
+DEEP = {**SIM, "LMFLEET_SIM_SHALLOW": "0"}
 STRANGER = "http://10.77.0.99:23333"
 OTHER_NETWORK = "lmfleet-sandbox-other"
 
@@ -93,7 +94,7 @@ def test_a_rank_that_was_killed_takes_its_group_with_it_and_a_deploy_brings_all_
 @pytest.mark.slow
 def test_a_rank_that_crashes_at_load_is_named_with_host_gpu_and_its_own_error(dpep: Sandbox) -> None:
     rank = 3 * GPUS + 1
-    run = dpep.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{rank}"})
+    run = dpep.deploy(plan_environment={**DEEP, "LMFLEET_SIM_FAULTS": f"crash_at_load@{rank}"})
     run.failed_with(
         "node3 (10.77.0.14): lmdeploy-dp",
         f"rank {rank} (GPU 1) failed",
@@ -105,7 +106,7 @@ def test_a_rank_that_crashes_at_load_is_named_with_host_gpu_and_its_own_error(dp
 def test_where_one_ranks_start_was_lost_all_are_started_once_more(dpep: Sandbox) -> None:
     rank = 2 * GPUS + 1
     dpep.on(2, "rm", "-f", f"/var/lib/lmfleet/lmdeploy/cache/lmfleet-sim-lost-starts-{rank}")
-    run = dpep.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": f"lose_start@{rank}"}).succeeded()
+    run = dpep.deploy(plan_environment={**DEEP, "LMFLEET_SIM_FAULTS": f"lose_start@{rank}"}).succeeded()
     assert f"rank {rank} (GPU 1) failed" in run.text
     assert run.text.count("It is started once more.") == 1
     assert listed() == sorted(RANKS)

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.hosts import GPUS, MODEL, PROXY, URL, Sandbox
+from sandbox.hosts import GPUS, MODEL, PROXY, SIM, URL, Sandbox
 from sandbox.replicas import GROUPS, OTHER, Replicas, deployed_replicas, listed
 
 pytestmark = pytest.mark.slow
-SIM = {"LMFLEET_SIM_GPUS": str(GPUS)}
 API, OTHER_API = "node0/lmdeploy-api", "node1/lmdeploy-api"
 WORKERS = 3
 

@@ -1,8 +1,9 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A pull is followed to its end: through polls that are lost, to a failure that says what to do. (tests/unit/test_image_role.py
-runs it whole.)
+"""A pull is followed to its end: through polls that are lost, to a failure that says what to do.
+
+tests/unit/playbooks/test_image_role.py runs it whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each host does its part of the chain, to a failure that says what to do. (tests/unit/test_image_role.py runs it whole.)"""
+"""Each host does its part of the chain, to a failure that says what to do.
+
+tests/unit/playbooks/test_image_role.py runs it whole.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import pytest
 
 from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NODES = {"node0": "10.0.0.10", "node1": "10.0.0.11"}
 
 

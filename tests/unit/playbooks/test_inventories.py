@@ -15,7 +15,7 @@ from pathlib import Path
 import ansible
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CORE = tuple(map(int, ansible.__version__.split(".")[:2]))
 KEEPS_PLACES = CORE >= (2, 19)  # of every value; before, of mappings alone
 KEY = "a-key-that-nobody-may-read"

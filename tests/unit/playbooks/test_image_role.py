@@ -20,7 +20,7 @@ import yaml
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_pull import CLASSIC, IMAGE, REFERENCE
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MIRROR = "mirror.example.com/hub"
 
 
