@@ -61,6 +61,8 @@ LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # the empty place after \n,
 TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
 # What torchrun gives its workers where nobody has said it: one thread, and the end of a rank at the first failure of NCCL.
 TORCHRUN_DEFAULTS = ("OMP_NUM_THREADS", "NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+# All ranks of a host start at the same moment, each with a Ray of its own, and Ray would give up after 30 s.
+RAY_PATIENCE = {"RAY_raylet_start_wait_time_s": "300"}
 RANKS = "LMFLEET_RANKS"
 PR_SET_PDEATHSIG = 1
 HCA_OF_GPU = (
@@ -87,11 +89,11 @@ def engine_environment(environ: Mapping[str, str], container: Mapping[str, str],
     """Return the engine's environment, as it is with LMDeploy's own launcher: without what torchrun has put in.
 
     LMDeploy and torch would act upon torchrun's variables. Of its defaults, those are kept that ``container``, the
-    environment in which torchrun was started, had already.
+    environment in which torchrun was started, had already. Ray is given more time to start than it takes by itself.
     """
     own = {RANKS, *(name for name in TORCHRUN_DEFAULTS if name not in container)}
     kept = {name: value for name, value in environ.items() if not TORCHRUN.fullmatch(name) and name not in own}
-    return {**kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
+    return {**RAY_PATIENCE, **kept, "CUDA_VISIBLE_DEVICES": gpus, "PYTHONUNBUFFERED": "1"}
 
 
 def with_own_hca(environ: dict[str, str], local_rank: int, gpus_per_rank: int) -> dict[str, str]:

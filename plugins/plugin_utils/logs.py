@@ -39,7 +39,8 @@ RECORDS = 4  # of a log that has no exception: that many of its error records
 class Known:
     """A known failure: ``pattern`` finds it.
 
-    ``fatal``: waiting on is useless though the container runs. ``lost_start``: chance alone, so another start may do.
+    ``fatal``: waiting on is useless though the container runs. ``lost_start``: chance alone, so another start may do; known by the
+    whole log. ``passing``: as the failure itself it may be over at another start, for the host was busy.
     ``vague``: it only says that something failed, so what its process told before says more.
     """
 
@@ -49,6 +50,7 @@ class Known:
     remedy: str
     fatal: bool = False
     lost_start: bool = False
+    passing: bool = False
     vague: bool = False
 
     def search(self, text: str) -> re.Match[str] | None:

@@ -221,7 +221,7 @@ class HostWait:
             what = f"{what}: rank {rank} (GPU {', '.join(map(str, gpus))}) failed"
         found = explained(log)
         lost = lost_start(log)
-        self.lost_start = lost is not None
+        self.lost_start = lost is not None or (found.known is not None and found.known.passing)
         known = lost or found.known or explain(log, fatal_only=True)
         node = next((n.name for n in self._plan.nodes if found.node and found.node in (n.address, n.name)), None)
         parts = [f"{self._where(name)} {what}."]

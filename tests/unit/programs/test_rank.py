@@ -344,13 +344,15 @@ def test_environment() -> None:
     kept = {"LMDEPLOY_DP_MASTER_ADDR": "a", "LMDEPLOY_DP_MASTER_PORT": "1", "PATH": "/bin"}
     defaults = {"OMP_NUM_THREADS": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "NCCL_ASYNC_ERROR_HANDLING": "1"}
     given_ = {**dict.fromkeys(torchrun.split(), "1"), **kept, **defaults, "CUDA_VISIBLE_DEVICES": "0,1"}
-    set_here = {"CUDA_VISIBLE_DEVICES": "1", "PYTHONUNBUFFERED": "1"}
+    set_here = {"CUDA_VISIBLE_DEVICES": "1", "PYTHONUNBUFFERED": "1", "RAY_raylet_start_wait_time_s": "300"}
     assert rank.engine_environment(given_, kept, "1") == {**kept, **set_here}
     assert rank.engine_environment(given_, {"OMP_NUM_THREADS": "1"}, "1") == {
         **kept,
         "OMP_NUM_THREADS": "1",
         **set_here,
     }
+    own = {"RAY_raylet_start_wait_time_s": "60"}
+    assert rank.engine_environment({**given_, **own}, kept, "1") == {**kept, **set_here, **own}
 
 
 def test_a_rank_knows_its_own_rdma_device_alone_where_the_plan_has_one_for_each_gpu() -> None:
