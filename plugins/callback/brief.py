@@ -16,7 +16,7 @@ DOCUMENTATION = """
 name: brief
 type: stdout
 short_description: A line for each step that changed something
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Prints a line for each task that changed something, with the seconds since the beginning and the hosts, and one line at the end.
     What roles say themselves, as the progress of a wait, is printed as it is.
