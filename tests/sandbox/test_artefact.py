@@ -9,7 +9,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from sandbox.hosts import ROOT, URL, Run, Sandbox
