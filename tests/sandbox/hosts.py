@@ -120,7 +120,7 @@ class Sandbox:
         self.nodes = range(nodes)
         self.topology = topology
         self._deploy = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}[topology]
-        self._environment = {
+        self.environment = {
             **os.environ,
             "LMFLEET_SANDBOX_TOPOLOGY": topology,
             "LMFLEET_SANDBOX_NODES": str(nodes),
@@ -132,7 +132,7 @@ class Sandbox:
         done = subprocess.run(
             _command(name, *arguments, **variables),
             cwd=ROOT,
-            env=self._environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -148,7 +148,7 @@ class Sandbox:
             subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
