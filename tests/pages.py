@@ -1,7 +1,7 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The commands of README, CONTRIBUTING and docs/, as a reader would type them: taken from the pages, so that page and test cannot part."""
+"""The commands of README, CONTRIBUTING and docs/, as a reader would type them, so that page and test cannot part."""
 
 from __future__ import annotations
 
