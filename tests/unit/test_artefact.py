@@ -46,7 +46,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_has_what_runs_and_nothing_of_the_checkout_alone(installed: Path) -> None:
     collection = installed / "ansible_collections" / "lmfleet" / "lmdeploy"
     assert sorted(each.name for each in collection.iterdir()) == [
-        *("CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
+        *("CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md"),
         *("changelogs", "docs", "inventory", "meta", "playbooks", "plugins", "programs", "requirements.yml", "roles"),
     ]
     assert not [each for each in collection.rglob("*") if each.is_symlink()]
