@@ -139,6 +139,7 @@ class ActionModule(ActionBase):
         for line in lines:
             tell(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
+        prove = bool(decision.rounds) or (public is not None and public.state != "alive")
         warnings = host_warnings(plan, hosts, run.waivers) if decision.rounds else []
         return {
             "changed": False,
@@ -150,7 +151,9 @@ class ActionModule(ActionBase):
             "reference": plan.engines[0].image.reference,
             "rounds": [steps.round_of(plan, each) for each in decision.rounds],
             "read_token": [need["holder"] for need in tokens.values() if need["from"] == "kept"],
-            "prove": bool(decision.rounds) or (public is not None and public.state != "alive"),
+            "prove": prove,
+            # What answers others and gave this run no token of its own: it would have waited behind them.
+            "busy": [] if prove else [url for url, each in decision.states.items() if each.state == "busy"],
             "head": plan.head,
             "proxy": plan.proxy.node if plan.proxy else "",
             "deployment": plan.name,

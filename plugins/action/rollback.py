@@ -43,7 +43,9 @@ class ActionModule(ActionBase):
     @staticmethod
     def _prepare(run: Run) -> dict[str, Any]:
         """Whether an upgrade failed, and then with the plan before it in its place."""
-        noted = run.every(FIRST)
+        noted, second = run.every(FIRST), run.every(SECOND)
+        if second and not noted:  # of a roll-back on demand: what it brings back is the last that there is
+            raise AnsibleActionFail(rollback.first_failure(second))
         if not noted:
             return {"changed": False, "wanted": False}
         failure, kept = rollback.first_failure(noted), run.read("before", {})

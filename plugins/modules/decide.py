@@ -78,6 +78,15 @@ states:
   description: By URL, whether each endpoint is V(alive), V(busy), V(loading), V(dead), V(unreachable), V(unknown) or V(absent).
   returned: when nothing has to be prepared
   type: dict
+prove:
+  description: Whether a completion through the public URL has to prove that it serves.
+  returned: when nothing has to be prepared
+  type: bool
+busy:
+  description: Of an unchanged deployment, the endpoints that answer others and were not asked for a token of this run's own.
+  returned: when nothing has to be prepared
+  type: list
+  elements: str
 identity:
   description: Changes with what the plan serves and how.
   returned: when nothing has to be prepared

@@ -21,14 +21,16 @@ Play = Callable[[Sandbox, str], Run]
 def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Runs a playbook of the installed collection from an empty directory, on the sandbox's inventory."""
     place = tmp_path_factory.mktemp("installed")
+    nothing_else = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     for argv in (
         ("build", str(ROOT), "--output-path", str(place)),
         ("install", str(place / "lmfleet-lmdeploy-0.1.0.tar.gz"), "--no-deps", "--collections-path", str(place)),
     ):
-        subprocess.run(["ansible-galaxy", "collection", *argv], cwd=place, check=True, capture_output=True)
+        subprocess.run(
+            ["ansible-galaxy", "collection", *argv], cwd=place, env=nothing_else, check=True, capture_output=True
+        )
 
     def run(hosts: Sandbox, name: str) -> Run:
-        nothing_else = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
         environment = {
             **nothing_else,
             "LMFLEET_SANDBOX_TOPOLOGY": hosts.topology,

@@ -146,6 +146,18 @@ def test_bare_hosts_come_to_serve_and_then_nothing_is_done(plan: Plan) -> None:
     assert set(again["states"].values()) == {"alive"}
 
 
+def test_an_unchanged_run_that_asked_a_busy_engine_for_no_token_says_so() -> None:
+    hosts = begun(World(PLANS["tp"]))
+    hosts.converge(hosts.decide())
+    assert hosts.decide()["busy"] == []
+    hosts.world.states("busy")
+    decided = hosts.decide()
+    asked_nothing = not decided["prove"]
+    assert decided["rounds"] == []
+    assert decided["busy"] == ([each.url for each in PLANS["tp"].endpoints] if asked_nothing else [])
+    assert asked_nothing
+
+
 @every_plan
 def test_36_the_proxys_list_is_read_after_the_warm_up_and_has_what_gave_tokens(plan: Plan) -> None:
     hosts = begun(World(plan))

@@ -254,6 +254,18 @@ def test_the_plan_before_comes_back_and_a_second_time_the_other_one(shape: str) 
     assert kept(hosts.world) == (new.identity, old.identity)
 
 
+def test_a_roll_back_on_demand_that_fails_is_a_failure_where_upgrades_are_guarded() -> None:
+    """The role converge with converge_rollback: there is nothing else to bring back."""
+    hosts = begins(deployed(tp(), tp(**OPTION)))
+    hosts.look()
+    back(hosts, "chosen")
+    hosts.decide()
+    hosts.action(rollback, "node0", state="noted", msg=WHY)
+    with pytest.raises(AnsibleActionFail) as ended:
+        back(hosts, "prepared")
+    assert WHY in str(ended.value)
+
+
 def test_an_image_is_brought_back_by_its_id_though_the_tag_is_another_one_s_by_now() -> None:
     old, new = tp(), bound(nodes(), image=OTHER_IMAGE)
     world = deployed(old).follow(new)
