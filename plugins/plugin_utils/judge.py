@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from .network import binding_faults
 from .observed import Host
 from .planning.types import Plan, Service
-from .rules import image, model
+from .rules import image
 from .rules.judging import WAIVED, Result, Waivers, judged, of_state
 from .rules.registry import RULES
 from .rules.types import ERROR, WARNING, Found, Unknown
@@ -49,12 +49,6 @@ def lacks_addresses(plan: Plan, hosts: Mapping[str, Host]) -> bool:
     """Whether a host has not the address or the interface that is planned, so that the plan cannot be bound to it."""
     seen = ((node, hosts[node.name].network.get("interfaces")) for node in plan.nodes if node.name in hosts)
     return any(binding_faults(node, interfaces) for node, interfaces in seen if interfaces)
-
-
-def model_faults(plan: Plan, hosts: Iterable[Host]) -> list[str]:
-    """Where the model is not whole, or not the same, on every host; one message, with what to type."""
-    hosts = list(hosts)
-    return _first(check(plan, hosts) for check in (model.whole_faults, model.same_faults, model.path_faults))
 
 
 def image_faults(plan: Plan, reference: str, hosts: Mapping[str, Host]) -> list[str]:

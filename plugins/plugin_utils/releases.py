@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).with_name("data")
-DEFAULT_IMAGE = "cu12.8"
 
 NUMBERS = {"int": int, "float": float}
 LONGEST_WORD, LONGEST_SHOWN = 200, 160  # characters

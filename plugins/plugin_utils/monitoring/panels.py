@@ -10,7 +10,6 @@ A query selects by Grafana's variables ``$deployment`` and ``$engine``; ``source
 from __future__ import annotations
 
 import dataclasses
-import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,12 +181,6 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
 }
-_METRIC = re.compile(r"\b(?:lmdeploy:\w+|lmfleet_\w+|node_\w+(?=\{)|DCGM_\w+)")
-
-
-def metrics_in(expr: str) -> list[str]:
-    """The metrics that a query reads, but ``up``."""
-    return _METRIC.findall(expr)
 
 
 def asked(expr: str, deployment: str, rate_interval: str = "1m") -> str:

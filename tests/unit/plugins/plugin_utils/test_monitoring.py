@@ -15,7 +15,7 @@ import yaml
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.alerts import RANGES, Thresholds, rules, words
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import Settings, files_of, text_files
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked, metrics_in
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.targets import (
     ROLES,
     Exporters,
@@ -28,6 +28,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "metrics"
+METRIC = re.compile(r"\b(?:lmdeploy:\w+|lmfleet_\w+|node_\w+(?=\{)|DCGM_\w+)")
 RELEASE = "openmmlab/lmdeploy:v{}-cu12"
 
 
@@ -211,7 +212,7 @@ def exported(release: str) -> set[str]:
 
 
 def test_what_rules_read_every_release_with_metrics_has() -> None:
-    read = {name for rule in rules("x", Thresholds())["groups"][0]["rules"] for name in metrics_in(rule["expr"])}
+    read = {name for rule in rules("x", Thresholds())["groups"][0]["rules"] for name in METRIC.findall(rule["expr"])}
     ours = {name for name in read if name.startswith("lmdeploy:")}
     # The one of two names is a pattern, which test_monitoring_rules.py tries.
     assert ours - {"lmdeploy:num_"} <= exported("0.9.2") & exported("0.18.0")
@@ -221,10 +222,10 @@ def test_what_rules_read_every_release_with_metrics_has() -> None:
 def test_what_the_dashboard_reads_lmdeploy_has() -> None:
     for panel in (panel for row in ROWS.values() for panel in row):
         for query in panel.queries:
-            names = {name for name in metrics_in(query.expr) if name.startswith("lmdeploy:")}
+            names = {name for name in METRIC.findall(query.expr) if name.startswith("lmdeploy:")}
             assert names <= exported("0.18.0"), panel.title
             assert bool(names) == (panel.source == "engine" and "up{" not in query.expr)
-        first = {name for name in metrics_in(panel.queries[0].expr) if name.startswith("lmdeploy:")}
+        first = {name for name in METRIC.findall(panel.queries[0].expr) if name.startswith("lmdeploy:")}
         assert (first <= exported("0.9.2")) is not bool(panel.since), panel.title
 
 

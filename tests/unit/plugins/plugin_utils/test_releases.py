@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import (
-    DEFAULT_IMAGE,
     Command,
     ImageError,
     Option,
@@ -25,6 +26,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.releases import (
     with_changes,
 )
 
+ROOT = Path(__file__).resolve().parents[4]
 NEWEST = release_table("0.18.0").api_server
 
 
@@ -232,7 +234,8 @@ def test_words(word: str) -> None:
 
 
 def test_default_image_is_pinned() -> None:
-    assert not resolve_image(DEFAULT_IMAGE).moving
+    defaults = yaml.safe_load((ROOT / "roles/plan/defaults/main.yml").read_text(encoding="utf-8"))
+    assert not resolve_image(defaults["plan_image"]).moving
 
 
 DIGEST = "sha256:" + "0a" * 32
