@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.benchmark import report
@@ -27,9 +26,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import ha
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.version import version_of
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.records import Record
-
-COLLECTION = Path(__file__).parents[2]
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "path", "required": True},
@@ -78,7 +76,7 @@ def run_of(plan: Plan, hosts: Mapping[str, Host], image_labels: Mapping[str, str
         "image_labels": dict(image_labels),
         "hosts": [{"node": node.name, **hardware(hosts.get(node.name))} for node in plan.nodes],
         "made": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
-        "collection": version(),
+        "collection": version_of(),
     }
 
 
@@ -87,14 +85,6 @@ def hardware(host: Host | None) -> dict[str, Any]:
     seen = host.network if host else {}
     gpus = seen.get("gpus") or {}
     return {"gpus": gpus.get("names", []), "driver": gpus.get("driver"), "links": seen.get("links", {})}
-
-
-def version() -> str:
-    """This collection's, installed or in a checkout."""
-    manifest = COLLECTION / "MANIFEST.json"
-    if manifest.exists():
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
-    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])
 
 
 def read_records(file: Path) -> list[Record]:

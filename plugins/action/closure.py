@@ -15,7 +15,6 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action.look import failure
 from ansible_collections.lmfleet.lmdeploy.plugins.action.status import write
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.closure import (
     Vantage,
@@ -26,6 +25,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.closure import (
     to_json,
     tried_exposures,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.failure import failure
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run

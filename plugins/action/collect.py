@@ -10,8 +10,8 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action.look import failure
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.collected import asked_of_host
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.failure import failure
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 

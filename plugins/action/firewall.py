@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action.look import failure
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.failure import failure
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.firewall import Settings, faults, render, table_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, warn

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
@@ -35,9 +34,9 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules.judging imp
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import as_table
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import harmless_all
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.version import version_of
 
 ARGUMENT_SPEC = {"directory": {"type": "path"}, "page": {"type": "bool", "default": True}}
-ROOT = Path(__file__).parents[2]
 ELSEWHERE = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -152,17 +151,9 @@ def _variables(nodes: list[str], task_vars: Mapping[str, Any]) -> Iterator[dict[
 
 def versions() -> dict[str, str]:
     """Of the collection, of Ansible and of what it needs here."""
-    found = {"lmfleet.lmdeploy": _collection_version(ROOT), "ansible-core": ansible_version}
+    found = {"lmfleet.lmdeploy": version_of(), "ansible-core": ansible_version}
     with contextlib.suppress(ImportError):
         from ansible_collections.community import docker
 
-        found["community.docker"] = _collection_version(Path(next(iter(docker.__path__))))
+        found["community.docker"] = version_of(Path(next(iter(docker.__path__))))
     return {**found, "python": platform.python_version()}
-
-
-def _collection_version(root: Path) -> str:
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return str(json.loads((root / "MANIFEST.json").read_text("utf-8"))["collection_info"]["version"])
-    with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        return str(yaml.safe_load((root / "galaxy.yml").read_text("utf-8"))["version"])
-    return "?"

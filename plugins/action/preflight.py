@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils import _files
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.binding import refusals
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.group import bound
@@ -40,8 +41,8 @@ def write(folder: Path, report: dict[str, Any]) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / JSON).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        (folder / PAGE).write_text(html(report), encoding="utf-8")
+        _files.write(folder / JSON, f"{json.dumps(report, indent=2)}\n".encode(), _files.READABLE)
+        _files.write(folder / PAGE, html(report).encode(), _files.READABLE)
     except OSError as error:
         raise AnsibleActionFail(f"The report cannot be written to {folder}: {error.strerror}.") from None
 

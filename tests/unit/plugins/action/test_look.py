@@ -16,7 +16,8 @@ import pytest
 import yaml
 from ansible.errors import AnsibleConnectionFailure
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action.look import ActionModule, failure
+from ansible_collections.lmfleet.lmdeploy.plugins.action.look import ActionModule
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.failure import failure
 
 ROOT = Path(__file__).parents[4]
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
