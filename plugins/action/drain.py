@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-import time
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -15,6 +16,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import Polls, Progress
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 MODULE = "lmfleet.lmdeploy.proxy_drain"
@@ -54,7 +56,7 @@ class ActionModule(ActionBase):
             tell(f"  {engines} is replaced without waiting for its requests: {answer['refused']}")
             return {"changed": False}
         tell(f"  {engines}: the proxy sends it no new requests, and those that it has may end")
-        return self._until_none(asked, answer, Drain(arguments["timeout"]), engines, task_vars)
+        return self._until_none(asked, Drain(arguments["timeout"]), engines, task_vars)
 
     def _keep_from(self, plan: Plan, urls: list[str], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Keep new requests from ranks that are to be warmed up; where the proxy does not do it, they get them cold."""
@@ -65,21 +67,21 @@ class ActionModule(ActionBase):
         return answer if bad(answer) else {"changed": False}
 
     def _until_none(
-        self, asked: dict[str, Any], answer: dict[str, Any], drain: Drain, engines: str, task_vars: dict[str, Any]
+        self, asked: dict[str, Any], drain: Drain, engines: str, task_vars: dict[str, Any]
     ) -> dict[str, Any]:
-        began, told, keeper = time.monotonic(), "", Keeper(task_vars["inventory_hostname"])
-        while True:
-            after = time.monotonic() - began
-            drain.take(answer["ranks"], after)
-            if drain.news not in ("", told):
-                told = drain.news
-                tell(f"  {after:4.0f} s  {engines}: {told}")
-            if drain.ended:
-                return {"changed": True, "seconds": round(after, 1), "msg": told}
-            refused = keeper.refused(lambda name, given: self._execute_module(name, given, task_vars=task_vars))
-            if refused:
-                return {"failed": True, "changed": True, "msg": refused}
-            time.sleep(ROUND_S)
-            answer = self._execute_module(MODULE, asked, task_vars=task_vars)
-            if bad(answer):
-                return answer
+        keeper = Keeper(task_vars["inventory_hostname"])
+
+        def poll() -> dict[str, Any]:
+            execute = functools.partial(self._execute_module, task_vars=task_vars)
+            return keeper.first(execute, lambda: execute(MODULE, asked))
+
+        def progress(answer: Mapping[str, Any], seconds: float) -> Progress | None:
+            drain.take(answer["ranks"], seconds)
+            return Progress(drain.news, f"  {seconds:4.0f} s  {engines}: {drain.news}") if drain.news else None
+
+        def end(__: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+            return {"seconds": round(seconds, 1), "msg": drain.news} if drain.ended else None
+
+        meanwhile = f"{engines} was not stopped; the proxy sends it no new requests."
+        polls = Polls(task_vars["inventory_hostname"], f"how many requests {engines} still has", meanwhile)
+        return {**polls.follow(poll, progress, end, ROUND_S), "changed": True}

@@ -57,7 +57,7 @@ class ActionModule(DetachedAction):
             return {"changed": missing, "msg": f"would pull {source or name}" if missing else f"{name} is there"}
         last = self._to_its_end(
             begun["process"],
-            f"what the pull of {name} wrote to",
+            f"the pull of {name}",
             pull_line,
             self._trouble(options["stall"], begun["root"]),
         )

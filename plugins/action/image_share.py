@@ -61,7 +61,7 @@ class ActionModule(DetachedAction):
         if begun["process"] is None:
             giver = chain[0]["name"]
             return {"changed": place > 0, "msg": f"would get {name} from {giver}" if place else f"would give {name}"}
-        last = self._to_its_end(begun["process"], "what was written to", share_line)
+        last = self._to_its_end(begun["process"], f"the transfer of {name}", share_line)
         if bad(last):
             return self._failed(last, name)
         return {"changed": last["image"] != begun["before"], "image": last["image"]}

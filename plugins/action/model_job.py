@@ -10,7 +10,6 @@ are, and none of them waits for a free fork of Ansible.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,13 +23,12 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import (
     program,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import Polls, Progress
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.transfer import progress_line, summary
 
 KIND = "model"
 POLL_S = 2.0
-TELL_S = 10.0
-LOST = 5  # polls in a row without an answer, as from a host whose connection broke
 
 
 class ActionModule(ClientAction):
@@ -98,42 +96,42 @@ class ActionModule(ClientAction):
 
     def _until_done(self, host: str, timeout_s: float) -> dict[str, Any]:
         """Show how far it is until its part is done; the container stays, for the others."""
-        began, told, stage, lost = time.monotonic(), float("-inf"), "", 0
-        while True:
-            outcome = self._job("polled")
-            now = time.monotonic()
-            if bad(outcome):
-                lost += 1
-                if lost >= LOST or not outcome.get("unreachable"):
-                    return {**outcome, "changed": False, "msg": f"{host}: {outcome.get('msg')}"}
-                time.sleep(POLL_S)
-                continue
-            lost = 0
+
+        def progress(outcome: Mapping[str, Any], seconds: float) -> Progress | None:
+            now = outcome["events"].get("progress")
+            if not now or outcome["events"].get("result"):
+                return None
+            return Progress(now["stage"], f"  {seconds:4.0f} s  {host}: {progress_line(now)}")
+
+        def end(outcome: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
             events = outcome["events"]
-            progress, result = events.get("progress"), events.get("result")
-            if progress and not result and (progress["stage"] != stage or now - told >= TELL_S):
-                tell(f"  {now - began:4.0f} s  {host}: {progress_line(progress)}")
-                told, stage = now, progress["stage"]
-            if result:
-                return self._ended(host, result, now - began)
+            if events.get("result"):
+                return self._ended(host, events["result"], seconds)
             if not outcome["running"]:
                 why = f"its container ended with exit code {outcome['exit_code']} and no result:\n{last_words(outcome)}"
-                return {"failed": True, "changed": False, "msg": f"{host}: {why}"}
-            if now - began > timeout_s:
-                shown = progress_line(progress) if progress else "nothing"
+                return {"failed": True, "msg": why}
+            if seconds > timeout_s:
+                shown = progress_line(events["progress"]) if events.get("progress") else "nothing"
                 return {
                     "failed": True,
-                    "changed": False,
-                    "msg": f"{host}: the model did not come within {timeout_s:.0f} s (model_timeout); last seen: {shown}. Run "
+                    "msg": f"the model did not come within {timeout_s:.0f} s (model_timeout); last seen: {shown}. Run "
                     "again: it goes on where it was.",
                 }
-            time.sleep(POLL_S)
+            return None
+
+        polls = Polls(
+            host,
+            "how far its part of the model is",
+            f"This part goes on there, in the container {self._name}, and a next run keeps what has come.",
+        )
+        last = polls.follow(lambda: self._job("polled"), progress, end, POLL_S)
+        return {"changed": False, **last, "msg": f"{host}: {last.get('msg')}"} if bad(last) else last
 
     def _ended(self, host: str, result: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         for line in result["aside"]:
             tell(f"  {seconds:4.0f} s  {host}: put aside {line}")
         if not result["ok"]:
-            return {"failed": True, "changed": False, "msg": f"{host}: {result['fault']}", "model_result": result}
+            return {"failed": True, "changed": False, "msg": result["fault"], "model_result": result}
         tell(f"  {seconds:4.0f} s  {host}: {summary(result)}")
         if result["needed"]:
             Run().write(f"brought-model@{host}", round(seconds, 1))

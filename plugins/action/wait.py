@@ -9,6 +9,7 @@ another has failed, so that none waits for a deadline that cannot be met. Howeve
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Ke
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import Polls
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.readiness import HostWait, Limits
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
@@ -32,7 +34,6 @@ class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.wait``; documented in plugins/modules/wait.py."""
 
     _supports_check_mode = True
-    _keeper: Keeper | None = None
 
     @harmless_result
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -58,7 +59,6 @@ class ActionModule(ActionBase):
         run = Run()
         plan = run.plan
         limits = Limits(arguments["timeout"], arguments["no_progress_timeout"])
-        self._keeper = Keeper(host)
         decision, number = run.decision, arguments["round"]
         left = left_listed(plan, decision, number, run.host(host).listed or {})
         wait = HostWait(plan, host, arguments["stage"], limits, expected(plan, decision, number), left)
@@ -83,15 +83,19 @@ class ActionModule(ActionBase):
         self, wait: HostWait, board: Board, allow_lost_start: bool, began: float, task_vars: dict[str, Any]
     ) -> dict[str, Any]:
         host = task_vars["inventory_hostname"]
+        polls = Polls(host, "how far the start of its containers is", "The containers are left as they are and go on.")
+        keeper = Keeper(host)
+
+        def poll() -> dict[str, Any]:
+            execute = functools.partial(self._execute_module, task_vars=task_vars)
+            return keeper.first(execute, lambda: execute("lmfleet.lmdeploy.observe", wait.questions()))
+
         while True:
             board.post("alive", str(time.monotonic()))
-            refused = self._lost_lock(task_vars)
-            if refused:
-                board.post("failed", refused)
-                return {"failed": True, "changed": False, "msg": refused}
-            answer: dict[str, Any] = self._execute_module(
-                "lmfleet.lmdeploy.observe", wait.questions(), task_vars=task_vars
-            )
+            answer = polls.outcome(poll)
+            if answer is None:
+                time.sleep(ROUND_S)
+                continue
             now = time.monotonic()
             trouble = unanswered(answer)
             if trouble:
@@ -134,15 +138,10 @@ class ActionModule(ActionBase):
                 return {"failed": True, "changed": False, "msg": f"{host} stopped waiting, because {why}."}
             time.sleep(ROUND_S)
 
-    def _lost_lock(self, task_vars: dict[str, Any]) -> str:
-        if self._keeper is None:
-            return ""
-        return self._keeper.refused(lambda name, given: self._execute_module(name, given, task_vars=task_vars))
-
 
 def unanswered(answer: dict[str, Any]) -> str:
     """Why a round has no answer; empty where it has one."""
-    if answer.get("failed") or answer.get("unreachable"):
+    if answer.get("failed"):
         return str(answer.get("msg") or "no answer")
     docker = answer.get("docker") or {}
     return f"Docker does not answer: {docker['error']}" if "error" in docker else ""

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-from .job import FIRST_POLL_S, bad
-from .leaving import tell, warn
+from ..module_utils._pull import ALONE_S
+from .job import bad
+from .leaving import warn
+from .polling import Polls, Progress, attempt
 
 POLL_S = 5.0
-TELL_S = 10.0
-LOST = 5  # polls in a row without an answer, as from a host whose connection broke
 
 
 class DetachedAction(ActionBase):
@@ -28,13 +27,8 @@ class DetachedAction(ActionBase):
     _vars: dict[str, Any]
 
     def _job(self, state: str, **more: Any) -> dict[str, Any]:
-        try:
-            outcome: dict[str, Any] = self._execute_module(
-                self._module, {"state": state, "file": self._file, **more}, task_vars=self._vars
-            )
-        except AnsibleConnectionFailure as error:  # a broken connection; it goes on meanwhile
-            return {"unreachable": True, "msg": str(error)}
-        return outcome
+        given = {"state": state, "file": self._file, **more}
+        return attempt(lambda: self._execute_module(self._module, given, task_vars=self._vars))
 
     def _to_its_end(
         self,
@@ -43,44 +37,41 @@ class DetachedAction(ActionBase):
         line: Callable[[Mapping[str, Any]], str],
         trouble: Callable[[Mapping[str, Any], float], str] = lambda *__: "",
     ) -> dict[str, Any]:
-        """Follow it, and remove it in any case; the result, or a failure.
+        """Follow it, and remove it in any case; the result, or a failure. Raises as ``Polls.follow`` does.
 
-        ``line`` makes of a summary what is shown; ``trouble``, of a summary and the moment, says why it is given up.
+        ``what`` is its name ("the pull of IMAGE"); ``line`` makes of a summary what is shown; ``trouble``, of a summary and the
+        moment, says why it is given up.
         """
         try:
-            last = self._follow(process, line, trouble)
+            last = self._follow(process, what, line, trouble)
         finally:
             removed = self._job("removed", process=process)
         if bad(removed):
-            warn(f"{what} {self._file} could not be removed: {removed.get('msg')}")
+            warn(f"what {what} wrote to {self._file} could not be removed: {removed.get('msg')}")
         return last
 
     def _follow(
         self,
         process: dict[str, Any],
+        what: str,
         line: Callable[[Mapping[str, Any]], str],
         trouble: Callable[[Mapping[str, Any], float], str],
     ) -> dict[str, Any]:
         host = self._vars.get("inventory_hostname", "")
-        began = time.monotonic()
-        told, stage, lost, pause_s = began, "", 0, FIRST_POLL_S
-        while True:
-            outcome = self._job("polled", process=process)
-            now = time.monotonic()
-            if bad(outcome):
-                lost += 1
-                if lost >= LOST or not outcome.get("unreachable"):
-                    return outcome
-            else:
-                lost = 0
-                summary, result = outcome["summary"], outcome["result"]
-                if result:
-                    return result if result["ok"] else {"failed": True, "msg": result["error"]}
-                why = trouble(summary, now)
-                if why:
-                    return {"failed": True, "msg": why}
-                if summary["stage"] != "waits" and (summary["stage"] != stage or now - told >= TELL_S):
-                    tell(f"  {now - began:4.0f} s  {host}: {line(summary)}")
-                    told, stage = now, summary["stage"]
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, POLL_S)
+
+        def progress(outcome: Mapping[str, Any], seconds: float) -> Progress | None:
+            summary = outcome["summary"]
+            if outcome["result"] or summary["stage"] == "waits":
+                return None
+            return Progress(summary["stage"], f"  {seconds:4.0f} s  {host}: {line(summary)}")
+
+        def end(outcome: Mapping[str, Any], __: float) -> dict[str, Any] | None:
+            result: dict[str, Any] | None = outcome["result"]
+            if result:
+                return result if result["ok"] else {"failed": True, "msg": result["error"]}
+            why = trouble(outcome["summary"], time.monotonic())
+            return {"failed": True, "msg": why} if why else None
+
+        meanwhile = f"It goes on there, and ends itself once it was not asked for {ALONE_S:.0f} s."
+        polls = Polls(host, f"how far {what} is", meanwhile)
+        return polls.follow(lambda: self._job("polled", process=process), progress, end, POLL_S)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from .keeping import Keeper
-from .leaving import tell, warn
+from .leaving import warn
+from .polling import Polls, Progress, attempt
 
 PACKAGE = "lmfleet_client"
-FIRST_POLL_S = 0.5  # a warm-up may take a second
 ALONE_S = 300  # without a poll for so long, as after a Ctrl-C, a client ends itself
 
 
@@ -76,7 +76,8 @@ class ClientAction(ActionBase):
         """Run it, and remove its container in any case.
 
         ``line`` makes of a progress event what is shown, ``started`` is what M(client_job) starts with. Returns the result
-        event as ``event``; or ``failed`` with ``msg``, and what of a failed step the task's result should repeat.
+        event as ``event``; or ``failed`` with ``msg``, and what of a failed step the task's result should repeat. Raises
+        ``AnsibleConnectionFailure`` where the host is lost.
         """
         name = f"{container_name}-{uuid.uuid4().hex[:8]}"
         started["files"] = {**started["files"], "watched.py": source("watched")}
@@ -86,7 +87,7 @@ class ClientAction(ActionBase):
             if not bad(last):
                 last = self._follow(kind, name, limit_s, poll_s, line, task_vars)
         finally:
-            removed = self.client_job(kind, name, "removed", task_vars)
+            removed = attempt(lambda: self.client_job(kind, name, "removed", task_vars))  # keeps what was raised before
         if bad(last):
             repeated: dict[str, Any] = {key: last[key] for key in ("unreachable", "exception") if key in last}
             return {**repeated, "failed": True, "msg": f"{kind}: {last.get('msg')}"}
@@ -109,23 +110,25 @@ class ClientAction(ActionBase):
         task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """Poll until the client has ended, showing each change; the last outcome, or a failure after `limit_s`."""
-        deadline = time.monotonic() + limit_s
-        keeper = Keeper((task_vars or {}).get("inventory_hostname", ""))
-        shown, pause_s = "", FIRST_POLL_S
-        while True:
-            refused = keeper.refused(lambda module, given: self._execute_module(module, given, task_vars=task_vars))
-            if refused:
-                return {"failed": True, "msg": refused}
-            outcome = self.client_job(kind, name, "polled", task_vars)
-            if bad(outcome):
-                return outcome
-            progress = outcome["events"].get("progress")
-            if progress is not None and line(progress) != shown:
-                shown = line(progress)
-                tell(f"{kind}: {shown}, {progress['seconds']:.0f} s")
+        host = str((task_vars or {}).get("inventory_hostname", ""))
+        keeper, shown = Keeper(host), ""
+
+        def poll() -> dict[str, Any]:
+            execute = functools.partial(self._execute_module, task_vars=task_vars)
+            return keeper.first(execute, lambda: self.client_job(kind, name, "polled", task_vars))
+
+        def progress(outcome: Mapping[str, Any], __: float) -> Progress | None:
+            nonlocal shown
+            now = outcome["events"].get("progress")
+            shown = line(now) if now is not None else shown
+            return Progress(shown, f"{kind}: {shown}, {now['seconds']:.0f} s") if now is not None and shown else None
+
+        def end(outcome: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
             if not outcome["running"]:
-                return outcome
-            if time.monotonic() > deadline:
+                return dict(outcome)
+            if seconds > limit_s:
                 return {"failed": True, "msg": f"the client has not ended within {limit_s:.0f} s; last seen: {shown}"}
-            time.sleep(min(pause_s, poll_s))
-            pause_s *= 1.5
+            return None
+
+        meanwhile = f"Its container {name} there ends itself once it was not asked for {ALONE_S} s."
+        return Polls(host, f"how far the {kind} is", meanwhile).follow(poll, progress, end, poll_s)

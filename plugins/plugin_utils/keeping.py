@@ -27,9 +27,18 @@ class Keeper:
         """Keep it, if it was not for ``KEEP_S``; why the run may not go on, where another run has taken it, else nothing."""
         if not self._options or time.monotonic() - self._kept < KEEP_S:
             return ""
-        self._kept = time.monotonic()
         result = execute(LOCK, {**self._options, "state": "kept", "gone": ""})
+        if result.get("unreachable"):  # not kept: the next one tries again
+            return ""
+        self._kept = time.monotonic()
         return str(result.get("msg") or "the lock was lost") if result.get("failed") or result.get("refused") else ""
+
+    def first(
+        self, execute: Callable[[str, dict[str, Any]], Mapping[str, Any]], poll: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Keep it, as ``refused`` does, and then poll: the poll's outcome, or a failure where another run has the lock."""
+        why = self.refused(execute)
+        return {"failed": True, "msg": why} if why else poll()
 
 
 def keep(host: str, options: Mapping[str, Any] | None) -> None:

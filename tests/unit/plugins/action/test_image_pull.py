@@ -18,6 +18,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.lmfleet.lmdeploy.plugins.action import image_pull
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._pull import Progress
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import detached
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import LOST
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts import on_hosts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_pull import CLASSIC, REFERENCE
@@ -29,7 +30,7 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detached, "FIRST_POLL_S", 0.001)
+    monkeypatch.setattr(detached, "POLL_S", 0.001)
 
 
 def polled(lines: int, **result: Any) -> dict[str, Any]:
@@ -109,8 +110,10 @@ def test_lost_polls_are_forgiven_and_a_lost_host_is_unreachable() -> None:
 
     assert pull(comes_back)[0]["changed"] is True
     result, states = pull(lambda _: {"unreachable": True, "msg": "Connection timed out"})
-    assert result["unreachable"]
-    assert states.count("polled") == detached.LOST
+    assert "AnsibleConnectionFailure" in result["raised"]
+    assert "node0 has not answered since " in result["raised"]
+    assert f"how far the pull of {REFERENCE} is" in result["raised"]
+    assert states == ["started", *["polled"] * (LOST + 1), "removed"]
 
 
 def test_a_digest_from_a_mirror_is_refused_before_anything_is_begun() -> None:

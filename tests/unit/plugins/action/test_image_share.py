@@ -18,6 +18,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.lmfleet.lmdeploy.plugins.action import image_share
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import detached
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.images import share_line
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import LOST
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts import on_hosts
@@ -31,7 +32,7 @@ Answer = Callable[[str], dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(detached, "FIRST_POLL_S", 0.001)
+    monkeypatch.setattr(detached, "POLL_S", 0.001)
     monkeypatch.setattr("ansible.constants.DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
 
 
@@ -93,8 +94,9 @@ def test_lost_polls_are_forgiven_and_a_lost_host_is_unreachable() -> None:
 
     assert shared(comes_back)[0]["node2"]["changed"] is True
     found, asked = shared(lambda _: {"unreachable": True, "msg": "Connection timed out"})
-    assert found["node2"]["unreachable"]
-    assert len([each for each in asked["node2"] if each["state"] == "polled"]) == detached.LOST
+    assert "node2 has not answered since " in found["node2"]["raised"]
+    assert f"how far the transfer of {REFERENCE} is" in found["node2"]["raised"]
+    assert len([each for each in asked["node2"] if each["state"] == "polled"]) == LOST + 1
 
 
 def test_a_digest_is_refused_before_anything_is_begun() -> None:

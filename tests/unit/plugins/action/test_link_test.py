@@ -16,6 +16,7 @@ from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.lmfleet.lmdeploy.plugins.action import link_test
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import LOST
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.on_hosts import looked_at, on_hosts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import World, bound, running
@@ -118,13 +119,33 @@ def test_a_host_that_is_lost_ends_the_test_for_all(tmp_path: Path) -> None:
 
     containers = Containers(says)
     found = measure_on(World(TP4), containers, tmp_path)
-    assert "Connection reset by peer" in found["node2"]["raised"]
-    assert "node2: AnsibleConnectionFailure: Connection reset by peer" in found["node0"]["msg"]
+    assert "Its connection said: Connection reset by peer." in found["node2"]["raised"]
+    assert "node2: AnsibleConnectionFailure: node2 has not answered since " in found["node0"]["msg"]
     assert (
         "gave no answer" not in found["node0"]["msg"]
     )  # nobody waits for one that has ended, whatever round it was in
     assert containers.there == {}
     assert max(each["config"]["world"] for each in containers.started) == 4
+
+
+def test_polls_that_are_lost_are_forgiven_and_a_container_that_was_not_removed_is_none_of_its_results(
+    tmp_path: Path,
+) -> None:
+    containers, lost = Containers(lambda host, config: WHOLE), [0]
+
+    def module(host: str, given: dict[str, Any]) -> dict[str, Any]:
+        if host == "node2" and given["state"] != "started" and lost[0] < LOST:
+            lost[0] += 1
+            raise AnsibleConnectionFailure("Connection reset by peer")
+        if host == "node1" and given["state"] == "removed":
+            raise AnsibleConnectionFailure("Connection reset by peer")
+        return containers.module(host, given)
+
+    looked_at(World(TP4))
+    found = on_hosts(World(TP4), link_test, {"folder": str(tmp_path)}, module)
+    assert found["node0"]["faults"] == []
+    assert lost == [LOST]
+    assert {each.partition("/")[0] for each in containers.there} == {"node1"}
 
 
 def test_slow_is_a_warning_and_strictly_a_failure(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.action.wait import expected, s
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.board import Board
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Round
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Tokens
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import LOST
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.plugin_utils.test_logs_and_readiness import (
@@ -191,7 +192,6 @@ def test_hosts_that_are_up_end_together_and_say_when_their_containers_were_start
 @pytest.mark.parametrize(
     "error",
     [
-        AnsibleConnectionFailure("no route to host"),
         AnsibleError("no room for a temporary directory"),
         KeyError("containers"),
         OSError("too many open files"),
@@ -217,7 +217,6 @@ def test_whatever_one_host_s_wait_raises_the_others_end(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ({"unreachable": True, "msg": "gone"}, "gone"),
         ({"failed": True, "msg": "no Python there"}, "no Python there"),
         ({"failed": True}, "no answer"),
         ({"docker": {"error": "it hangs", "kind": "timeout"}}, "Docker does not answer: it hangs"),
@@ -228,6 +227,34 @@ def test_a_round_without_an_answer_ends_all_waits(answer: dict[str, Any], words:
     found = outcomes(node0=lambda: UP["node0"], node1=lambda: answer)
     assert found["node1"] == {"failed": True, "changed": False, "msg": f"node1: {words}"}
     assert found["node0"]["msg"] == f"node0 stopped waiting, because node1 failed: {words}"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_rounds_that_are_lost_are_forgiven() -> None:
+    lost = [0]
+
+    def comes_back() -> dict[str, Any]:
+        lost[0] += 1
+        if lost[0] <= LOST:
+            raise AnsibleConnectionFailure("no route to host")
+        return UP["node1"]
+
+    found = outcomes(node0=lambda: UP["node0"], node1=comes_back)
+    assert [result["changed"] for result in found.values()] == [False, False]
+
+
+@pytest.mark.usefixtures("deployed")
+@pytest.mark.parametrize("other", [UP, LOADING], ids=["up", "loading"])
+def test_a_lost_host_ends_all_waits_and_leaves_its_containers(other: dict[str, dict[str, Any]]) -> None:
+    def stays_away() -> dict[str, Any]:
+        raise AnsibleConnectionFailure("no route to host")
+
+    found = outcomes(node0=lambda: other["node0"], node1=stays_away)
+    assert isinstance(found["node1"], AnsibleConnectionFailure)
+    assert "The containers are left as they are and go on." in str(found["node1"])
+    assert found["node0"]["msg"].startswith(
+        "node0 stopped waiting, because node1 failed: AnsibleConnectionFailure: node1 "
+    )
 
 
 @pytest.mark.usefixtures("deployed")

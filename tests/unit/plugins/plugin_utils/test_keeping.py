@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible import constants
+from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import KEEP_S, LOCK, Keeper, keep
 
@@ -50,6 +51,34 @@ def test_a_lock_that_was_lost_is_a_reason_to_stop(host: Host) -> None:
     assert keeper.refused(host.execute) == "it was taken over by other.yml"
     host.now, host.answer = 2 * KEEP_S, {"refused": "lost"}
     assert keeper.refused(host.execute) == "the lock was lost"
+
+
+def test_where_the_connection_fails_the_next_poll_keeps_it(host: Host) -> None:
+    keep("node0", {"path": "/x/lock.json"})
+    keeper, host.now = Keeper("node0"), KEEP_S
+
+    def broken(*_: Any) -> dict[str, Any]:
+        raise AnsibleConnectionFailure("Connection reset")
+
+    with pytest.raises(AnsibleConnectionFailure):
+        keeper.refused(broken)
+    assert keeper.refused(lambda *_: {"unreachable": True, "msg": "Connection reset"}) == ""
+    assert keeper.refused(host.execute) == keeper.refused(host.execute) == ""
+    assert len(host.asked) == 1
+
+
+def test_a_poll_comes_after_the_lock_or_not_at_all(host: Host) -> None:
+    keep("node0", {"path": "/x/lock.json"})
+    keeper, polls = Keeper("node0"), list[str]()
+
+    def poll() -> dict[str, Any]:
+        polls.append("asked")
+        return {"running": True}
+
+    assert keeper.first(host.execute, poll) == {"running": True}
+    host.now, host.answer = KEEP_S, {"failed": True, "msg": "it was taken over by other.yml"}
+    assert keeper.first(host.execute, poll) == host.answer
+    assert polls == ["asked"]
 
 
 def test_a_run_without_a_lock_keeps_none(host: Host) -> None:
