@@ -251,17 +251,26 @@ def test_prometheus_gets_what_the_run_made_byte_for_byte_and_a_check_compares_wi
 
 
 def test_without_an_image_the_roles_own_exporter_is_removed_and_no_other(hosts: Path) -> None:
-    """The nodes have one Docker here, so one after the other."""
-    image = "nvcr.io/nvidia/k8s/dcgm-exporter:4"
-    with Dockerd(hosts / "docker.sock") as daemon:
-        daemon.images[image] = {"Id": "sha256:1", "RepoDigests": [], "Config": {}}
-        run(hosts, "--forks", "1", monitoring_dcgm_exporter_image=image)
-        name = "lmdeploy-dcgm-exporter"
-        assert daemon.containers[name]["State"]["Status"] == "running"
-        # Another deployment's, with the same image, and one that nobody labelled.
-        daemon.containers["other-dcgm-exporter"] = container("other-dcgm-exporter")
-        daemon.containers["other-dcgm-exporter"]["Config"]["Labels"] = {"lmfleet.lmdeploy.exporter": "other"}
-        daemon.containers["dcgm-exporter"] = container("dcgm-exporter")
-        __, changed = run(hosts, "--forks", "1")
-        assert set(daemon.containers) == {"other-dcgm-exporter", "dcgm-exporter"}
-    assert changed["node0"] == 1 + (changed["localhost"] == 0)
+    """Each node has a Docker of its own."""
+    play = {
+        "hosts": "lmfleet_planned",
+        "gather_facts": False,
+        "environment": {"DOCKER_HOST": "unix://{{ inventory_dir }}/{{ inventory_hostname }}.sock"},
+        "roles": ["lmfleet.lmdeploy.monitoring"],
+    }
+    plays = [{"ansible.builtin.import_playbook": "lmfleet.lmdeploy.make_plan"}, play]
+    (hosts / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False), encoding="utf-8")
+    image, name = "nvcr.io/nvidia/k8s/dcgm-exporter:4", "lmdeploy-dcgm-exporter"
+    there = {image: {"Id": "sha256:1", "RepoDigests": [], "Config": {}}}
+    with Dockerd(hosts / "node0.sock", images=there) as first, Dockerd(hosts / "node1.sock", images=there) as second:
+        run(hosts, playbook="play.yml", monitoring_dcgm_exporter_image=image)
+        states = [daemon.containers[name]["State"]["Status"] for daemon in (first, second)]
+        assert states == ["running", "running"]
+        # Another deployment's, one that nobody labelled, and one that bears the name.
+        first.containers["other-dcgm-exporter"] = container("other-dcgm-exporter")
+        first.containers["other-dcgm-exporter"]["Config"]["Labels"] = {"lmfleet.lmdeploy.exporter": "other"}
+        first.containers["dcgm-exporter"] = container("dcgm-exporter")
+        second.containers = {name: container(name)}
+        run(hosts, playbook="play.yml")
+        assert set(first.containers) == {"other-dcgm-exporter", "dcgm-exporter"}
+        assert set(second.containers) == {name}
