@@ -17,8 +17,10 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import ha
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.alerts import Thresholds
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import (
     BOARD,
+    REFUSED,
     Settings,
     files_of,
+    for_prometheus,
     text_files,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.targets import Exporters, without_metrics
@@ -38,7 +40,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "gateways": {"type": "list", "elements": "str", "default": []},
     **{name: {"type": str(field.type), "default": field.default} for name, field in LIMITS.items()},
 }
-REFUSED = "The monitoring was refused before any host was touched"
 
 
 class ActionModule(ActionBase):
@@ -84,6 +85,7 @@ class ActionModule(ActionBase):
             "changed": bool(differing),
             "directory": str(directory),
             "files": list(wanted),
+            "contents": for_prometheus(wanted),
             "text_files": {node.name: text_files(plan, node.name) for node in plan.nodes},
             "diff": [
                 {"before_header": name, "after_header": name, "before": before[name] or "", "after": text}

@@ -113,6 +113,12 @@ files:
   returned: success
   type: list
   elements: str
+contents:
+  description:
+    - Path to text of those that Prometheus reads on its host, also in check mode, which writes none. Rules have what Prometheus
+      fills in itself, in double braces. Ansible does not template what a task returned.
+  returned: success
+  type: dict
 text_files:
   description: Of each node, the links that node_exporter's directory for text files gets, each with the file on the host that it
     names, or nothing where there has to be no such link.

@@ -21,6 +21,7 @@ from .targets import Exporters, address_faults, file_sd, scrape_configs, targets
 
 DASHBOARD = Path(__file__).parents[1] / "data" / "dashboard.json"
 RULES, TARGETS, SCRAPE, CONFIG = "rules", "targets", "scrape_configs.yml", "prometheus.yml"
+REFUSED = "The monitoring was refused before any host was touched"
 BOARD, ROLES = "dashboards/lmfleet.json", "role_variables.yml"
 INTERVAL = re.compile(r"([1-9]\d{0,2})s|1m")
 # Rules look at rates over two minutes, and a rate needs two samples.
@@ -80,6 +81,11 @@ def files_of(plan: Plan, settings: Settings, directory: str, url: str) -> dict[s
         BOARD: dashboard(),
         ROLES: _HEAD + _yaml(role_variables(settings, directory, url)),
     }
+
+
+def for_prometheus(files: Mapping[str, str]) -> dict[str, str]:
+    """Of ``files_of``, what goes to Prometheus' host: its targets, rules and prometheus.yml."""
+    return {path: text for path, text in files.items() if path == CONFIG or path.split("/")[0] in (TARGETS, RULES)}
 
 
 def config_of(settings: Settings) -> dict[str, Any]:
@@ -147,6 +153,7 @@ _Dumper.add_representer(
 
 
 def _yaml(data: Any) -> str:
-    # By JSON: what comes from Ansible's variables are texts and lists of its own kinds.
-    text: str = yaml.dump(json.loads(json.dumps(data)), Dumper=_Dumper, sort_keys=False, width=130, allow_unicode=True)
+    # By JSON: what comes from Ansible's variables are texts and lists of its own kinds. In ASCII: of an action's result, what a
+    # terminal would obey is left out, and these are to arrive whole.
+    text: str = yaml.dump(json.loads(json.dumps(data)), Dumper=_Dumper, sort_keys=False, width=130)
     return text

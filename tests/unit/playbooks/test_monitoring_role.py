@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
+from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd, container
 
 ROOT = Path(__file__).resolve().parents[3]
 NODES = {"node0": "10.0.0.10", "node1": "10.0.0.11"}
@@ -31,9 +33,15 @@ def run(folder: Path, *arguments: str, playbook: str = "monitoring", **variables
         str(Path(sys.executable).with_name("ansible-playbook")),
         "-i",
         "inventory",
-        str(ROOT / f"playbooks/{playbook}.yml"),
+        playbook if playbook.endswith(".yml") else str(ROOT / f"playbooks/{playbook}.yml"),
     ]
-    environment = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    environment = {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "PATH": f"{folder}/bin:/usr/bin:/bin",
+        "HOME": str(folder),
+        # Not this machine's Docker; a test may have one there.
+        "DOCKER_HOST": f"unix://{folder}/docker.sock",
+    }
     given = ["-e", json.dumps(variables)] if variables else []
     done = subprocess.run(
         [*argv, *given, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -70,14 +78,23 @@ def all_of(folder: Path) -> dict[str, bytes | str]:
     }
 
 
+def program(name: str) -> str:
+    """Where the distribution's program is, of this machine or fetched."""
+    script = f"source {ROOT}/scripts/lib/prometheus.sh && ensure_prometheus && command -v {name}"
+    return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+
+
 @contextmanager
 def node_exporter(directory: Path) -> Iterator[int]:
     """The distribution's, with its text files alone; its port."""
-    script = f"source {ROOT}/scripts/lib/prometheus.sh && ensure_prometheus && command -v prometheus-node-exporter"
-    program = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    argv = [program, f"--web.listen-address=127.0.0.1:{port}", "--collector.disable-defaults", "--collector.textfile"]
+    argv = [
+        program("prometheus-node-exporter"),
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--collector.disable-defaults",
+        "--collector.textfile",
+    ]
     process = subprocess.Popen([*argv, f"--collector.textfile.directory={directory}"], stderr=subprocess.DEVNULL)
     try:
         yield port
@@ -118,9 +135,19 @@ def test_the_role_links_what_engines_keep_once_and_a_check_does_nothing(hosts: P
     subprocess.run(
         [*key, "-days", "30", "-keyout", "key", "-out", "cert.pem"], cwd=hosts, check=True, capture_output=True
     )
-    given: dict[str, Any] = {"monitoring_certificates": [str(hosts / "cert.pem"), "/etc/none.pem"]}
+    given: dict[str, Any] = {"monitoring_certificates": [str(hosts / "cert.pem")]}
     before = all_of(hosts)
-    __, changed = run(hosts, "--check", "--diff", **given)
+    # One that no alert would watch.
+    printed, changed = run(hosts, monitoring_certificates=[*given["monitoring_certificates"], str(hosts / "none.pem")])
+    told = " ".join(printed.split())
+    assert "The monitoring was refused before any host was touched: 1 fault." in told
+    assert f"node0, node1: openssl reads no certificate from {hosts}/none.pem (" in told
+    assert set(changed.values()) == {0}
+    assert all_of(hosts).keys() - before.keys() == set()
+
+    printed, changed = run(hosts, "--check", "--diff", **given)
+    # The nodes have no Docker here, and had no exporter.
+    assert "node0: Docker does not answer (" in " ".join(printed.split())
     assert set(changed) >= {"node0", "node1"}
     assert all_of(hosts).keys() - before.keys() == set()
 
@@ -162,3 +189,88 @@ def test_files_are_written_with_no_host_and_faults_are_told_before(hosts: Path) 
     assert changed["node0"] == 1
     assert f"MONITORING {hosts}/out" in printed
     assert json.loads((hosts / "out/targets/lmdeploy-engine.json").read_text())[0]["targets"] == ["10.0.0.10:23333"]
+
+
+def prometheus_below(root: Path) -> None:
+    """The role's tasks for Prometheus as a play beside ``root``, with its paths below that, and without its service."""
+    text = (ROOT / "roles/monitoring/tasks/prometheus.yml").read_text(encoding="utf-8")
+    tasks = yaml.safe_load(text.replace("/etc/", f"{root}/etc/").replace("/usr/bin/", f"{root}/usr/bin/"))
+    tasks[-1]["block"] = [task for task in tasks[-1]["block"] if "ansible.builtin.service" not in task]
+    (root.parent / "tasks.yml").write_text(yaml.safe_dump(tasks, sort_keys=False), encoding="utf-8")
+    files = {"ansible.builtin.import_role": {"name": "lmfleet.lmdeploy.monitoring", "tasks_from": "files"}}
+    apply = {"delegate_to": "{{ monitoring_host }}", "run_once": True}
+    play = {
+        "hosts": "lmfleet_planned",
+        "gather_facts": False,
+        "tasks": [files, {"ansible.builtin.include_tasks": {"file": "tasks.yml", "apply": apply}}],
+    }
+    plays = [{"ansible.builtin.import_playbook": "lmfleet.lmdeploy.make_plan"}, play]
+    (root.parent / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False), encoding="utf-8")
+
+
+def test_prometheus_gets_what_the_run_made_byte_for_byte_and_a_check_compares_with_that(hosts: Path) -> None:
+    root, promtool = hosts / "root", program("promtool")
+    for name in ("usr/bin", "etc/default", "etc/prometheus"):
+        (root / name).mkdir(parents=True)
+    (root / "usr/bin/promtool").symlink_to(promtool)
+    (hosts / "bin").mkdir()
+    (hosts / "bin/promtool").symlink_to(promtool)
+    (root / "etc/default/prometheus").write_text('ARGS="--mine"\n')
+    (root / "etc/prometheus/prometheus.yml").write_text("global: {}\n")
+    prometheus_below(root)
+    job = {"job_name": "se\u00f1al \u200b", "static_configs": [{"targets": ["x:1"]}]}
+    given = {"monitoring_prometheus_dir": f"{root}/etc/prometheus/lmfleet", "monitoring_scrape_configs": [job]}
+
+    # A check before anything is written.
+    before = all_of(root)
+    printed, __ = run(hosts, "--check", "--diff", playbook="play.yml", **given)
+    assert re.search(r"^\+ +summary: .*\{\{ \$labels\.engine \}\}", printed, re.MULTILINE), printed
+    assert all_of(root) == before
+    assert not (hosts / "monitoring").exists()
+
+    run(hosts, playbook="play.yml", **given)
+    written, brought = hosts / "monitoring/lmdeploy", root / "etc/prometheus"
+    assert b"{{ $labels." in (brought / "lmfleet/rules/lmdeploy.yml").read_bytes()
+    assert (brought / "prometheus.yml").read_bytes() == (written / "prometheus.yml").read_bytes()
+    for name in ("rules", "targets"):
+        assert all_of(brought / "lmfleet" / name) == all_of(written / name) != {}
+    assert yaml.safe_load((brought / "prometheus.yml").read_text())["scrape_configs"][-1] == job
+    [args] = (root / "etc/default").glob("prometheus.*")
+    [config] = brought.glob("prometheus.yml.*")
+    assert (args.read_bytes(), config.read_bytes()) == (
+        before["etc/default/prometheus"],
+        before["etc/prometheus/prometheus.yml"],
+    )
+
+    # A check after a variable was changed: what was written is of an earlier run.
+    done = all_of(hosts / "root"), all_of(written)
+    printed, changed = run(hosts, "--check", "--diff", playbook="play.yml", **given, monitoring_certificate_days=77)
+    assert changed["node0"] == 2, printed
+    assert len(re.findall(r"^\+.*77 \* 86400", printed, re.MULTILINE)) == 2
+    assert (all_of(hosts / "root"), all_of(written)) == done
+
+
+def test_without_an_image_the_roles_own_exporter_is_removed_and_no_other(hosts: Path) -> None:
+    """Each node has a Docker of its own."""
+    play = {
+        "hosts": "lmfleet_planned",
+        "gather_facts": False,
+        "environment": {"DOCKER_HOST": "unix://{{ inventory_dir }}/{{ inventory_hostname }}.sock"},
+        "roles": ["lmfleet.lmdeploy.monitoring"],
+    }
+    plays = [{"ansible.builtin.import_playbook": "lmfleet.lmdeploy.make_plan"}, play]
+    (hosts / "play.yml").write_text(yaml.safe_dump(plays, sort_keys=False), encoding="utf-8")
+    image, name = "nvcr.io/nvidia/k8s/dcgm-exporter:4", "lmdeploy-dcgm-exporter"
+    there = {image: {"Id": "sha256:1", "RepoDigests": [], "Config": {}}}
+    with Dockerd(hosts / "node0.sock", images=there) as first, Dockerd(hosts / "node1.sock", images=there) as second:
+        run(hosts, playbook="play.yml", monitoring_dcgm_exporter_image=image)
+        states = [daemon.containers[name]["State"]["Status"] for daemon in (first, second)]
+        assert states == ["running", "running"]
+        # Another deployment's, one that nobody labelled, and one that bears the name.
+        first.containers["other-dcgm-exporter"] = container("other-dcgm-exporter")
+        first.containers["other-dcgm-exporter"]["Config"]["Labels"] = {"lmfleet.lmdeploy.exporter": "other"}
+        first.containers["dcgm-exporter"] = container("dcgm-exporter")
+        second.containers = {name: container(name)}
+        run(hosts, playbook="play.yml")
+        assert set(first.containers) == {"other-dcgm-exporter", "dcgm-exporter"}
+        assert set(second.containers) == {name}

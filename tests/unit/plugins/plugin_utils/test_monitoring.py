@@ -14,7 +14,13 @@ import pytest
 import yaml
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.alerts import RANGES, Thresholds, rules, words
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import Settings, files_of, text_files
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.certificates import unwatched
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import (
+    Settings,
+    files_of,
+    for_prometheus,
+    text_files,
+)
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.targets import (
     ROLES,
@@ -25,6 +31,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.target
     without_metrics,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import harmless_all
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "metrics"
@@ -244,3 +251,33 @@ def test_the_dashboards_file_has_every_panel() -> None:
     assert shown == {panel.title: [each.expr for each in panel.queries] for row in ROWS.values() for panel in row}
     assert {each["name"] for each in board["templating"]["list"]} == {"datasource", "deployment", "engine"}
     assert "$" not in "".join(asked(query, "x") for queries in shown.values() for query in queries)
+
+
+# ---- certificates
+
+
+def test_each_certificate_that_no_alert_would_watch_is_told_once_with_its_nodes() -> None:
+    good = {"item": ["/a.pem", "/text"], "rc": 0, "stdout": "notAfter=Nov 27 12:00:00 2027 GMT", "stderr": ""}
+    gone = {"item": ["/b.pem", "/text"], "rc": 1, "stdout": "", "stderr": "Could not open /b.pem\n40:error:x\n"}
+    bare = {"item": ["/a.pem", ""], "rc": 2, "msg": "No such file or directory: b'openssl'"}
+    assert unwatched({"node0": [good], "node1": [], "node2": [good]}) == []
+    first, second, third = unwatched({"node0": [good, gone], "node1": [gone], "node2": [bare, {**good, **bare}]})
+    assert first.startswith(
+        "node0, node1: openssl reads no certificate from /b.pem (Could not open /b.pem), so no alert"
+    )
+    assert "take it out of monitoring_certificates" in first
+    assert second.startswith("node2: monitoring_certificates names some, and monitoring_textfile_dir is empty")
+    assert third.startswith("node2: openssl reads no certificate from /a.pem (No such file or directory: b'openssl')")
+
+
+def test_what_goes_to_prometheus_is_of_the_files_and_survives_an_actions_result() -> None:
+    job = {"job_name": "\u00e9\u202e\x1b[2J", "static_configs": [{"targets": ["x:1"]}]}
+    made = files(plan_of(nodes()), Settings(scrape_configs=[job]))
+    brought = for_prometheus(made)
+    assert set(brought) == {
+        "prometheus.yml",
+        "rules/lmdeploy.yml",
+        *(f"targets/lmdeploy-{role}.json" for role in ROLES),
+    }
+    assert harmless_all(brought) == {name: made[name] for name in brought}
+    assert yaml.safe_load(brought["prometheus.yml"])["scrape_configs"][-1] == job
