@@ -98,7 +98,7 @@ def main() -> None:
     try:
         directories = [path for path in map(Path, options["directories"]) if not path.is_dir()]
         files = [each for each in wanted(options) if differs(*each)]
-        anew = {str(path) for path, __, __ in files if path.exists()}
+        anew = {str(each[0]) for each in files if each[0].exists()}
         if not module.check_mode:
             for path in directories:
                 path.mkdir(parents=True, exist_ok=True)
