@@ -36,6 +36,16 @@ def refused(where: str, step: Step, said: str) -> str:
     )
 
 
+def unread(plan: Plan, holder: str, path: str, why: str, command: str) -> str:
+    """That the token of Ray is not to be had where it was seen, and what to do: ``command`` first, on that host."""
+    return (
+        f"{holder} ({plan.node(holder).address}): {path}, from which the other hosts of "
+        f"{plan.engine_on(holder).name} get the token of Ray, {why}. Run {command} on {holder} as the user that Ansible "
+        "becomes there, then run the playbook again: it takes the token from another host of the engine; if none has it, it makes "
+        "a new one and starts the engine again with it."
+    )
+
+
 class ActionModule(ActionBase):
     """``lmfleet.lmdeploy.act``; documented in plugins/modules/act.py."""
 
@@ -75,13 +85,18 @@ class ActionModule(ActionBase):
 
     def _read_token(self, run: Run, plan: Plan, host: str) -> dict[str, Any]:
         """Read the engine's token where it was made, for the hosts that lack it."""
-        path, engine = steps.token_path(plan, host), plan.engine_on(host)
+        path, engine = steps.token_path(plan, host) or "", plan.engine_on(host)
         result = self._execute_module("ansible.builtin.slurp", {"src": path}, task_vars=self._vars)
         if result.get("failed"):
-            return {"failed": True, "changed": False, "msg": f"{path} cannot be read: {result.get('msg')}"}
+            said = str(result.get("msg") or "no reason").strip().rstrip(".")
+            return {
+                "failed": True,
+                "changed": False,
+                "msg": unread(plan, host, path, f"cannot be read any more: {said}", f"ls -l {path}"),
+            }
         # A word of its own: other engines' are read at the same moment.
         run.write(f"token of {engine.name}", base64.b64decode(result["content"]).decode())
-        return {"changed": False}
+        return {"changed": False, "token_read": True}
 
     def _bring(self, run: Run, plan: Plan, host: str, mine: list[Step]) -> dict[str, Any]:
         """Directories, programs and secrets, before anything is taken down."""
@@ -94,7 +109,13 @@ class ActionModule(ActionBase):
         if path and host in need.get("hosts", ()):
             secrets[path] = need["content"] or run.read(f"token of {plan.engine_on(host).name}")
             if not secrets[path]:
-                return {"failed": True, "changed": False, "msg": f"{need['holder']}: {path} is empty, or was not read."}
+                holder = need["holder"]
+                kept = steps.token_path(plan, holder) or ""
+                return {
+                    "failed": True,
+                    "changed": False,
+                    "msg": unread(plan, holder, kept, "is empty", f"rm {kept}"),
+                }
         arguments = files_of(services, secrets)
         if not any(arguments.values()):
             return {"changed": False}

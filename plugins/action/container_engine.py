@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
         process = (seen["dockerd"] or {}).get("process", "")
         before = options["before"]
         came = bool(process and before and before["install"]["toolkit"] and before["seen"]["process"] == process)
-        decision = decide(seen, wanted_of(options), toolkit_came=came)
+        decision = decide(seen, wanted_of(options), toolkit_came=came, check=self._task.check_mode)
         if decision.faults:
             return {"failed": True, "changed": False, "msg": "\n  - ".join(["To mend first:", *decision.faults])}
         return {"changed": False, **result_of(decision, seen, process)}

@@ -59,7 +59,7 @@ REMEDIES = {
     "request": "The server refused the request: compare the model's name, the API key and the shapes with"
     " what it serves.",
     "timeout": "No answer in time: either the engine hangs (its container's log and metrics tell), or kernels are still"
-    " being compiled: then a longer time-out helps.",
+    " being compiled: then run again with a longer time-out (-e warmup_timeout=1200; it is 600 s unless it was set).",
 }
 
 

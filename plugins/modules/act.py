@@ -61,4 +61,8 @@ steps:
   returned: O(act) is V(remove) or V(start)
   type: list
   elements: str
+token_read:
+  description: That the token was read. Its content goes to the run's own directory alone.
+  returned: O(act=read), success
+  type: bool
 """

@@ -73,8 +73,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines 
 
 MAX_TOKENS = 8
 REMEDY = (
-    "Run the playbook again: it replaces an engine that is dead, and corrects the proxy's list. What each rank gives by itself "
-    "tells ansible-playbook playbooks/warmup.yml."
+    "Run the playbook again: it replaces an engine that is dead, and corrects the proxy's list. To see what each rank "
+    "answers: ansible-playbook playbooks/warmup.yml."
 )
 
 

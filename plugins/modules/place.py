@@ -35,7 +35,7 @@ attributes:
     description: Says what it would change.
   diff_mode:
     support: full
-    description: Names what is made and written, without its content.
+    description: Names what is made (C(+)) and what is written anew (C(~)), without its content.
 """
 
 EXAMPLES = r"""
@@ -98,6 +98,7 @@ def main() -> None:
     try:
         directories = [path for path in map(Path, options["directories"]) if not path.is_dir()]
         files = [each for each in wanted(options) if differs(*each)]
+        anew = {str(each[0]) for each in files if each[0].exists()}
         if not module.check_mode:
             for path in directories:
                 path.mkdir(parents=True, exist_ok=True)
@@ -110,7 +111,8 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'a file'} on this host: {error.strerror}")
     placed = [str(path) for path in (*directories, *(each[0] for each in files))]
-    module.exit_json(changed=bool(placed), placed=placed, diff={"prepared": "".join(f"+ {path}\n" for path in placed)})
+    told = "".join(f"{'~' if path in anew else '+'} {path}\n" for path in placed)
+    module.exit_json(changed=bool(placed), placed=placed, diff={"prepared": told})
 
 
 if __name__ == "__main__":

@@ -151,17 +151,19 @@ def standard_settings(
     return {key: value for key, value in settings.items() if value != {}}
 
 
-def decide(seen: Mapping[str, Any], wanted: Wanted, *, toolkit_came: bool = False) -> Decision:
+def decide(seen: Mapping[str, Any], wanted: Wanted, *, toolkit_came: bool = False, check: bool = False) -> Decision:
     """What is to be done on a host of which M(container_engine_facts) has ``seen`` this.
 
-    ``toolkit_came`` says that the toolkit was installed in this run under a dockerd that ran already.
+    ``toolkit_came`` says that the toolkit was installed in this run under a dockerd that ran already; ``check`` is check mode, in
+    which what is told is what would be done.
     """
     install = _install(seen, wanted)
     settings = dict(wanted.settings)
     if wanted.toolkit and (install.toolkit or seen["programs"].get(NVIDIA_RUNTIME)):
         settings["runtimes"] = {"nvidia": {"args": [], "path": NVIDIA_RUNTIME}, **(settings.get("runtimes") or {})}
     merge = merged(seen["config"], settings, wanted.overwrite, seen["arguments"], wanted.config)
-    return Decision(install, merge, _apply(seen, wanted, merge.changed, toolkit_came or bool(install.toolkit)))
+    apply = _apply(seen, wanted, merge.changed, toolkit_came or bool(install.toolkit), check)
+    return Decision(install, merge, apply)
 
 
 # ---- packages
@@ -388,7 +390,7 @@ def _shown(value: Any) -> str:
 # ---- how it takes effect
 
 
-def _apply(seen: Mapping[str, Any], wanted: Wanted, changed: Sequence[str], toolkit_came: bool) -> Apply:
+def _apply(seen: Mapping[str, Any], wanted: Wanted, changed: Sequence[str], toolkit_came: bool, check: bool) -> Apply:
     daemon = seen["dockerd"]
     if daemon is None:
         return Apply()  # it reads everything when it is started
@@ -401,8 +403,9 @@ def _apply(seen: Mapping[str, Any], wanted: Wanted, changed: Sequence[str], tool
         return Apply(reload=reload)
     running = seen["containers"]
     if running == [] or wanted.restart:
-        stops = f" It stops what runs: {_running(running)}." if running else ""
-        return Apply(restart=True, told=f"Docker is restarted for {', '.join(reasons)}.{stops}")
+        is_restarted, it_stops = ("would be restarted", "It would stop") if check else ("is restarted", "It stops")
+        stops = f" {it_stops} what runs: {_running(running)}." if running else ""
+        return Apply(restart=True, told=f"Docker {is_restarted} for {', '.join(reasons)}.{stops}")
     return Apply(
         reload=reload,
         later=reasons,

@@ -145,8 +145,8 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     starts = [step for step in decision.steps if step.act == "start"]
     services = {(service.node, service.name): service for service in plan.services}
     faults = [
-        f"{step.host}: {step.name} has to be started ({step.reason}), and {' and '.join(missing)} "
-        "was not seen there: nothing was taken down."
+        f"{step.host}: {step.name} has to be started ({step.reason}), and {' and '.join(missing)} was not seen there: nothing was "
+        f"taken down. {' '.join(missing.values())}"
         for step in starts
         for missing in [lacks(services[step.host, step.name], hosts[step.host], image_brought=image_brought)]
         if missing

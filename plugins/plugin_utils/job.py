@@ -19,6 +19,8 @@ from .leaving import warn
 from .polling import Polls, Progress, attempt
 
 PACKAGE = "lmfleet_client"
+# By its kind, the variable that sets how long a client may take.
+LIMITED_BY = {"benchmark": "benchmark_row_timeout", "link test": "link_test_timeout", "warm-up": "warmup_timeout"}
 ALONE_S = 300  # without a poll for so long, as after a Ctrl-C, a client ends itself
 
 
@@ -47,6 +49,28 @@ def bad(outcome: Mapping[str, Any]) -> bool:
 def last_words(outcome: Mapping[str, Any]) -> str:
     """What a client that has ended wrote to stderr at last."""
     return str(outcome["stderr_tail"] or "it wrote nothing to stderr")
+
+
+def too_long(kind: str, limit_s: float, shown: str, task_vars: Mapping[str, Any] | None) -> str:
+    """That a client was still at work after ``limit_s``, and what to do; ``shown`` is the last that was seen of it."""
+    return (
+        f"{_client_on(task_vars)} was still at work after {limit_s:.0f} s, and was removed; last seen: {shown or 'nothing'}. "
+        f"Did it still go on? Then run again with a larger {LIMITED_BY.get(kind, 'time-out')} (-e). If it stood still, "
+        "ansible-playbook playbooks/status.yml shows what does not answer."
+    )
+
+
+def no_result(last: Mapping[str, Any], image: str, task_vars: Mapping[str, Any] | None) -> str:
+    """That a client ended before its work was done, what it wrote at last, and what to do."""
+    return (
+        f"{_client_on(task_vars)} ended with exit code {last['exit_code']} and without a result, in image {image}:\n"
+        f"{last_words(last)}\nMend what it says, then run again. 137 says that it was killed: for want of memory (dmesg on that "
+        "host shows that), or by somebody."
+    )
+
+
+def _client_on(task_vars: Mapping[str, Any] | None) -> str:
+    return f"the client on {(task_vars or {}).get('inventory_hostname', 'this host')}"
 
 
 class ClientAction(ActionBase):
@@ -95,9 +119,7 @@ class ClientAction(ActionBase):
             warn(f"{kind}: container {name} could not be removed: {removed.get('msg')}")
         event = last["events"].get("result")
         if event is None:
-            said = f"the client ended with exit code {last['exit_code']}, no result, in image {started['image']}:\n"
-            said += last_words(last)
-            return {"failed": True, "msg": f"{kind}: {said}"}
+            return {"failed": True, "msg": f"{kind}: {no_result(last, started['image'], task_vars)}"}
         return {"event": event}
 
     def _follow(
@@ -127,7 +149,7 @@ class ClientAction(ActionBase):
             if not outcome["running"]:
                 return dict(outcome)
             if seconds > limit_s:
-                return {"failed": True, "msg": f"the client has not ended within {limit_s:.0f} s; last seen: {shown}"}
+                return {"failed": True, "msg": too_long(kind, limit_s, shown, task_vars)}
             return None
 
         meanwhile = f"Its container {name} there ends itself once it was not asked for {ALONE_S} s."

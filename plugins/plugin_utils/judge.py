@@ -23,6 +23,20 @@ from .rules.types import ERROR, WARNING, Found, Unknown
 FIRST = tuple(rule for rule in RULES if not rule.brought)
 FIRST_ERRORS = tuple(rule for rule in FIRST if rule.severity == ERROR)  # all that a run which changes nothing asks for
 
+# What to do where a start lacks something.
+_NO_DOCKER = "See on that host why it does not answer (docker info; journalctl -u docker), then run again."
+_NO_IMAGE = (
+    "Run again, which brings the image to where it is missing. If it is missing once more, somebody removes it there, or its tag "
+    "came to mean another image meanwhile: docker image ls on that host shows both."
+)
+_NO_MODEL = (
+    "playbooks/preflight.yml names what is missing of it; have it brought by playbooks/model.yml -e model_source=hub, or "
+    "-e model_strategy=fanout where another host has it."
+)
+_NO_FILE = (
+    "Run again, which brings the file to where it is missing; if it is missing once more, see who removes it there."
+)
+
 
 def host_faults(plan: Plan, hosts: Mapping[str, Host], waivers: Waivers | None = None) -> list[str]:
     """Every fault of every host that is not waived, but for what the image would show."""
@@ -66,14 +80,16 @@ def _first(checks: Iterable[Iterable[Found]]) -> list[str]:
     return []
 
 
-def lacks(service: Service, host: Host, *, image_brought: bool = False) -> list[str]:
-    """What a container's start needs and was not seen on its host, but for an image that is brought before."""
-    missing = []
+def lacks(service: Service, host: Host, *, image_brought: bool = False) -> dict[str, str]:
+    """What a container's start needs and was not seen on its host, each with what to do; not an image that is brought before."""
+    missing: dict[str, str] = {}
     if host.unreachable or host.failed or "error" in (host.answer.get("docker") or {}):
-        missing.append("a Docker engine that answers")
+        missing["a Docker engine that answers"] = _NO_DOCKER
     if not image_brought and not host.has_image(service.image):
-        missing.append(f"the image {service.image}")
+        missing[f"the image {service.image}"] = _NO_IMAGE
     if service.gpus and host.model.get("faults", True):
-        missing.append("the whole model")
-    missing.extend(f"the file {secret.source}" for secret in service.secrets if not host.mark(secret.source))
+        missing["the whole model"] = _NO_MODEL
+    missing.update(
+        {f"the file {secret.source}": _NO_FILE for secret in service.secrets if not host.mark(secret.source)}
+    )
     return missing

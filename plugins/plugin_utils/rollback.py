@@ -45,7 +45,8 @@ def on_demand(planned: Plan, kept: Mapping[str, Any], hosts: Mapping[str, Host])
     last = _plan(kept["plan"])
     begun = _others(last, hosts)
     if begun:
-        found, why = last, f"the last one that served; {', '.join(begun)} belongs to a plan that was never proven"
+        belongs = "belongs" if len(begun) == 1 else "belong"
+        found, why = last, f"the last one that served; {', '.join(begun)} {belongs} to a plan that was never proven"
     elif not kept.get("previous"):
         raise NothingToBringBack(
             f"The hosts have no record of a plan before the one that serves: it is the first one that did. {OTHERWISE}."

@@ -48,3 +48,25 @@ def test_every_page_is_found_from_the_readme() -> None:
 
 def test_the_readme_is_an_entrance() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_page_names_what_imports_ansible() -> None:
+    """Of what runs on the control node beside the actions."""
+    folder = ROOT / "plugins/plugin_utils"
+    imports = re.compile(r"^\s*(?:from|import) ansible[. ]", re.MULTILINE)
+    files = [file for file in folder.rglob("*.py") if imports.search(file.read_text(encoding="utf-8"))]
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    told = re.search(r"and of `plugin_utils` in (.*?);", page)
+    assert told
+    names = {str(file.relative_to(folder).with_suffix("")) for file in files}
+    assert set(re.findall(r"`([^`]+)`", told[1])) == names
+    assert not [
+        file for file in (ROOT / "plugins/filter").glob("*.py") if imports.search(file.read_text(encoding="utf-8"))
+    ]
+
+
+def test_the_page_names_what_an_installed_collection_lacks_of_ansible_cfg() -> None:
+    page = (ROOT / "docs/playbooks.md").read_text(encoding="utf-8")
+    ssh_args = re.search(r"^ssh_args = (.*)$", (ROOT / "ansible.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+    assert ssh_args
+    assert ssh_args[1] in page

@@ -109,6 +109,19 @@ def test_one_of_several_archives_has_to_hold_the_image(tmp_path: Path) -> None:
             ],
         )
         assert set(daemon.images) == {"team/other:1", REFERENCE}
+        # What fails leaves neither the copy of an archive nor a probe behind.
+        daemon.images[REFERENCE]["Id"] = f"sha256:{'a' * 64}"
+        daemon.fails["/images/load"] = "write /blobs: no space left on device"
+        probe = {"image_reference": REFERENCE, "image_asked_on": "localhost"}
+        lost = {"image_reference": "team/third:1", "image_archive": first}
+        told = run(tmp_path, daemon, [*role("archive", "LOST", **lost), *role("probe", "UNASKED", **probe)])
+        assert any(each.startswith("/containers/create") for each in daemon.asked)
+        assert daemon.containers == {}
+    lost_for = told[told.index("LOST: ") :]
+    assert "no space left on device" in lost_for
+    assert "free some space where Docker keeps its data" in lost_for
+    assert f"UNASKED: localhost: {REFERENCE} could not be asked what it holds: " in told
+    assert "for 900 s at most" in told
     assert f"NONE: No archive of image_archive ({first}) holds {REFERENCE}." in printed
     assert "WRONG: To mend first:" in printed
     assert "there is no no.tar on the control node" in printed

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import ARGUMENT_SPEC, failure_message
+from ansible_collections.lmfleet.lmdeploy.plugins.action.warmup import ARGUMENT_SPEC, REMEDIES, failure_message
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._events import last_events
 from ansible_collections.lmfleet.lmdeploy.plugins.modules.warmup import DOCUMENTATION
 from ansible_collections.lmfleet.lmdeploy.programs import warmup
@@ -324,3 +324,5 @@ def test_a_failure_names_rank_node_url_shape_reason_and_remedy() -> None:
     cells = ["1", "node1", server.endpoints[1].url, "short", "HTTP 503: The inference engine is unavailable."]
     assert row.split(maxsplit=4) == cells
     assert remedy.startswith("The engine is dead or failing")
+    assert "-e warmup_timeout=1200" in REMEDIES["timeout"]
+    assert f"it is {ARGUMENT_SPEC['timeout']['default']} s unless" in REMEDIES["timeout"]

@@ -46,6 +46,7 @@ class Hosts:
         self.called: list[tuple[str, str]] = []
         self.lists: list[dict[str, Any]] = []
         self.kept: list[dict[str, Any]] = []
+        self.fails: dict[str, str] = {}  # a module's name -> the message of its failure
 
     def look(self) -> None:
         for name, answer in self.world.answers.items():
@@ -62,6 +63,8 @@ class Hosts:
     def module(self, host: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
         short = name.rpartition(".")[2]
         self.called.append((host, short))
+        if short in self.fails:
+            return {"failed": True, "msg": self.fails[short]}
         there = self.world.answers[host]["containers"]
         if short == "docker_container" and given["state"] == "absent":
             [found] = [each for each, raw in there.items() if raw["id"] == given["name"]]  # by id, not by name
@@ -218,6 +221,26 @@ def test_a_host_that_was_rebuilt_gets_the_head_s_token_and_the_engine_comes_back
     hosts.converge(decided)
     assert hosts.world.hosts["node1"].mark(steps.token_path(plan, "node1") or "") == steps.mark_of(TOKEN)
     assert hosts.decide()["rounds"] == []
+
+
+def test_a_token_that_was_removed_meanwhile_is_told_with_what_to_do() -> None:
+    plan = PLANS["tp"]
+    hosts = begun(running(plan))
+    hosts.world.answers["node1"] = World(plan).answers["node1"]
+    hosts.world._settle()
+    assert hosts.decide()["read_token"] == ["node0"]
+    hosts.fails["slurp"] = "file not found: /x"
+    path = steps.token_path(plan, "node0")
+    refused = hosts.action(act, "node0", act="read")
+    assert refused["failed"]
+    assert f"node0 (10.0.0.10): {path}, " in refused["msg"]
+    assert f"cannot be read any more: file not found: /x. Run ls -l {path} on node0 as the user" in refused["msg"]
+    assert "then run the playbook again" in refused["msg"]
+    del hosts.fails["slurp"]
+    hosts.world._contents["node0"] = ""
+    assert hosts.action(act, "node0", act="read")["token_read"]
+    empty = hosts.action(act, "node1", act="bring", round=0)
+    assert f"is empty. Run rm {path} on node0" in empty["msg"]
 
 
 @every_plan

@@ -19,6 +19,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import record, st
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import cold
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rollback import on_demand
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.action.test_converge import Hosts
@@ -297,6 +298,8 @@ def test_after_an_upgrade_that_never_served_the_last_one_that_did_comes_back() -
     hosts = begins(deployed(oldest, old).follow(new))
     fails_at(hosts, 0)
     assert kept(hosts.world) == (old.identity, oldest.identity)
+    why = on_demand(new, {"plan": old.to_json()}, hosts.world.hosts)[1]
+    assert why == "the last one that served; lmdeploy-api on node0 belongs to a plan that was never proven"
     hosts = chosen(hosts.world)
     assert kept(hosts.world) == (old.identity, oldest.identity)
     assert kept(chosen(hosts.world).world) == (oldest.identity, old.identity)

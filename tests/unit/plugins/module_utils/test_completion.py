@@ -64,3 +64,4 @@ def test_37_and_67_whatever_comes_in_their_place_is_none(mode: str, why: str) ->
         f"No chat completion came from {server.endpoints[0].url}/v1/chat/completions: {why}"
     )
     assert "Run the playbook again" in result["msg"]
+    assert "To see what each rank answers: ansible-playbook playbooks/warmup.yml." in result["msg"]

@@ -114,6 +114,10 @@ def test_all_is_brought_once_in_one_call(tmp_path: Path) -> None:
     assert (home / "cache").is_dir()
     again = run(tmp_path, **arguments)
     assert (again["changed"], again["placed"]) == (False, [])
+    arguments["files"][str(program)] = "print(1)\n"
+    arguments["files"][f"{program}x"] = ""
+    changed = run(tmp_path, **arguments)
+    assert changed["diff"] == {"prepared": f"~ {program}\n+ {program}x\n"}
 
 
 def test_a_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:

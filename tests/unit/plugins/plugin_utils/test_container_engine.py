@@ -365,7 +365,12 @@ def test_a_deployment_is_not_stopped_unasked_either() -> None:
 def test_the_user_may_have_it_restarted() -> None:
     apply = decide(seen(containers=running("web")), Wanted(STANDARD, restart=True)).apply
     assert apply.restart
+    assert apply.told.startswith("Docker is restarted for ")
     assert "It stops what runs: web (not of this collection)." in apply.told
+    checked = decide(seen(containers=running("web")), Wanted(STANDARD, restart=True), check=True).apply
+    assert checked.restart
+    assert checked.told.startswith("Docker would be restarted for ")
+    assert checked.told.endswith("It would stop what runs: web (not of this collection).")
 
 
 def test_a_docker_that_does_not_answer_is_not_restarted() -> None:

@@ -528,7 +528,9 @@ def test_52_a_host_without_the_image_is_a_fault_and_nothing_is_taken_down(shape:
     assert decision.faults
     for fault in decision.faults:
         assert fault.startswith("node1: ")
-        assert f"the image {IMAGE} was not seen there: nothing was taken down." in fault
+        assert (
+            f"the image {IMAGE} was not seen there: nothing was taken down. Run again, which brings the image" in fault
+        )
     assert world.decide(image_brought=True).steps, "in check mode, what is to be pulled is as good as there"
 
 
@@ -541,14 +543,24 @@ def test_52_an_image_that_is_missing_is_no_matter_where_nothing_has_to_be_starte
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "words", "todo"),
     [
-        (lambda world: world.no_model("node1"), "the whole model"),
-        (lambda world: world.answers["node1"].update(docker={"error": "x"}), "a Docker engine that answers"),
-        (lambda world: world.answers["node1"].update(unreachable="timed out"), "a Docker engine that answers"),
+        (lambda world: world.no_model("node1"), "the whole model", "playbooks/model.yml"),
+        (
+            lambda world: world.answers["node1"].update(docker={"error": "x"}),
+            "a Docker engine that answers",
+            "docker info",
+        ),
+        (
+            lambda world: world.answers["node1"].update(unreachable="timed out"),
+            "a Docker engine",
+            "journalctl -u docker",
+        ),
     ],
 )
-def test_whatever_a_start_lacks_is_a_fault(damage: Callable[[World], None], words: str) -> None:
+def test_whatever_a_start_lacks_is_a_fault_with_what_to_do(
+    damage: Callable[[World], None], words: str, todo: str
+) -> None:
     world = running(tp())
     world.stop("node0", RAY)
     damage(world)
@@ -557,7 +569,7 @@ def test_whatever_a_start_lacks_is_a_fault(damage: Callable[[World], None], word
     assert [
         fault
         for fault in decision.faults
-        if fault.startswith("node1: lmdeploy-ray has to be started") and words in fault
+        if fault.startswith("node1: lmdeploy-ray has to be started") and words in fault and todo in fault
     ]
 
 
@@ -569,7 +581,7 @@ def test_a_start_that_lacks_the_secret_is_a_fault_unless_it_is_brought() -> None
     assert path
     refused = decide(world.plan, world.hosts, "F1")
     assert refused.rounds == []
-    assert f"the file {path} was not seen there" in refused.faults[0]
+    assert f"the file {path} was not seen there: nothing was taken down. Run again, which brings" in refused.faults[0]
     world.carry_out(world.decide())
     settled(world)
 

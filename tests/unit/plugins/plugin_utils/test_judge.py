@@ -658,7 +658,9 @@ def test_an_image_that_is_no_lmdeploy_is_refused(errors: list[str], words: str) 
 def test_what_a_start_lacks_is_named(damage: Callable[[World], Any], missing: list[str]) -> None:
     world = running(PLANS["tp"])
     damage(world)
-    assert lacks(service(world.plan, "api"), world.hosts["node0"]) == missing
+    lacking = lacks(service(world.plan, "api"), world.hosts["node0"])
+    assert list(lacking) == missing
+    assert all(todo.endswith(".") for todo in lacking.values())
 
 
 def test_what_is_brought_is_not_lacked_and_the_proxy_needs_neither_model_nor_secret() -> None:
@@ -666,20 +668,20 @@ def test_what_is_brought_is_not_lacked_and_the_proxy_needs_neither_model_nor_sec
     world.no_image("node0")
     world.no_model("node0")
     each = service(world.plan, "dp")
-    assert lacks(each, world.hosts["node0"], image_brought=True) == [
+    assert list(lacks(each, world.hosts["node0"], image_brought=True)) == [
         "the whole model",
         *(f"the file {secret.source}" for secret in each.secrets),
     ]
-    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == [f"the image {IMAGE}"]
+    assert list(lacks(service(world.plan, "proxy"), world.hosts["node0"])) == [f"the image {IMAGE}"]
 
 
 def test_an_image_that_is_there_by_its_id_alone_will_do() -> None:
     world = World(PLANS["dpep"])
     world.answers["node0"]["image"]["id"] = OTHER_IMAGE
     world.answers["node0"]["image_ids"] = {IMAGE: False}
-    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == [f"the image {IMAGE}"]
+    assert list(lacks(service(world.plan, "proxy"), world.hosts["node0"])) == [f"the image {IMAGE}"]
     world.answers["node0"]["image_ids"] = {IMAGE: True}
-    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == []
+    assert lacks(service(world.plan, "proxy"), world.hosts["node0"]) == {}
 
 
 @pytest.mark.parametrize("name", ["tp", "dpep"])
