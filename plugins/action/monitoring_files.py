@@ -38,6 +38,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "node_exporter_port": {"type": "int", "default": 0},
     "dcgm_exporter_port": {"type": "int", "default": 0},
     "gateways": {"type": "list", "elements": "str", "default": []},
+    "ray": {"type": "bool", "default": False},
     **{name: {"type": str(field.type), "default": field.default} for name, field in LIMITS.items()},
 }
 
@@ -56,7 +57,9 @@ class ActionModule(ActionBase):
         __, given = self.validate_argument_spec(ARGUMENT_SPEC)
         plan, directory = Run().plan, Path(given["directory"]).absolute()
         settings = Settings(
-            exporters=Exporters(given["node_exporter_port"], given["dcgm_exporter_port"], given["gateways"]),
+            exporters=Exporters(
+                given["node_exporter_port"], given["dcgm_exporter_port"], given["gateways"], given["ray"]
+            ),
             limits=Thresholds(**{name: given[name] for name in LIMITS}),
             interval=given["interval"],
             alertmanagers=given["alertmanagers"],

@@ -53,6 +53,10 @@ options:
     description: The port of dcgm-exporter on every node; V(0) where there is none.
     type: int
     default: 0
+  ray:
+    description: Whether Ray's own metrics are scraped, on each node of a TP engine.
+    type: bool
+    default: false
   gateways:
     description: Where gateways before the engines answer at C(/metrics), as HOST:PORT.
     type: list

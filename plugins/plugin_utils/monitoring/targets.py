@@ -17,7 +17,7 @@ from ..releases import at_least
 # The kinds of what is scraped, as the label ``role`` says them; the job is lmfleet-ROLE.
 ROLES = {
     "engine": "an api_server of LMDeploy: a TP engine's, or a DP rank's",
-    "ray": "Ray on a node of a TP engine",
+    "ray": "Ray on a node of a TP engine, where the image has ray[default]",
     "node": "node_exporter on a node",
     "gpu": "dcgm-exporter on a node",
     "gateway": "a gateway before the engines",
@@ -27,11 +27,15 @@ _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za
 
 @dataclasses.dataclass(frozen=True)
 class Exporters:
-    """Ports of the exporters that the nodes have (0: they have none), and HOST:PORT of what else is scraped."""
+    """Ports of the exporters that the nodes have (0: they have none), and HOST:PORT of what else is scraped.
+
+    ``ray``: the image has ``ray[default]``. LMDeploy requires plain Ray, whose agent opens no port for its metrics.
+    """
 
     node_port: int = 9100
     gpu_port: int = 0
     gateways: Sequence[str] = ()
+    ray: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,7 @@ def _targets(plan: Plan, exporters: Exporters) -> Iterator[Target]:
             yield Target(urlsplit(endpoint.url).netloc, of("engine", **where, gpu=gpus_told(endpoint.gpus)))
     for node in plan.nodes:
         where = {"engine": node.engine, "node": node.name}
-        if plan.engine(node.engine).topology == "tp":
+        if exporters.ray and plan.engine(node.engine).topology == "tp":
             yield Target(f"{node.address}:{plan.ports.ray_metrics}", of("ray", **where))
         if exporters.node_port:
             yield Target(f"{node.address}:{exporters.node_port}", of("node", **where))

@@ -63,9 +63,12 @@ def files(plan: Plan, settings: Settings | None = None) -> dict[str, str]:
 # ---- targets
 
 
-def test_of_tp_the_api_server_and_ray_on_every_node_are_scraped() -> None:
-    assert scraped(plan_of(nodes(plan_gpus=8, plan_ports={"api": 25000, "ray_metrics": 7000}))) == {
-        "engine": [("10.0.0.10:25000", {"engine": "lmdeploy", "node": "node0", "rank": "0", "gpu": "0-7"})],
+def test_of_tp_the_api_server_is_scraped_and_ray_on_every_node_where_it_has_metrics() -> None:
+    plan = plan_of(nodes(plan_gpus=8, plan_ports={"api": 25000, "ray_metrics": 7000}))
+    engine = {"engine": [("10.0.0.10:25000", {"engine": "lmdeploy", "node": "node0", "rank": "0", "gpu": "0-7"})]}
+    assert scraped(plan) == engine
+    assert scraped(plan, Exporters(node_port=0, ray=True)) == {
+        **engine,
         "ray": [
             ("10.0.0.10:7000", {"engine": "lmdeploy", "node": "node0"}),
             ("10.0.0.11:7000", {"engine": "lmdeploy", "node": "node1"}),
