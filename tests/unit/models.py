@@ -8,7 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules import model as rules
 
 COMMIT = "e815299b0bcbac849fa540c768ef21845365c9eb"
 OLDER = "1d044fd82b15f1cedb197a288e50cc96a2c27205"
@@ -73,3 +78,9 @@ def write_cache(hub: Path, folder: str = FOLDER, commit: str = COMMIT) -> Path:
     (cache / "refs").mkdir(exist_ok=True)
     (cache / "refs" / "main").write_text(commit)
     return snapshot
+
+
+def model_faults(plan: Plan, hosts: Sequence[Host]) -> list[str]:
+    """What the rules tell of the model, by the first of them that finds anything."""
+    checks = (rules.whole_faults, rules.same_faults, rules.path_faults)
+    return next((found for check in checks if (found := [each.told for each in check(plan, hosts)])), [])

@@ -21,12 +21,12 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.model im
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import questions
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.rules import model as rules
 from ansible_collections.lmfleet.lmdeploy.tests.unit.models import (
     COMMIT,
     LAST,
     REPO,
     SHARDS,
+    model_faults,
     safetensors,
     write_model,
 )
@@ -225,9 +225,7 @@ def said(folder: Path, *hosts: str) -> list[str]:
     }
     plan = plan_of(variables)
     asked = {node.name: questions(plan, node)["model"] for node in plan.nodes}
-    seen = [Host(name, {"model": model_facts(asked[name])}) for name in hosts]
-    checks = (rules.whole_faults, rules.same_faults, rules.path_faults)
-    return next((found for check in checks if (found := [each.told for each in check(plan, seen)])), [])
+    return model_faults(plan, [Host(name, {"model": model_facts(asked[name])}) for name in hosts])
 
 
 def test_hosts_with_another_model_or_half_of_it_are_told_all_at_once(hf_home: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.view imp
     Mount,
     View,
 )
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import lacks, model_faults
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.judge import lacks
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import questions
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
 from ansible_collections.lmfleet.lmdeploy.tests.unit.models import (
@@ -40,6 +40,7 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.models import (
     OLDER,
     REPO,
     SHARDS,
+    model_faults,
     write_cache,
     write_model,
 )
