@@ -5,13 +5,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from typing import Any
-
-from ansible import constants
-from ansible.plugins.callback.default import CallbackModule as Default
-
 DOCUMENTATION = """
 name: brief
 type: stdout
@@ -30,6 +23,13 @@ author: lmfleet contributors (@lmfleet)
 notes:
   - Set E(ANSIBLE_STDOUT_CALLBACK=lmfleet.lmdeploy.brief), or C(stdout_callback) in C(ansible.cfg).
 """
+
+import time
+from collections import Counter
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.callback.default import CallbackModule as Default
 
 OURS = "lmfleet.lmdeploy."
 
