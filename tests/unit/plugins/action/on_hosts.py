@@ -39,7 +39,7 @@ def on_hosts(world: World, plugin: Any, arguments: Mapping[str, Any], execute: E
         try:
             result: dict[str, Any] = action.run(task_vars={"inventory_hostname": host})
         except AnsibleConnectionFailure as error:
-            return {"raised": repr(error)}
+            return {"raised": f"{type(error).__name__}: {error}"}
         return result
 
     with concurrent.futures.ThreadPoolExecutor(len(world.answers)) as pool:
