@@ -31,7 +31,7 @@ A_MINUTE = 4
 PLAN = plan_of(nodes(plan_gpus=8))
 LABELS = {
     role: {"job": f"lmfleet-{role}", "instance": targets[0].address, **targets[0].labels}
-    for role, targets in targets_of(PLAN, Exporters(9100, 9400, ["10.0.0.9:29000"])).items()
+    for role, targets in targets_of(PLAN, Exporters(9100, 9400, ["10.0.0.9:29000"], ray=True)).items()
 }
 FULL = {"device": "/dev/sda1", "mountpoint": "/", "fstype": "ext4"}
 ANOTHER = {"deployment": "another"}
@@ -265,7 +265,7 @@ def test_promtool_takes_the_files(topology: str, promtool: str, tmp_path: Path) 
     plan = plan_of(nodes(plan_gpus=8, plan_topology=topology, plan_name="a-b"))
     job = {"job_name": "mine", "static_configs": [{"targets": ["x:1"]}]}
     settings = Settings(
-        exporters=Exporters(9100, 9400, ["10.0.0.9:29000"]),
+        exporters=Exporters(9100, 9400, ["10.0.0.9:29000"], ray=True),
         alertmanagers=["a.example.com:9093"],
         folder=str(tmp_path),
         scrape_configs=[job],
