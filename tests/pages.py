@@ -27,6 +27,11 @@ class Command:
     text: str
 
     @property
+    def bare(self) -> str:
+        """It without the comment behind it."""
+        return self.text.partition("  #")[0].strip()
+
+    @property
     def words(self) -> list[str]:
         return shlex.split(self.text, comments=True)
 
@@ -109,4 +114,4 @@ HOW: tuple[tuple[str, str], ...] = (
 
 def how(command: Command) -> str:
     """How a command is tried, or why it is not."""
-    return next(way for pattern, way in HOW if re.search(pattern, command.text.partition("  #")[0].strip()))
+    return next(way for pattern, way in HOW if re.search(pattern, command.bare))

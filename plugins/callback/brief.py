@@ -34,11 +34,11 @@ from ansible.plugins.callback.default import CallbackModule as Default
 OURS = "lmfleet.lmdeploy."
 
 
-def _read(result: Any) -> tuple[dict[str, Any], str, str]:
-    """A task's result, its host and its action. The names without underscores are those of ansible-core 2.19."""
+def read(result: Any) -> tuple[dict[str, Any], str, Any]:
+    """What a task returned, the name of its host, and the task. The names without underscores are those of ansible-core 2.19."""
     if isinstance(getattr(result, "result", None), dict):
-        return result.result, result.host.get_name(), result.task.action
-    return result._result, result._host.get_name(), result._task.action
+        return result.result, result.host.get_name(), result.task
+    return result._result, result._host.get_name(), result._task
 
 
 class CallbackModule(Default):
@@ -99,7 +99,7 @@ class CallbackModule(Default):
         if self._all:
             super().v2_runner_on_ok(result)
             return
-        told, host, __ = _read(result)
+        told, host, __ = read(result)
         self._handle_warnings(told)
         if told.get("changed"):
             self._changed[host] = None
@@ -113,8 +113,8 @@ class CallbackModule(Default):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Print it whole, but what a play takes into account; of this collection's own, the message, which says all."""
-        told, host, action = _read(result)
-        if self._all or not (ignore_errors or (action.startswith(OURS) and told.get("msg"))):
+        told, host, task = read(result)
+        if self._all or not (ignore_errors or (task.action.startswith(OURS) and told.get("msg"))):
             self._whole(super().v2_runner_on_failed, result, ignore_errors)
         elif not ignore_errors:
             self._display.display(f"FAILED  {self._step}: {host}", color=constants.COLOR_ERROR)

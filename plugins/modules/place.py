@@ -35,7 +35,7 @@ attributes:
     description: Says what it would change.
   diff_mode:
     support: full
-    description: Names what is made (C(+)) and what is written anew (C(~)), without its content.
+    description: Names what is made (C(+)) and what is written again (C(~)), without its content.
 """
 
 EXAMPLES = r"""
@@ -62,8 +62,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._files import OWN, READABLE, write
 
-FILE_MODE = READABLE
-SECRET_MODE = OWN
 SECRETS_MODE = 0o700
 
 
@@ -79,7 +77,7 @@ def wanted(options: Mapping[str, Any]) -> list[tuple[Path, bytes, int]]:
     """Path, content and mode of every file; the content of an unseen secret is never in a result."""
     return [
         (Path(path), str(content).encode(), mode)
-        for key, mode in (("files", FILE_MODE), ("secrets", SECRET_MODE))
+        for key, mode in (("files", READABLE), ("secrets", OWN))
         for path, content in options[key].items()
     ]
 
@@ -98,12 +96,12 @@ def main() -> None:
     try:
         directories = [path for path in map(Path, options["directories"]) if not path.is_dir()]
         files = [each for each in wanted(options) if differs(*each)]
-        anew = {str(each[0]) for each in files if each[0].exists()}
+        again = {str(each[0]) for each in files if each[0].exists()}
         if not module.check_mode:
             for path in directories:
                 path.mkdir(parents=True, exist_ok=True)
             for path, content, mode in files:
-                if mode == SECRET_MODE:
+                if mode == OWN:
                     path.parent.parent.mkdir(parents=True, exist_ok=True)
                     path.parent.mkdir(mode=SECRETS_MODE, exist_ok=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +109,7 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'a file'} on this host: {error.strerror}")
     placed = [str(path) for path in (*directories, *(each[0] for each in files))]
-    told = "".join(f"{'~' if path in anew else '+'} {path}\n" for path in placed)
+    told = "".join(f"{'~' if path in again else '+'} {path}\n" for path in placed)
     module.exit_json(changed=bool(placed), placed=placed, diff={"prepared": told})
 
 

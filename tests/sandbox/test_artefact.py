@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
 
 import pytest
 from sandbox.hosts import ROOT, URL, Run, Sandbox
+
+from ansible_collections.lmfleet.lmdeploy.tests.artefact import clean_environment, install
 
 pytestmark = pytest.mark.slow
 Play = Callable[[Sandbox, str], Run]
@@ -21,18 +22,11 @@ Play = Callable[[Sandbox, str], Run]
 def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Runs a playbook of the installed collection from an empty directory, on the sandbox's inventory."""
     place = tmp_path_factory.mktemp("installed")
-    nothing_else = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    for argv in (
-        ("build", str(ROOT), "--output-path", str(place)),
-        ("install", str(place / "lmfleet-lmdeploy-0.1.0.tar.gz"), "--no-deps", "--collections-path", str(place)),
-    ):
-        subprocess.run(
-            ["ansible-galaxy", "collection", *argv], cwd=place, env=nothing_else, check=True, capture_output=True
-        )
+    install(place)
 
     def run(hosts: Sandbox, name: str) -> Run:
         environment = {
-            **nothing_else,
+            **clean_environment(),
             "LMFLEET_SANDBOX_TOPOLOGY": hosts.topology,
             "LMFLEET_SANDBOX_NODES": str(len(hosts.nodes)),
             "ANSIBLE_COLLECTIONS_PATH": str(place),

@@ -24,7 +24,7 @@ HEAD = "10.77.0.11"
 
 def planned(way: str) -> list[Command]:
     """What is tried on one topology, each once."""
-    found = {c.text.partition("  #")[0].strip(): c for page in PAGES for c in commands(page) if how(c) == way}
+    found = {c.bare: c for page in PAGES for c in commands(page) if how(c) == way}
     return list(found.values())
 
 

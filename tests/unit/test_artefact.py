@@ -16,14 +16,16 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.lmfleet.lmdeploy.tests.artefact import install
+
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = Path(sys.executable).parent
+PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 
 
-def ran(place: Path, program: str, *arguments: str, **environment: str) -> None:
-    """Run one of ansible-core's programs in ``place``, with nothing of this checkout or this machine's user around it."""
+def plays(place: Path, *arguments: str, **environment: str) -> None:
+    """Run a playbook in ``place``, with nothing of this checkout or this machine's user around it."""
     done = subprocess.run(
-        [str(PROGRAMS / program), *arguments],
+        [PLAYBOOK, *arguments],
         cwd=place,
         env={"PATH": "/usr/bin:/bin", "HOME": str(place), **environment},
         capture_output=True,
@@ -37,9 +39,7 @@ def ran(place: Path, program: str, *arguments: str, **environment: str) -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An otherwise empty directory below which the artefact is installed."""
     place = tmp_path_factory.mktemp("installed")
-    ran(place, "ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(place))
-    (artefact,) = place.glob("lmfleet-lmdeploy-*.tar.gz")
-    ran(place, "ansible-galaxy", "collection", "install", str(artefact), "--no-deps", "--collections-path", str(place))
+    install(place)
     return place
 
 
@@ -64,6 +64,6 @@ def test_by_its_full_name_it_plans_what_the_checkout_plans(installed: Path) -> N
     ):
         file = installed / f"{name}.json"
         arguments = ("-i", "mine", "-e", "plan_show=json", "-e", f"plan_file={file}", "--forks", "64")
-        ran(installed, "ansible-playbook", playbook, *arguments, **settings)
+        plays(installed, playbook, *arguments, **settings)
         plans[name] = json.loads(file.read_text(encoding="utf-8"))
     assert plans["installed"] == plans["checkout"]

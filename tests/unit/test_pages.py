@@ -43,7 +43,7 @@ def test_a_pages_playbook_is_there_and_takes_what_it_is_given(command: Command) 
 
 
 def test_every_rule_of_how_commands_are_tried_is_of_use() -> None:
-    texts = [command.text.partition("  #")[0].strip() for command in ALL]
+    texts = [command.bare for command in ALL]
     firsts = {next(n for n, (pattern, __) in enumerate(HOW) if re.search(pattern, text)) for text in texts}
     assert firsts == set(range(len(HOW)))
 

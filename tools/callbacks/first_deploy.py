@@ -12,6 +12,8 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.lmfleet.lmdeploy.plugins.callback.brief import read
+
 DOCUMENTATION = """
 name: first_deploy
 type: aggregate
@@ -29,9 +31,8 @@ class CallbackModule(CallbackBase):
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A task ended; the names without underscores are ansible-core 2.19's."""
-        task = getattr(result, "task", None) or result._task
-        told = result.result if isinstance(getattr(result, "result", None), dict) else result._result
+        """A task ended."""
+        told, __, task = read(result)
         action = str(task.action).rpartition(".")[2]
         if action == "warmup" and "seconds" in told:
             self._note({"warmup": told["seconds"]})
