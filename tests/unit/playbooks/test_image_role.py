@@ -17,8 +17,12 @@ from typing import Any
 
 import yaml
 
+import pytest
+
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_pull import CLASSIC, IMAGE, REFERENCE
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = "mirror.example.com/hub"

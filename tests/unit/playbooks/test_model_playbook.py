@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[3]
 COMMIT = "e815299b0bcbac849fa540c768ef21845365c9eb"
 CONFIG = {"architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 128}

@@ -23,6 +23,8 @@ import yaml
 from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd, container
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[3]
 NODES = {"node0": "10.0.0.10", "node1": "10.0.0.11"}
 

@@ -189,6 +189,7 @@ def test_the_report_has_the_plan_and_the_hardware_of_the_run(tmp_path: Path) -> 
     assert benchmark_report.hardware(None) == {"gpus": [], "driver": None, "links": {}}
 
 
+@pytest.mark.long
 def test_in_check_mode_the_report_is_made_and_not_written(tmp_path: Path) -> None:
     (row, of, more), *__ = guide_rows(prompts=30)
     measured = result(row, of, **more)

@@ -199,6 +199,7 @@ def playbook(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_a_check_tells_the_truth_a_run_does_it_and_another_one_changes_nothing(tmp_path: Path) -> None:
     home = tmp_path / "state" / "lmdeploy"
     for name in ("triton", "nv"):
