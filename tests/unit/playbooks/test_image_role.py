@@ -15,9 +15,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import pytest
+import yaml
 
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_pull import CLASSIC, IMAGE, REFERENCE
