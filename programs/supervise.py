@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plugins.module_utils._kept_logs import keep
+from .listing import Listing, proxy_of
 from .output import Output, say
 from .ray_head import Ray
 from .starts import Starts
@@ -70,6 +71,8 @@ class Engine:
         for told in ranks.glob("[0-9.]*") if ranks else ():  # by those of an earlier torchrun
             told.unlink()
         self._watches: dict[int, Watch] = {}
+        self._proxy = proxy_of(command)
+        self._listing: Listing | None = None
         self._pids: dict[int, int] = {}
         self._proven = False
         environment = {**os.environ, **({RANKS: str(ranks)} if ranks else {})}
@@ -147,11 +150,20 @@ class Engine:
         self._watches = {rank: Watch(url, lost) for rank, url in self._endpoints.items()}
         for each in self._watches.values():
             each.start()
+        if self._proxy:
+            watches = self._watches.values()
+            self._listing = Listing(
+                self._proxy,
+                lambda: {each.url: each.model for each in watches if each.proven.is_set() and not each.dead},
+            )
+            self._listing.start()
 
     def _unwatch(self) -> None:
         for each in self._watches.values():
             each.end()
-        self._watches = {}
+        if self._listing:
+            self._listing.end()
+        self._watches, self._listing = {}, None
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """End it, and all that it has started; by force, where a milder signal has not done so in ``TERM_S`` seconds."""

@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import NoAnswer, exchange
+from ._http import NoAnswer, exchange
 
 REFUSED = os.strerror(errno.ECONNREFUSED)
 

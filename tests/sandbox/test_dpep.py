@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from sandbox.faults import wait
 from sandbox.hosts import GPUS, MODEL, PROXY, RANKS, SIM, Sandbox
 
 pytestmark = pytest.mark.dpep
@@ -44,14 +45,22 @@ def test_the_proxys_list_is_put_right_and_no_rank_is_touched(ranks: Sandbox) -> 
     assert listed() == sorted(RANKS)
     for __ in range(2):  # every 90 s the proxy itself drops what does not answer, and may be the first once
         ask_proxy("/nodes/add", {"url": STRANGER, "status": {"models": [MODEL]}})
-        ask_proxy(f"/nodes/remove?node_url={RANKS[3]}", {"url": RANKS[3]})
         run = ranks.deploy().succeeded()
         if f"removed {STRANGER}" in run.output:
             break
     assert f"removed {STRANGER}: it is not of the plan" in run.output
-    assert f"added {RANKS[3]}: it answers, but was not listed" in run.output
     assert "node0: correct the list of lmdeploy-proxy: it lists what is not of the plan" in run.text
     assert run.changed["node0"] == 1
+    assert listed() == sorted(RANKS)
+    assert ranks.containers() == before
+
+
+def test_a_rank_that_the_proxy_dropped_registers_again_by_itself(ranks: Sandbox) -> None:
+    """The proxy drops, and for good, a rank that did not answer its check every 90 s, as while its host was cut off."""
+    before = ranks.containers()
+    ask_proxy(f"/nodes/remove?node_url={RANKS[3]}", {"url": RANKS[3]})
+    said = f"{RANKS[3]} serves, and {PROXY} did not list it: registered again"
+    wait(lambda: said in ranks.on(3 // GPUS, "docker", "logs", "lmdeploy-dp"), lambda: str(listed()))
     assert listed() == sorted(RANKS)
     assert ranks.containers() == before
 

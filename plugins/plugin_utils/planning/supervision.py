@@ -17,8 +17,8 @@ COLLECTION = Path(__file__).parents[3]
 # Started as `python3 PROGRAMS_TARGET`: Python runs a directory's __main__.py.
 _MAIN = "import sys\n\nfrom lmfleet.programs.supervise import main\n\nsys.exit(main())\n"
 _MODULES = (
-    *(f"programs/{name}.py" for name in ("supervise", "watch", "silence", "ray_head", "output", "starts")),
-    *(f"plugins/module_utils/{name}.py" for name in ("_http", "_kept_logs", "_files")),
+    *(f"programs/{name}.py" for name in ("supervise", "watch", "silence", "listing", "ray_head", "output", "starts")),
+    *(f"plugins/module_utils/{name}.py" for name in ("_http", "_kept_logs", "_files", "_proxy_nodes")),
     *(f"plugins/module_utils/_observe/{name}.py" for name in ("engines", "ray", "gpus")),
     # What gpus.py needs.
     *(

@@ -21,12 +21,15 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import put_aside, set_aside
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import Patience
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes import ProxyList
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.healing import healing
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.supervision import programs
 from ansible_collections.lmfleet.lmdeploy.programs.silence import Silence
 from ansible_collections.lmfleet.lmdeploy.programs.starts import KEPT, Starts, read
 from ansible_collections.lmfleet.lmdeploy.programs.supervise import Bounds
+from ansible_collections.lmfleet.lmdeploy.tests.unit.proxy import StandIn
 
 DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that hangs shall fail
 # What is waited for is made short: what is tried is what happens, not how long it takes.
@@ -271,6 +274,52 @@ def test_an_engine_whose_counters_move_is_asked_for_nothing(box: Box) -> None:
 def _metrics(box: Box) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{box.port}/metrics", timeout=30) as answer:
         return str(answer.read().decode()).split()[1]
+
+
+LISTS_SOON = "from lmfleet.programs import listing; listing.READ_S = 0.05"
+
+
+@pytest.fixture
+def proxy() -> Iterator[StandIn]:
+    with StandIn(query=False).serving() as server:
+        yield server
+
+
+def test_what_serves_and_the_proxy_has_dropped_registers_again(box: Box, proxy: StandIn) -> None:
+    url = f"http://127.0.0.1:{box.port}"
+    with box.running(*box.agent(), "--proxy-url", proxy.url, more=LISTS_SOON):
+        for __ in range(2):
+            box.wait(lambda: url in proxy.nodes)
+            assert proxy.nodes[url]["models"] == ["m"]
+            proxy.nodes.clear()
+
+
+def test_what_a_drain_has_set_aside_stays_aside(box: Box, proxy: StandIn) -> None:
+    url = f"http://127.0.0.1:{box.port}"
+    with box.running(*box.agent(), "--proxy-url", proxy.url, more=LISTS_SOON):
+        box.wait(lambda: url in proxy.nodes)
+        put_aside(ProxyList(proxy.url), [url], "m")
+        before = proxy.reads
+        box.wait(lambda: proxy.reads > before + 5)
+        assert proxy.nodes[url]["models"] == [set_aside("m")]
+
+
+def test_what_gave_no_token_is_not_listed(box: Box, proxy: StandIn) -> None:
+    box.fault("dead")
+    with box.running(*box.agent(), "--proxy-url", proxy.url, more=LISTS_SOON) as process:
+        out, __ = process.communicate(timeout=DEADLINE_S)
+    assert "GAVE UP" in out
+    assert proxy.nodes == {}
+
+
+def test_a_proxy_that_is_away_is_asked_again(box: Box, proxy: StandIn) -> None:
+    url = f"http://127.0.0.1:{box.port}"
+    proxy.broken = "Internal Server Error"
+    with box.running(*box.agent(), "--proxy-url", proxy.url, more=LISTS_SOON):
+        box.wait(lambda: proxy.reads > 3)
+        assert proxy.nodes == {}
+        proxy.broken = ""
+        box.wait(lambda: url in proxy.nodes)
 
 
 def test_a_server_that_hangs_and_gives_no_counters_any_more_is_ended(box: Box) -> None:

@@ -10,11 +10,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes impo
     changes,
 )
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
+from ansible_collections.lmfleet.lmdeploy.tests.unit.proxy import StandIn
 
 A, B, STRANGER = "http://10.0.0.10:23333", "http://10.0.0.11:23343", "http://10.0.0.99:23333"
 MODEL = "deepseek-ai/DeepSeek-V3"
@@ -63,61 +61,10 @@ def test_a_rank_that_may_live_is_left_as_it_is(error: str) -> None:
     assert found({}, {"error": error}, REFUSED) == Changes({}, {})
 
 
-class StandIn(ThreadingHTTPServer):
-    """What LMDeploy's proxy answers at /nodes: of 0.8.0 when `query`, which then wants ?node_url=, else of later ones."""
-
-    def __init__(self, *, query: bool) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.query = query
-        self.nodes: dict[str, dict[str, Any]] = {}
-        self.broken = ""
-        self.keys: set[str | None] = set()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: StandIn
-
-    def log_message(self, *__: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        self.server.keys.add(self.headers["Authorization"])
-        self._reply(200, self.server.nodes)
-
-    def do_POST(self) -> None:
-        path, __, query = self.path.partition("?")
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        url = urllib.parse.parse_qs(query).get("node_url", [None])[0] if self.server.query else body.get("url")
-        if self.server.broken:
-            self._reply(200, self.server.broken)
-        elif path == "/nodes/add":
-            self.server.nodes[body["url"]] = {**body["status"], "unfinished": 0, "latency": [], "speed": None}
-            self._reply(200, "Added successfully")
-        elif path != "/nodes/remove":
-            self._reply(404, {"detail": "Not Found"})
-        elif not url:
-            self._reply(422, {"detail": "Field required"})
-        else:
-            self.server.nodes.pop(url, None)
-            self._reply(200, "Deleted successfully")
-
-    def _reply(self, status: int, answer: Any) -> None:
-        text = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-
 @pytest.fixture(params=[True, False], ids=["0.8.0", "later"])
 def proxy(request: pytest.FixtureRequest) -> Iterator[StandIn]:
-    with StandIn(query=request.param) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with StandIn(query=request.param).serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
