@@ -41,6 +41,16 @@ def deployed(sandbox: Sandbox) -> Sandbox:
 
 
 @pytest.fixture
+def serving(sandbox: Sandbox) -> Sandbox:
+    """A deployment that serves, with whatever options the test before has left it: one start less than a converged one."""
+    try:
+        sandbox.chat()
+    except OSError:
+        sandbox.deploy().succeeded()
+    return sandbox
+
+
+@pytest.fixture
 def private_registry(sandbox: Sandbox, tmp_path: Path) -> Iterator[str]:
     """A registry with the same images that wants a login."""
     hashed = sandbox.on(

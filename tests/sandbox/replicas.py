@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,23 @@ class Replicas:
             )
             found.append(words[words.index("--max-batch-size") + 1] if "--max-batch-size" in words else "")
         return found
+
+    def serving(self) -> dict[str, Any]:
+        """The variables of what serves, where both engines have the one option that tests change; else those of a first deploy."""
+        try:
+            (size,) = {size for size in self.batch_sizes() if size}
+        except (ValueError, subprocess.CalledProcessError):
+            return {}
+        return option(int(size))
+
+    def another(self) -> dict[str, Any]:
+        """Variables of an upgrade: the option as no engine has it."""
+        return option(next(size for size in (8, 4) if str(size) not in self.batch_sizes()))
+
+
+def option(size: int) -> dict[str, Any]:
+    """The variables that set the one option that tests change."""
+    return {"plan_api_server_options": {"max_batch_size": size}}
 
 
 @contextmanager

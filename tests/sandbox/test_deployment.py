@@ -237,36 +237,36 @@ def test_two_replicas_stand_behind_one_proxy(sandbox: Sandbox, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_of_two_runs_at_once_the_second_is_refused_and_changes_nothing(deployed: Sandbox) -> None:
-    first = deployed.begin(plan_api_server_options={"max_batch_size": 8})
+def test_of_two_runs_at_once_the_second_is_refused_and_changes_nothing(serving: Sandbox) -> None:
+    first = serving.begin(plan_api_server_options={"max_batch_size": 8})
     first.until(r"TASK .*Wait until the engine answers|s {2}node0: lmdeploy-api")
-    before = deployed.containers()
-    second = deployed.deploy(plan_api_server_options={"max_batch_size": 4})
+    before = serving.containers()
+    second = serving.deploy(plan_api_server_options={"max_batch_size": 4})
     second.failed_with("is in use", "deploy_tp16.yml", "last sign of life", "This run has changed nothing")
-    assert deployed.containers() == before
+    assert serving.containers() == before
     first.end().succeeded()
-    assert set(deployed.deploy(plan_api_server_options={"max_batch_size": 8}).succeeded().changed.values()) == {0}
+    assert set(serving.deploy(plan_api_server_options={"max_batch_size": 8}).succeeded().changed.values()) == {0}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "phase",
+    ("phase", "size"),  # another size than the test before has left
     [
-        r"TASK .*Look at every host",
-        r"TASK .*Take down what is replaced",
-        r"s {2}node0: lmdeploy-api: connected to Ray",
-        r"warm-up: ",
+        (r"TASK .*Look at every host", 16),
+        (r"TASK .*Take down what is replaced", 32),
+        (r"s {2}node0: lmdeploy-api: connected to Ray", 16),
+        (r"warm-up: ", 32),
     ],
     ids=["look", "start", "wait", "warm-up"],
 )
-def test_after_ctrl_c_the_next_run_goes_on_at_once(deployed: Sandbox, phase: str) -> None:
-    changed: dict[str, Any] = {"plan_api_server_options": {"max_batch_size": 16}}
-    run = deployed.begin(**changed)
+def test_after_ctrl_c_the_next_run_goes_on_at_once(serving: Sandbox, phase: str, size: int) -> None:
+    changed: dict[str, Any] = {"plan_api_server_options": {"max_batch_size": size}}
+    run = serving.begin(**changed)
     run.until(phase)
     run.interrupt()
-    deployed.deploy(**changed).succeeded()
-    assert deployed.on(0, "docker", "ps", "--all", "--quiet", "--filter", "label=lmfleet.lmdeploy.job").strip() == ""
-    assert set(deployed.deploy(**changed).succeeded().changed.values()) == {0}
+    serving.deploy(**changed).succeeded()
+    assert serving.on(0, "docker", "ps", "--all", "--quiet", "--filter", "label=lmfleet.lmdeploy.job").strip() == ""
+    assert set(serving.deploy(**changed).succeeded().changed.values()) == {0}
 
 
 @pytest.mark.slow

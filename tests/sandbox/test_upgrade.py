@@ -16,12 +16,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sandbox.hosts import GPUS, MODEL, PROXY, SIM, URL, Sandbox
-from sandbox.replicas import GROUPS, OTHER, Replicas, deployed_replicas, listed
+from sandbox.replicas import GROUPS, OTHER, Replicas, deployed_replicas, listed, option
 
 pytestmark = pytest.mark.slow
 API, OTHER_API = "node0/lmdeploy-api", "node1/lmdeploy-api"
@@ -84,68 +82,22 @@ def wrong(text: str, *, stream: bool) -> str:
         return text[-300:]
 
 
-@pytest.fixture
-def replicas(sandbox: Sandbox, tmp_path: Path) -> Iterator[Replicas]:
-    with deployed_replicas(sandbox, tmp_path / "replicas.yml") as found:
+@pytest.fixture(scope="module")
+def pair(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    with deployed_replicas(sandbox, tmp_path_factory.mktemp("replicas") / "replicas.yml") as found:
         yield found
 
 
-def option(size: int) -> dict[str, Any]:
-    return {"plan_api_server_options": {"max_batch_size": size}}
-
-
-def test_an_option_changes_one_engine_after_another_without_one_failed_request(replicas: Replicas) -> None:
-    before = replicas.sandbox.containers()
-    with Load() as load:
-        run = replicas.play("upgrade", "--diff", **option(8)).succeeded()
-    print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
-    assert load.answers > 20
-    assert load.failed == []
-    after = replicas.sandbox.containers()
-    assert {name for name in after if after[name] != before[name]} == {API, OTHER_API}
-    assert replicas.batch_sizes() == ["8", "8"]
-    assert listed() == {URL: [MODEL], OTHER: [MODEL]}
-    for name in ("left", "right"):
-        assert f"lmdeploy-{name}: the proxy sends it no new requests, and those that it has may end" in run.text
-        assert f"lmdeploy-{name}: no request runs there any more" in run.text
-    assert set(replicas.play("upgrade", **option(8)).succeeded().changed.values()) == {0}
-
-
-def test_an_engine_that_fails_at_load_is_rolled_back_and_the_other_one_is_not_touched(replicas: Replicas) -> None:
-    before = replicas.sandbox.containers()
-    fault = {**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{GPUS - 1}"}
-    with Load() as load:
-        run = replicas.play("upgrade", plan_environment=fault)
-    print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
-    run.failed_with(
-        "The upgrade failed: ",
-        "RuntimeError: lmfleet simulator",
-        "lmdeploy-left was rolled back to what served before",
-        f"and it serves: {PROXY}",
-    )
-    assert load.failed == []
-    after = replicas.sandbox.containers()
-    assert {name for name in after if after[name] != before[name]} == {API, "node0/lmdeploy-ray"}
-    assert listed() == {URL: [MODEL], OTHER: [MODEL]}
-    # What serves is what was recorded: a deploy of the old inventory has nothing to do.
-    assert set(replicas.play("deploy").succeeded().changed.values()) == {0}
-
-
-def test_the_second_engine_that_fails_takes_the_first_one_back_with_it(replicas: Replicas) -> None:
-    """Only node1's containers have the fault, so that the first engine is proven with the new option."""
-    groups = replicas.groups
-    fault = json.dumps({**SIM, "LMFLEET_SIM_FAULTS": "crash_at_load@0"})
-    groups.write_text(f"left: {{hosts: {{node0: {{}}}}}}\nright: {{hosts: {{node1: {{plan_environment: {fault}}}}}}}\n")
-    with Load() as load:
-        run = replicas.play("upgrade", **option(8))
-    print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
-    groups.write_text(GROUPS)
-    run.failed_with("RuntimeError: lmfleet simulator", "lmdeploy-left, lmdeploy-right were rolled back")
-    assert load.failed == []
-    assert set(replicas.play("deploy").succeeded().changed.values()) == {0}
+@pytest.fixture
+def replicas(pair: Replicas) -> Replicas:
+    """Both of them up, with the option that the test before has left them."""
+    pair.groups.write_text(GROUPS)
+    pair.play("deploy", **pair.serving()).succeeded()
+    return pair
 
 
 def test_rollback_brings_back_the_plan_before_and_returns(replicas: Replicas) -> None:
+    """The first test: once there was an upgrade, there is a plan before."""
     first = replicas.batch_sizes()
     replicas.play("rollback").failed_with("no record of a plan before the one that serves")
     replicas.play("upgrade", **option(8)).succeeded()
@@ -161,16 +113,67 @@ def test_rollback_brings_back_the_plan_before_and_returns(replicas: Replicas) ->
     assert replicas.batch_sizes() == ["8", "8"]
 
 
-def test_an_upgrade_that_is_left_as_it_failed_is_rolled_back_on_demand(replicas: Replicas) -> None:
-    first = replicas.batch_sizes()
+def test_an_option_changes_one_engine_after_another_without_one_failed_request(replicas: Replicas) -> None:
+    before, wanted = replicas.sandbox.containers(), replicas.another()
+    with Load() as load:
+        run = replicas.play("upgrade", "--diff", **wanted).succeeded()
+    print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
+    assert load.answers > 20
+    assert load.failed == []
+    after = replicas.sandbox.containers()
+    assert {name for name in after if after[name] != before[name]} == {API, OTHER_API}
+    assert replicas.serving() == wanted
+    assert listed() == {URL: [MODEL], OTHER: [MODEL]}
+    for name in ("left", "right"):
+        assert f"lmdeploy-{name}: the proxy sends it no new requests, and those that it has may end" in run.text
+        assert f"lmdeploy-{name}: no request runs there any more" in run.text
+    assert set(replicas.play("upgrade", **wanted).succeeded().changed.values()) == {0}
+
+
+def test_an_engine_that_fails_at_load_is_rolled_back_and_the_other_one_is_not_touched(replicas: Replicas) -> None:
+    before, served = replicas.sandbox.containers(), replicas.serving()
     fault = {**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{GPUS - 1}"}
-    run = replicas.play("upgrade", plan_environment=fault, upgrade_rollback=False)
+    with Load() as load:
+        run = replicas.play("upgrade", plan_environment=fault, **served)
+    print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
+    run.failed_with(
+        "The upgrade failed: ",
+        "RuntimeError: lmfleet simulator",
+        "lmdeploy-left was rolled back to what served before",
+        f"and it serves: {PROXY}",
+    )
+    assert load.failed == []
+    after = replicas.sandbox.containers()
+    assert {name for name in after if after[name] != before[name]} == {API, "node0/lmdeploy-ray"}
+    assert listed() == {URL: [MODEL], OTHER: [MODEL]}
+    # What serves is what was recorded: a deploy of the old inventory has nothing to do.
+    assert set(replicas.play("deploy", **served).succeeded().changed.values()) == {0}
+
+
+def test_the_second_engine_that_fails_takes_the_first_one_back_with_it(replicas: Replicas) -> None:
+    """Only node1's containers have the fault, so that the first engine is proven with the new option."""
+    groups, served = replicas.groups, replicas.serving()
+    fault = json.dumps({**SIM, "LMFLEET_SIM_FAULTS": "crash_at_load@0"})
+    groups.write_text(f"left: {{hosts: {{node0: {{}}}}}}\nright: {{hosts: {{node1: {{plan_environment: {fault}}}}}}}\n")
+    with Load() as load:
+        run = replicas.play("upgrade", **replicas.another())
+    print(f"{load.answers} answers, {len(load.failed)} failed: {load.failed[:5]}")
+    groups.write_text(GROUPS)
+    run.failed_with("RuntimeError: lmfleet simulator", "lmdeploy-left, lmdeploy-right were rolled back")
+    assert load.failed == []
+    assert set(replicas.play("deploy", **served).succeeded().changed.values()) == {0}
+
+
+def test_an_upgrade_that_is_left_as_it_failed_is_rolled_back_on_demand(replicas: Replicas) -> None:
+    first, served = replicas.batch_sizes(), replicas.serving()
+    fault = {**SIM, "LMFLEET_SIM_FAULTS": f"crash_at_load@{GPUS - 1}"}
+    run = replicas.play("upgrade", plan_environment=fault, upgrade_rollback=False, **served)
     run.failed_with("RuntimeError: lmfleet simulator")
     assert "The upgrade failed" not in run.text
     run = replicas.play("rollback").succeeded()
     assert "The plan to bring back is the last one that served; lmdeploy-api on node0" in run.text
     assert replicas.batch_sizes() == first
-    assert set(replicas.play("deploy").succeeded().changed.values()) == {0}
+    assert set(replicas.play("deploy", **served).succeeded().changed.values()) == {0}
 
 
 def test_requests_that_do_not_end_hold_an_upgrade_up_no_longer_than_the_deadline(replicas: Replicas) -> None:
@@ -189,5 +192,5 @@ def test_requests_that_do_not_end_hold_an_upgrade_up_no_longer_than_the_deadline
 
     long()
     time.sleep(12)  # until the gauges tell of them
-    run = replicas.play("upgrade", **option(8), upgrade_drain_timeout=20).succeeded()
+    run = replicas.play("upgrade", **replicas.another(), upgrade_drain_timeout=20).succeeded()
     assert re.search(r"after 20 s \d+ requests still run or wait there, and end with it", run.text)
