@@ -24,7 +24,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types im
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import Status, as_table, status_of
 
-ARGUMENT_SPEC = {"files": {"type": "list", "elements": "path", "default": []}}
+ARGUMENT_SPEC = {"files": {"type": "list", "elements": "path", "default": []}, "page": {"type": "path"}}
 
 
 def has_ended(lock: Mapping[str, Any]) -> bool:
@@ -72,4 +72,10 @@ class ActionModule(ActionBase):
         told = {**dataclasses.asdict(status), "table": table}
         for path in arguments["files"]:
             write(Path(path), json.dumps(told, indent=2) + "\n")
+        if arguments["page"]:
+            # The page needs Jinja, which a control node has by Ansible; a run without one does not load it.
+            from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status_page import html
+
+            write(Path(arguments["page"]), html(status))
+            tell(f"PAGE {arguments['page']}")
         return {"changed": False, "status": told}

@@ -28,6 +28,9 @@ options:
     type: list
     elements: path
     default: []
+  page:
+    description: File on the control node that the status is written to as one page of HTML, which needs nothing beside it.
+    type: path
 """
 
 EXAMPLES = r"""

@@ -437,15 +437,8 @@ def as_table(status: Status) -> list[str]:
             rows_of_containers.append((node.name, each.name, f"{each.status}{ended}", started, told))
     if len(rows_of_containers) > 1:
         lines += ["", *columns(rows_of_containers)]
-    told_of_starts = [
-        f"{each.name}: {line}"
-        for each in status.engines
-        for node, starts in each.starts.items()
-        for line in [starts.told(node)]
-        if line
-    ]
-    if told_of_starts:
-        lines += ["", *told_of_starts]
+    if starts := starts_by_themselves(status):
+        lines += ["", *starts]
     lines += ["", *(f"{node.name} ({node.address}) {node.reason}" for node in status.nodes if node.reason)]
     if status.proxy and not status.proxy.list_right:
         known = "could not be read" if status.proxy.list_right is None else "is wrong"
@@ -461,6 +454,17 @@ def as_table(status: Status) -> list[str]:
     if status.deploy == [] and not status.faults:
         lines += ["", "A deploy would change nothing."]
     return _without_double_blanks(lines)
+
+
+def starts_by_themselves(status: Status) -> list[str]:
+    """What is to be told of the starts that no run of Ansible made."""
+    return [
+        f"{each.name}: {line}"
+        for each in status.engines
+        for node, starts in each.starts.items()
+        for line in [starts.told(node)]
+        if line
+    ]
 
 
 def _lock_line(lock: Holder) -> str:

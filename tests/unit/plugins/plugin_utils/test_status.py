@@ -27,6 +27,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import (
     as_table,
     status_of,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status_page import html
+from ansible_collections.lmfleet.lmdeploy.tests.unit.page import Page
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import ROOT, nodes, plan_of
 from ansible_collections.lmfleet.lmdeploy.tools.bench_growth import FORMATION, Fleet, fleet
 
@@ -292,6 +294,39 @@ def test_playbook_where_no_host_answers(nowhere: Path) -> None:
     assert [node["reached"] for node in status["nodes"]] == [False, False]
     assert all("Connection refused" in node["reason"] for node in status["nodes"])
     assert "\n".join(status["table"]) in done.stdout
+
+
+def test_the_page_stands_alone_and_says_what_the_table_says() -> None:
+    lost = unreachable("node003")
+    evil = state("node000", "<script>alert(1)</script>")
+    status = told(REPLICAS, lost, evil, without("node002", "lmdeploy-ray"))
+    page = Page(html(status))
+    assert page.stands_alone
+    read = " ".join(page.text.split())
+    assert f"lmdeploy ! {DEGRADED}" in read
+    assert "it is <script>alert(1)</script>" in read
+    for said in (status.url, *status.faults, *(status.deploy or []), *status.notes):
+        assert " ".join(said.split()) in read
+    for node in status.nodes:
+        assert node.reason in page.text
+        for each in node.containers:
+            assert {each.name, each.status} <= set(page.text.split())
+    assert "Connection refused" in read
+
+
+def test_of_what_is_as_planned_the_page_says_that_there_is_nothing_to_do() -> None:
+    page = Page(html(told(DPEP)))
+    assert "A deploy would change nothing." in page.text
+    assert page.text.count("alive") == len(DPEP.plan.endpoints) + 1
+    assert "dead" not in page.text
+
+
+def test_the_playbook_writes_the_page_where_no_host_answers(nowhere: Path) -> None:
+    """That is when somebody looks."""
+    given = ["-i", nowhere.name, "-e", "status_page=mine.html"]
+    done = run([str(ROOT / "scripts/status"), *given], nowhere.parent)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "cannot be reached" in Page((nowhere.parent / "mine.html").read_text(encoding="utf-8")).text
 
 
 def test_script_where_no_host_answers(nowhere: Path) -> None:
