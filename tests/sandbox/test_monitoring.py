@@ -9,69 +9,20 @@ hosts reach no mirror.
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
-import subprocess
-import time
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from sandbox.hosts import ROOT, Sandbox
+from sandbox.hosts import Sandbox
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked
+from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import Prometheus, program, running
 
 NAME = "lmdeploy"
 TEXT = "/var/lib/node-exporter"
 PORT = 9100
-# Nothing here measures time; what does not come at all within this is a failure.
-DEADLINE_S = 180
-
-
-class Prometheus:
-    """A Prometheus that runs, asked by its API."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        """The ``data`` of an answer; an error of Prometheus is one of the test."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        try:
-            connection.request("GET", f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
-            answer = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-        assert answer["status"] == "success", f"{parameters}: {answer}"
-        return answer["data"]
-
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.ask("query", query=expr)["result"]
-        return result
-
-    def until(self, what: str, found: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            try:
-                if value := found():
-                    return value
-            except (ConnectionError, http.client.HTTPException, ValueError):
-                pass  # it has only been started, and may say so in words of its own
-            assert time.monotonic() < deadline, f"never: {what}"
-            time.sleep(1)
-
-    def alerts(self) -> dict[str, str]:
-        """The alerts that are pending or firing, by name."""
-        return {each["labels"]["alertname"]: each["state"] for each in self.ask("alerts")["alerts"]}
-
-
-def program(name: str) -> str:
-    script = f"source {ROOT}/scripts/lib/prometheus.sh && ensure_prometheus && command -v {name}"
-    return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -103,19 +54,8 @@ def prometheus(exporters: Sandbox, tmp_path: Path) -> Iterator[Prometheus]:
     exporters.playbook("playbooks/monitoring.yml", **given).succeeded()
     again = exporters.playbook("playbooks/monitoring.yml", **given).succeeded()
     assert set(again.changed.values()) == {0}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    words = [
-        *(program("prometheus"), f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"),
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (tmp_path / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log)
-    try:
-        yield Prometheus(port)
-    finally:
-        process.terminate()
-        process.wait()
+    with running(tmp_path) as found:
+        yield found
 
 
 @pytest.mark.slow

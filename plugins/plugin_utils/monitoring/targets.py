@@ -22,6 +22,14 @@ ROLES = {
     "gpu": "dcgm-exporter on a node",
     "gateway": "a gateway before the engines",
 }
+# LMDeploy's metrics are called lmdeploy:NAME. To a Prometheus that asks for OpenMetrics and names no escaping, as those before 3.0
+# do, prometheus_client 0.22 and later say lmdeploy_NAME.
+COLONS = {
+    "source_labels": ["__name__"],
+    "regex": "lmdeploy_(.+)",
+    "target_label": "__name__",
+    "replacement": "lmdeploy:${1}",
+}
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):(?P<port>\d{1,5})")
 
 
@@ -122,10 +130,16 @@ def address_faults(variable: str, addresses: Sequence[str]) -> list[str]:
 def scrape_configs(folder: str) -> list[dict[str, Any]]:
     """Prometheus' ``scrape_configs``: a job for each role, the same for every deployment, with targets out of files in ``folder``.
 
-    LMDeploy's own label ``engine`` (the DP rank) becomes ``exported_engine``, for ``engine`` is the plan's.
+    LMDeploy's own label ``engine`` (the DP rank) becomes ``exported_engine``, for ``engine`` is the plan's; and its metrics have
+    their own names again, whatever Prometheus was told.
     """
     return [
-        {"job_name": f"lmfleet-{role}", "file_sd_configs": [{"files": [f"{folder}/*-{role}.json"]}]} for role in ROLES
+        {
+            "job_name": f"lmfleet-{role}",
+            "file_sd_configs": [{"files": [f"{folder}/*-{role}.json"]}],
+            **({"metric_relabel_configs": [COLONS]} if role == "engine" else {}),
+        }
+        for role in ROLES
     ]
 
 
