@@ -25,6 +25,7 @@ import argparse
 import collections
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import importlib.metadata
 import importlib.util
@@ -38,6 +39,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -337,6 +339,14 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def import_alone(name: str) -> None:
+    """Import a package, if there is one of that name, while no other rank of this container does."""
+    if importlib.util.find_spec(name):
+        with (Path(tempfile.gettempdir()) / "lmfleet-import").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            importlib.import_module(name)
+
+
 def run_engine(rank: int, arguments: list[str]) -> NoReturn:
     """Run LMDeploy's command line as this one rank.
 
@@ -347,6 +357,8 @@ def run_engine(rank: int, arguments: list[str]) -> NoReturn:
     die_with_parent()
     try:
         multiprocessing.set_start_method("spawn", force=True)  # with fork, the engine process dies at its start
+        # LMDeploy up to 0.9 imports it. It keeps a file, and reads it back though another rank is still writing it.
+        import_alone("yapf")
         release = importlib.metadata.version("lmdeploy")
         # Not "import ... as": in lmdeploy, the attribute `serve` is a function that hides the package of that name.
         launcher: Any = importlib.import_module(LAUNCHER) if importlib.util.find_spec(LAUNCHER) else None

@@ -47,6 +47,37 @@ ENDED = "[rank 3] lmfleet: rank 3 on GPU 1 ended"
 rank: Any = SimpleNamespace(**runpy.run_path(str(PROGRAM), run_name="rank"))
 
 
+# A package as yapf is: it keeps a file, and writes it in two steps.
+KEEPS = """
+import json, pathlib, time
+kept = pathlib.Path(__file__).with_suffix(".json")
+if kept.exists():
+    json.loads(kept.read_text())
+else:
+    with kept.open("w", buffering=1) as file:
+        file.write("[1,")
+        file.flush()
+        time.sleep(2)
+        file.write("2]")
+"""
+
+
+def test_ranks_of_a_host_do_not_read_what_one_of_them_still_writes(tmp_path: Path) -> None:
+    (tmp_path / "keeps_a_file.py").write_text(KEEPS)
+    paths = [str(PROGRAM.parent), str(tmp_path)]
+    program = f"import sys; sys.path[:0] = {paths!r}; import rank; rank.import_alone('keeps_a_file')"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    ranks = [
+        subprocess.Popen([sys.executable, "-Bc", program], env=environment, stderr=subprocess.PIPE) for __ in range(4)
+    ]
+    assert [each.communicate(timeout=DEADLINE_S)[1] for each in ranks] == [b""] * 4
+    assert [each.returncode for each in ranks] == [0] * 4
+
+
+def test_a_package_that_the_image_lacks_is_not_asked_for() -> None:
+    rank.import_alone("no_such_package")
+
+
 @contextmanager
 def supervised(engine: str, grace_s: float = 30, drain_s: float = 2) -> Iterator[subprocess.Popen[str]]:
     argv = [sys.executable, "-Bc", SUPERVISOR, str(grace_s), textwrap.dedent(engine), str(drain_s)]

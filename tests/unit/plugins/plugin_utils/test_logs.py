@@ -56,6 +56,7 @@ def log(name: str) -> list[str]:
         ("actor_init", "ImportError: libcudart.so.12", "image-library", "10.0.0.11"),
         ("kv_cache", "RuntimeError: No enough gpu memory for kv cache.", "kv-cache", ""),
         ("store_timeout", "trying to connect to (10.0.0.10, 29500)", "store", ""),
+        ("half_written", "EOFError: Ran out of input", "half-written", ""),
         ("store_clients", "3/4 clients joined", "store", ""),
         ("driver_803", "Error 803", "driver-803", ""),
         ("deepep_ranks", "Unsupported RDMA ranks", "deepep-ranks", ""),
