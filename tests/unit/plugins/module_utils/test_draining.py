@@ -21,13 +21,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import 
     set_aside,
 )
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes import Changes, ProxyList, changes
-from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_proxy_nodes import (
-    A,
-    B,
-    StandIn,
-    gone,
-    proxy,
-)
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plugins.module_utils.test_proxy_nodes import A, B, gone, proxy
+from ansible_collections.lmfleet.lmdeploy.tests.unit.proxy import StandIn
 
 __all__ = ["gone", "proxy"]  # fixtures
 MODEL = "deepseek-ai/DeepSeek-V3"
