@@ -32,9 +32,11 @@ class StandIn(ThreadingHTTPServer):
         with self:
             thread = threading.Thread(target=self.serve_forever)
             thread.start()
-            yield self
-            self.shutdown()
-            thread.join()
+            try:
+                yield self
+            finally:
+                self.shutdown()
+                thread.join()
 
 
 class Handler(BaseHTTPRequestHandler):
