@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sandbox.hosts import PRIVATE_REGISTRY, REGISTRY_PASSWORD, Sandbox
+from sandbox.replicas import Replicas, deployed_replicas
 
 CONTAINER = "lmfleet-sandbox-private-registry"
 
@@ -48,6 +49,13 @@ def serving(sandbox: Sandbox) -> Sandbox:
     except OSError:
         sandbox.deploy().succeeded()
     return sandbox
+
+
+@pytest.fixture(scope="module")
+def pair(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    """Two replicas behind one proxy, for all tests of a module."""
+    with deployed_replicas(sandbox, tmp_path_factory.mktemp("replicas") / "replicas.yml") as found:
+        yield found
 
 
 @pytest.fixture

@@ -131,7 +131,8 @@ def mean(spread: dict[str, float]) -> float:
 def test_failures_are_reported_and_make_nothing_faster(measured: Measured) -> None:
     seen, (did, refused) = measured.client("failing")["figures"], measured.server("failing")
     # Two, unless the hundredth of all requests was a probe.
-    assert seen["failed"] == refused > 0
+    assert seen["failed"] == refused
+    assert refused in (1, 2)
     assert list(seen["errors"].values()) == [refused]
     assert "was to be refused" in next(iter(seen["errors"]))
     assert seen["output_tokens"] == did.output_tokens

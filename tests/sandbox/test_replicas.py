@@ -9,8 +9,6 @@ counted, and no more: see docs/reliability.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sandbox.faults import (
     API_SERVER,
@@ -26,16 +24,10 @@ from sandbox.faults import (
     needs_a_deploy,
     reboot,
 )
-from sandbox.hosts import PROXY, URL, Sandbox
-from sandbox.replicas import OTHER, Replicas, deployed_replicas
+from sandbox.hosts import PROXY, URL
+from sandbox.replicas import OTHER, Replicas
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def pair(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    with deployed_replicas(sandbox, tmp_path_factory.mktemp("replicas") / "replicas.yml") as found:
-        yield found
 
 
 @pytest.fixture

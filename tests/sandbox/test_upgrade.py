@@ -15,11 +15,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
-from sandbox.hosts import GPUS, MODEL, PROXY, SIM, URL, Sandbox
-from sandbox.replicas import GROUPS, OTHER, Replicas, deployed_replicas, listed, option
+from sandbox.hosts import GPUS, MODEL, PROXY, SIM, URL
+from sandbox.replicas import GROUPS, OTHER, Replicas, listed, option
 
 pytestmark = pytest.mark.slow
 API, OTHER_API = "node0/lmdeploy-api", "node1/lmdeploy-api"
@@ -80,12 +79,6 @@ def wrong(text: str, *, stream: bool) -> str:
         return "" if json.loads(text)["usage"]["completion_tokens"] else text[-300:]
     except (ValueError, KeyError, TypeError):
         return text[-300:]
-
-
-@pytest.fixture(scope="module")
-def pair(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    with deployed_replicas(sandbox, tmp_path_factory.mktemp("replicas") / "replicas.yml") as found:
-        yield found
 
 
 @pytest.fixture

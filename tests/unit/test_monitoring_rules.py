@@ -24,6 +24,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.targets import Exporters, targets_of
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
+from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import program
 
 ROOT = Path(__file__).resolve().parents[2]
 # A sample every 15 s, as Prometheus' own notation has them: `a+bxn` is a, and then n more, each b more than the one before.
@@ -187,10 +188,7 @@ CASES = [
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
-    script = f"source {ROOT}/scripts/lib/prometheus.sh && ensure_prometheus && command -v promtool"
-    found = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return found.stdout.strip()
+    return program("promtool")
 
 
 def run(promtool: str, *arguments: str, cwd: Path) -> str:

@@ -22,6 +22,7 @@ import yaml
 
 from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd, container
+from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import program
 
 pytestmark = pytest.mark.long
 
@@ -78,12 +79,6 @@ def all_of(folder: Path) -> dict[str, bytes | str]:
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or path.is_file()
     }
-
-
-def program(name: str) -> str:
-    """Where the distribution's program is, of this machine or fetched."""
-    script = f"source {ROOT}/scripts/lib/prometheus.sh && ensure_prometheus && command -v {name}"
-    return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
