@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,15 +17,22 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import (
+    names,
+    planned_description,
+    planned_files,
+)
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import home_path
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.gateway import admin_socket
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Gateway, Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 CONTAINER = "community.docker.docker_container"
 # A Ray worker or an engine that does not end in time is killed with its container.
 STOP_S = 30
-ACTS = ["read", "bring", "remove", "start", "list"]
+ACTS = ["read", "bring", "remove", "start", "list", "wait", "reload", "open"]
 
 
 def refused(where: str, step: Step, said: str) -> str:
@@ -62,6 +69,7 @@ class ActionModule(ActionBase):
                 "round": {"type": "int", "default": 0},
                 "services": {"type": "list", "elements": "str", "default": []},
                 "proven": {"type": "bool", "default": False},
+                "timeout": {"type": "float", "default": 60},
             }
         )
         run, act, host = Run(), arguments["act"], self._vars["inventory_hostname"]
@@ -74,6 +82,10 @@ class ActionModule(ActionBase):
             return self._bring(run, plan, host, mine)
         wanted = arguments["services"]
         todo = [step for step in mine if step.act == act and (not wanted or step.service in wanted)]
+        if act == "wait":
+            todo = [step for step in mine if step.act == "start" and step.service == "gateway"]
+        if act in ("wait", "reload", "open"):
+            return self._tell_gateway(run, plan, act, todo, arguments["timeout"])
         if act == "list":
             left = left_listed(plan, run.decision, arguments["round"], run.host(host).listed or {})
             if arguments["proven"] and not self._task.check_mode:
@@ -117,10 +129,46 @@ class ActionModule(ActionBase):
                     "msg": unread(plan, holder, kept, "is empty", f"rm {kept}"),
                 }
         arguments = files_of(services, secrets)
+        if plan.gateway and plan.gateway.node == host:
+            self._add_gateway(run, plan, plan.gateway, mine, arguments)
         if not any(arguments.values()):
             return {"changed": False}
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.place", arguments, task_vars=self._vars)
         return result
+
+    @staticmethod
+    def _add_gateway(run: Run, plan: Plan, gateway: Gateway, mine: list[Step], arguments: dict[str, Any]) -> None:
+        """What the gateway reads: its secrets where they differ, and the rest where it is started, or reads it again."""
+        arguments["secrets"].update(run.read("gateway secrets", {}))
+        if any(step.service == "gateway" and step.act in ("start", "reload") for step in mine):
+            service = plan.only("gateway")
+            host = _with(run.host(gateway.node), run.read("gateway secrets", {}))
+            arguments["directories"] = list(dict.fromkeys([*arguments["directories"], *service.directories]))
+            arguments["files"].update(planned_files(plan, gateway, host))
+
+    # ---- gateway
+
+    def _tell_gateway(self, run: Run, plan: Plan, act: str, todo: list[Step], timeout_s: float) -> dict[str, Any]:
+        if not todo or plan.gateway is None:
+            return {"changed": False}
+        service, seen = plan.only("gateway"), run.host(plan.gateway.node)
+        done = [f"{step.act} {step.name}: {step.reason}" for step in todo]
+        result = {"changed": act != "wait", "steps": done, "diff": [{"prepared": line} for line in done]}
+        if self._task.check_mode:
+            return result
+        arguments: dict[str, Any] = {"socket": admin_socket(service), "act": act, "timeout": timeout_s}
+        if act == "wait":
+            arguments["container"] = service.name
+        elif act == "reload":
+            arguments["container"] = seen.containers[service.name].id
+        if act != "open":
+            arguments["expected"] = planned_description(
+                plan, plan.gateway, _with(seen, run.read("gateway secrets", {}))
+            )
+        else:
+            arguments["servers"] = names(plan, [each.url for each in plan.endpoints])
+        told: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.gateway", arguments, task_vars=self._vars)
+        return told if told.get("failed") or told.get("unreachable") else result
 
     # ---- containers
 
@@ -162,6 +210,11 @@ class ActionModule(ActionBase):
             arguments = {"containers": containers, "directory": f"{home_path(plan, plan.node(host))}/logs"}
             self._execute_module("lmfleet.lmdeploy.keep_logs", arguments, task_vars=self._vars)
 
+    def _open(self, plan: Plan, urls: Sequence[str]) -> None:
+        """Let the gateway send requests to what was warmed up. Where it does not hear, the next run finds that, and tells."""
+        arguments = {"socket": admin_socket(plan.only("gateway")), "act": "open", "servers": names(plan, urls)}
+        self._execute_module("lmfleet.lmdeploy.gateway", arguments, task_vars=self._vars)
+
     def _put_list_right(self, plan: Plan, left: list[str], expected: Sequence[str] = ()) -> dict[str, Any]:
         if plan.proxy is None:
             return {"changed": False}
@@ -177,9 +230,16 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.proxy_nodes", arguments, task_vars=self._vars)
         if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
             return {"changed": True, "msg": "the proxy does not answer yet"}
+        if plan.gateway and expected and not result.get("failed"):
+            self._open(plan, expected)
         if expected and result.get("changed"):
             tell(f"  the proxy's list after the warm-up: {result['msg']}")
         return result
+
+
+def _with(host: Host, secrets: Mapping[str, str]) -> Host:
+    """The host, once it has these secrets (path -> content)."""
+    return steps.with_files(host, {path: steps.mark_of(text) for path, text in secrets.items()})
 
 
 def _serving(plan: Plan, decision: Decision, number: int) -> list[str]:

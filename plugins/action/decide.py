@@ -52,6 +52,11 @@ def _chain(plan: Plan, pulls: Mapping[str, str]) -> list[dict[str, str]]:
     return steps.image_chain(plan, pulls, [node.name for node in plan.nodes if node.name not in pulls]) if pulls else []
 
 
+def _gateway_line(pull: tuple[str, str]) -> str:
+    host, reference = pull
+    return f"{host}: pull the gateway's image: {reference} is not on it"
+
+
 def _why_unanswered(host: Host) -> str:
     """What went wrong when the image was asked; what is read from a slow disk for the first time may take long."""
     said = (host.answer.get("image") or {}).get("unanswered")
@@ -95,13 +100,16 @@ class ActionModule(ActionBase):
                 stop(faults)
             return self._decided(run, plan, hosts, {}, token)
         pulls = {} if arguments["image_brought"] else steps.to_pull(plan, hosts)
+        others = {} if arguments["image_brought"] else steps.gateway_pull(plan, hosts)
         ask = steps.to_ask(plan, hosts, pulls)
         reference = plan.engines[0].image.reference
-        if (pulls or ask) and not (arguments["image_brought"] or self._task.check_mode):
+        if (pulls or ask or others) and not (arguments["image_brought"] or self._task.check_mode):
             for host, why in pulls.items():
                 tell(f"  {host}: pull the image: {why}")
+            for each in others.items():
+                tell(f"  {_gateway_line(each)}")
             prepare = {"prepare": True, "pull": pulls, "chain": _chain(plan, pulls), "ask": ask, "reference": reference}
-            return {"changed": False, **prepare, "rounds": []}
+            return {"changed": False, **prepare, "gateway": others, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
             stop([f"{ask}: {reference} could not be asked what it holds{_why_unanswered(hosts[ask])}: run again."])
         if not pulls:
@@ -110,7 +118,7 @@ class ActionModule(ActionBase):
                 stop(faults)
         if not plan.bound or arguments["option_changes"] is not None:
             plan = self._bound(run, hosts, arguments["option_changes"])
-        return self._decided(run, plan, hosts, pulls, token)
+        return self._decided(run, plan, hosts, pulls, token, others)
 
     def _bound(self, run: Run, hosts: Mapping[str, Host], changes: Mapping[str, Any] | None) -> Plan:
         """The plan with what hosts and image are; with other options of the api_server where ``changes`` has some."""
@@ -122,20 +130,28 @@ class ActionModule(ActionBase):
         return plan
 
     def _decided(
-        self, run: Run, plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str], token: str
+        self,
+        run: Run,
+        plan: Plan,
+        hosts: Mapping[str, Host],
+        pulls: Mapping[str, str],
+        token: str,
+        others: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         tokens = steps.tokens(plan, hosts, token)
+        of_gateway = steps.gateway_secrets(plan, hosts, None if run.recorded else run.inputs.gateway)
         formation = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:4]
         # In check mode what is to be pulled is as good as there.
-        brought = steps.as_brought(plan, hosts, tokens)
-        decision = decide(plan, brought, formation, image_brought=bool(pulls))
+        brought = steps.as_brought(plan, hosts, tokens, of_gateway)
+        decision = decide(plan, brought, formation, image_brought=bool(pulls or others))
         if decision.faults:
             stop(decision.faults)
-        if tokens and not decision.rounds:  # a file that was lost, which nothing has to be started for
+        if (tokens or of_gateway) and not decision.rounds:  # a file that was lost, which nothing has to be started for
             decision = dataclasses.replace(decision, rounds=[Round([], [], [])])
         run.write("tokens", tokens)
+        run.write("gateway secrets", of_gateway)
         run.keep_decision(decision)
-        lines = steps.told(decision, pulls, tokens)
+        lines = [*map(_gateway_line, (others or {}).items()), *steps.told(decision, pulls, tokens)]
         for line in lines:
             tell(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)
@@ -150,12 +166,15 @@ class ActionModule(ActionBase):
             "ask": "",
             "reference": plan.engines[0].image.reference,
             "rounds": [steps.round_of(plan, each) for each in decision.rounds],
+            "gateway": {},
+            "gateway_node": plan.gateway.node if plan.gateway else "",
             "read_token": [need["holder"] for need in tokens.values() if need["from"] == "kept"],
             "prove": prove,
             # What answers others and gave this run no token of its own: it would have waited behind them.
             "busy": [] if prove else [url for url, each in decision.states.items() if each.state == "busy"],
             "head": plan.head,
             "proxy": plan.proxy.node if plan.proxy else "",
+            "proxy_url": plan.proxy.url if plan.proxy else "",
             "deployment": plan.name,
             "lock": lock_path(plan),
             "serial": (hosts[plan.head].answer.get("lock") or {}).get("serial", 0),

@@ -12,9 +12,11 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import Drain, cold
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import names
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.gateway import admin_socket
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import Polls, Progress
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -51,6 +53,7 @@ class ActionModule(ActionBase):
         answer: dict[str, Any] = self._execute_module(MODULE, {**asked, "aside": True}, task_vars=task_vars)
         if bad(answer):
             return answer
+        self._close_gateway(plan, each.drain, task_vars)
         engines = ", ".join(each.engines)
         if answer["refused"]:  # who cannot be told to send nothing would never let the requests end
             tell(f"  {engines} is replaced without waiting for its requests: {answer['refused']}")
@@ -64,7 +67,19 @@ class ActionModule(ActionBase):
             return {"changed": False}
         asked = {"url": plan.proxy.url, "nodes": urls, "model": plan.served_model_name, "aside": True}
         answer: dict[str, Any] = self._execute_module(MODULE, asked, task_vars=task_vars)
+        if not bad(answer):
+            self._close_gateway(plan, urls, task_vars)
         return answer if bad(answer) else {"changed": False}
+
+    def _close_gateway(self, plan: Plan, urls: list[str], task_vars: dict[str, Any]) -> None:
+        """Where there is a gateway, it is what clients' requests come through."""
+        if plan.gateway is None:
+            return
+        socket = admin_socket(plan.only("gateway"))
+        asked = {"socket": socket, "act": "close", "servers": names(plan, urls)}
+        told: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.gateway", asked, task_vars=task_vars)
+        if bad(told):  # it may be down, and then it sends nothing
+            tell(f"  the gateway was not told to send no new requests: {told.get('msg')}")
 
     def _until_none(
         self, asked: dict[str, Any], drain: Drain, engines: str, task_vars: dict[str, Any]

@@ -54,6 +54,8 @@ class ActionModule(ActionBase):
             )
         except ValueError as error:
             raise AnsibleError(str(error)) from None
+        if "gateway" in asked:
+            asked["tokens"] = {**asked["tokens"], "public_key": run.gateway_key}
         only = arguments["only"]
         limit = {"limit_s": arguments["limit"]} if arguments["limit"] else {}
         # Stands where the task's own time limit ends it.

@@ -21,8 +21,10 @@ options:
     description:
       - V(read) reads the engine's token on its head, V(bring) brings directories, programs and secrets.
       - V(remove) and V(start) remove and start containers, V(list) corrects the proxy's list.
+      - V(wait) waits until a gateway that was started answers.
+      - V(reload) has the gateway read its files again, V(open) has it send requests to every endpoint.
     type: str
-    choices: [read, bring, remove, start, list]
+    choices: [read, bring, remove, start, list, wait, reload, open]
     required: true
   round:
     description: The round, counted from 0.
@@ -39,6 +41,10 @@ options:
       where one that serves is not on it in the end.
     type: bool
     default: false
+  timeout:
+    description: With O(act=wait) and O(act=reload), seconds that the gateway may take.
+    type: float
+    default: 60
 attributes:
   check_mode:
     support: full

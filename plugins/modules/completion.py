@@ -28,8 +28,12 @@ options:
     type: str
     default: Say that you are ready.
   api_key:
-    description: The API key, where one is asked for.
+    description: The API key, where one is asked for. For the planned gateway, the first of C(plan_gateway_keys) is taken by default.
     type: str
+  verified:
+    description: Whether the certificate of an https URL has to be one that this host trusts. A gateway's own host need not ask.
+    type: bool
+    default: true
   timeout:
     description: Seconds for the whole exchange.
     type: float
@@ -86,6 +90,7 @@ def main() -> None:
             "model": {"type": "str", "required": True},
             "prompt": {"type": "str", "default": "Say that you are ready."},
             "api_key": {"type": "str", "no_log": True},
+            "verified": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 600},
         },
         supports_check_mode=True,
@@ -106,7 +111,7 @@ def main() -> None:
     began = time.monotonic()
     try:
         data = json.dumps(body).encode()
-        reply = exchange(url, data, headers, deadline_s=asked["timeout"], limit_bytes=ANSWER_BYTES)
+        reply = exchange(url, data, headers, deadline_s=asked["timeout"], limit_bytes=ANSWER_BYTES, verified=asked["verified"])
     except NoAnswer as error:
         module.fail_json(msg=f"No chat completion came from {url}: {error}. {REMEDY}")
     answer = read_answer(reply.status, reply.body)

@@ -180,8 +180,8 @@ options:
       public:
         description: The URL that users have, without C(/v1), when it is to be asked in the same moment.
         type: str
-      api_key:
-        description: The API key, where they want one.
+      public_key:
+        description: The key that O(tokens.public) wants, where that is a gateway's.
         type: str
       timeout_s:
         description: Seconds that the token may take before anything else is asked.
@@ -209,6 +209,9 @@ options:
     type: list
     elements: str
     default: []
+  gateway:
+    description: The socket at which the gateway (HAProxy) is asked, when it is to say what it has read and how its servers are.
+    type: path
   proxy:
     description: Base URL of LMDeploy's proxy, when its list is wanted.
     type: str
@@ -429,6 +432,11 @@ http:
   description: By URL, C(health) and C(models), or C(error).
   returned: when O(http) is given
   type: dict
+gateway:
+  description: C(description), what the gateway has read, C(waiting), how many requests no server has yet, and by name C(servers),
+    each with C(up), C(aside) and C(requests); or C(error).
+  returned: when O(gateway) is given
+  type: dict
 proxy:
   description: C(nodes), by URL the models that the proxy has them listed with; or C(error).
   returned: when O(proxy) is given
@@ -510,7 +518,7 @@ SPEC = {
             "model": {"type": "str", "required": True},
             "urls": {"type": "dict", "required": True},
             "public": {"type": "str"},
-            "api_key": {"type": "str", "no_log": True},
+            "public_key": {"type": "str", "no_log": True},
             "timeout_s": {"type": "float", "default": 20},
             "stall_s": {"type": "float", "default": 30},
             "patience_s": {"type": "float", "default": 300},
@@ -519,6 +527,7 @@ SPEC = {
     "tcp": STRINGS,
     "http": STRINGS,
     "proxy": {"type": "str"},
+    "gateway": {"type": "path"},
     "ray_container": {"type": "str"},
     "ray_address": {"type": "str"},
     "ray_claim": {"type": "int", "default": 0},

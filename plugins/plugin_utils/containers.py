@@ -36,6 +36,7 @@ def docker_arguments(deployment: str, service: Service, formation: str) -> dict[
         "ipc_mode": asked["ipc_mode"],
         **({"pid_mode": asked["pid_mode"]} if asked["pid_mode"] else {}),
         "privileged": asked["privileged"],
+        **({"user": asked["user"]} if "user" in asked else {}),
         # RDMA by single rights, where the container is not privileged.
         **(
             {

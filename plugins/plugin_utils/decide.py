@@ -15,7 +15,9 @@ Pure, standard library, Python 3.9, no Ansible. The whole of it as a table; the 
 | endpoint                                 | loading, or says nothing yet                             | it is waited for    |
 | warm-up                                  | was never answered since it was started                  | it is warmed up     |
 
-The proxy is replaced where it is missing, stopped or not as planned, and its list is corrected where it is wrong. Containers
+The proxy is replaced where it is missing, stopped or not as planned, and its list is corrected where it is wrong. So is the
+gateway; it reads its files again where it has read other ones (keys, limits, endpoints, certificate), and gives requests again
+to an endpoint that serves and that an interrupted run has kept them from: nothing is started for either. Containers
 of this deployment that the plan no longer has are removed first: they hold GPUs and ports.
 
 Engines that do not serve are started together, in the first round; engines that serve, and are to change, one after another,
@@ -35,6 +37,7 @@ from urllib.parse import urlsplit
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._draining import set_aside
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._redact import Redactor
 
+from .gateway.config import planned_description, server_of
 from .judge import lacks
 from .logs import fatal_line, of_rank
 from .observed import DERIVED, ENGINE, FORMATION, IDENTITY, SERVING, Container, Host, Tokens
@@ -56,7 +59,8 @@ INTERFACE = "NCCL_SOCKET_IFNAME"  # was a bare name, which NCCL takes for the be
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One change of one host. ``act``: remove or start a container, or list, which corrects the proxy's list.
+    """One change of one host. ``act``: remove or start a container; list, which corrects the proxy's list; reload, by which the
+    gateway reads its files again; open, by which it gives an endpoint requests again.
 
     ``name`` is the container's, ``service`` its kind (leftover: of no planned one), ``formation`` the label of one that starts.
     """
@@ -130,7 +134,7 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     states = {each.url: hosts[each.node].tokens(each.url) for each in plan.endpoints}
     wanted = [_engine(plan, engine, hosts, states, formation) for engine in plan.engines]
     leftovers = _leftovers(plan, hosts)
-    proxy = _proxy(plan, hosts, states)
+    proxy = [*_proxy(plan, hosts, states), *_gateway(plan, hosts, states)]
     later = _later(wanted, leftovers, hosts)
     rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *proxy])]
     # What gives tokens comes last: it may be all that serves, where another one only may.
@@ -359,20 +363,61 @@ def _leftovers(plan: Plan, hosts: Mapping[str, Host]) -> list[Step]:
 def _proxy(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) -> list[Step]:
     if plan.proxy is None:
         return []
-    service = next(each for each in plan.services if each.service == "proxy")
+    service = plan.only("proxy")
     host = hosts[service.node]
-    container = host.containers.get(service.name)
-    why = ""
-    if container is None:
-        why = "it does not exist"
-    elif not container.running:
-        why = f"it has ended with exit code {container.exit_code}"
-    elif not is_as_planned(container, service):
-        why = f"it is to change: {'; '.join(differences(container.asked, service.asked))}"
+    why = _why_replaced(service, host)
     if why:
         return _replace(service, host, why, "")
     wrong = list_faults(plan, host, states)
     return [Step(host.name, "list", service.name, "proxy", None, wrong)] if wrong else []
+
+
+def _why_replaced(service: Service, host: Host) -> str:
+    """Why the container of a service that no engine has part in is another one than the one that is planned; empty if it is not."""
+    container = host.containers.get(service.name)
+    if container is None:
+        return "it does not exist"
+    if not container.running:
+        return f"it has ended with exit code {container.exit_code}"
+    if not is_as_planned(container, service):
+        # Of the gateway's image the reference is known, and of its container the id.
+        same = {"image": service.image, "user": service.user} if service.service == "gateway" else {}
+        told = differences({**container.asked, **same}, service.asked, "the image is another one")
+        return f"it is to change: {'; '.join(told)}"
+    return ""
+
+
+def _gateway(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) -> list[Step]:
+    if plan.gateway is None:
+        return []
+    service = plan.only("gateway")
+    host = hosts[service.node]
+    why = _why_replaced(service, host)
+    if why:
+        return _replace(service, host, why, "")
+    act, why = gateway_faults(plan, host, states)
+    return [Step(host.name, act, service.name, "gateway", None, why)] if why else []
+
+
+def gateway_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> tuple[str, str]:
+    """What is to be done to a gateway that runs, and why; both are empty where all is well, or where nobody asked."""
+    told = host.gateway
+    if plan.gateway is None or told is None:
+        return "", ""
+    if "error" in told:
+        return "reload", f"it does not say what it has read ({told['error']})"
+    if told["description"] != planned_description(plan, plan.gateway, host):
+        return "reload", "keys, limits, endpoints, options or certificate are others than those that it has read"
+    aside = [
+        each.url
+        for each in plan.endpoints
+        if states[each.url].state in SERVING and told["servers"].get(server_of(each), {}).get("aside")
+    ]
+    return (
+        ("open", f"it sends nothing to {', '.join(aside)}, which {'serves' if len(aside) == 1 else 'serve'}")
+        if aside
+        else ("", "")
+    )
 
 
 def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:
@@ -537,8 +582,12 @@ def _missed_by(plan: Plan, engine: Engine, hosts: Mapping[str, Host]) -> list[st
     return [f"{name}={value}" if value is not None else f"no {name}" for name, value in sorted(found.items())]
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What another container is asked for, in a person's words, one for each kind of thing."""
+def differences(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    else_: str = "it was made by an earlier version of this collection",
+) -> list[str]:
+    """What another container is asked for, in a person's words, one for each kind of thing; ``else_`` where none is seen."""
     told = []
     for key in after:
         old, new = before.get(key), after[key]
@@ -557,7 +606,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         secrets.learn_environment(_pairs(each.get("environment") or {}))
         secrets.learn_command(each.get("command") or [])
     told = [secrets.known(line) for line in told]
-    return told or ["it was made by an earlier version of this collection"]
+    return told or [else_]
 
 
 def _inner(old: list[str], new: list[str]) -> tuple[list[str], list[str]]:

@@ -41,8 +41,8 @@ class Exposure:
 
 
 def public_ports(plan: Plan) -> dict[str, list[int]]:
-    """Node -> its ports that everybody may reach, which is today that of the deployment's URL."""
-    node = plan.proxy.node if plan.proxy else plan.head
+    """Node -> its ports that everybody may reach: that of the deployment's URL."""
+    node = plan.gateway.node if plan.gateway else plan.proxy.node if plan.proxy else plan.head
     return {node: [port_of(plan.url)]}
 
 
@@ -63,6 +63,10 @@ def exposures(plan: Plan, jobs: Mapping[str, int]) -> list[Exposure]:
 def _of_node(plan: Plan, node: Node, jobs: Mapping[str, int]) -> Iterator[Exposure]:
     engine = plan.engine(node.engine)
     yield from _endpoints(plan, node)
+    if plan.gateway and plan.gateway.node == node.name:
+        yield _exposure(node, plan.ports.gateway, "the gateway", "plan_ports.gateway", "use the model, with a key")
+        reads = "read how many requests there are, and of which endpoints"
+        yield _exposure(node, plan.ports.gateway_metrics, "the gateway's metrics", "plan_ports.gateway_metrics", reads)
     if plan.proxy and plan.proxy.node == node.name:
         yield _exposure(
             node,

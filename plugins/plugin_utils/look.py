@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from .images import mirrored
+from .planning.gateway import admin_socket, secret_paths
 from .planning.paths import READ_BY_SERVER, Named, named
 from .planning.types import HF_CACHE, Engine, Node, Plan, Service
 from .releases import at_least
@@ -53,6 +54,12 @@ def questions(plan: Plan, node: Node) -> dict[str, Any]:
     if plan.proxy and plan.proxy.node == node.name:
         asked["proxy"] = plan.proxy.url
         asked["tokens"]["public"] = plan.proxy.url
+    if plan.gateway and plan.gateway.node == node.name:
+        service = plan.only("gateway")
+        asked["gateway"] = admin_socket(service)
+        asked["image_ids"] = [service.image]
+        asked["files"] = sorted({*asked["files"], *secret_paths(service, tls=plan.gateway.tls).values()})
+        asked["tokens"]["public"] = plan.gateway.url
     return asked
 
 

@@ -161,6 +161,11 @@ class Host:
         return (self.answer.get("proxy") or {}).get("nodes")
 
     @property
+    def gateway(self) -> Mapping[str, Any] | None:
+        """What the gateway has read, and its servers, or why it does not say so (``error``); None where it was not asked."""
+        return self.answer.get("gateway")
+
+    @property
     def record(self) -> Mapping[str, Any]:
         """What this collection last wrote here about the deployment; empty where it never did."""
         found = self.answer.get("record") or {}

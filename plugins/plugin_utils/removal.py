@@ -18,7 +18,7 @@ from .releases import did_you_mean
 
 VARIABLE = "teardown_caches"
 # An engine goes before the Ray that it runs on.
-_ORDER = ("api", "dp", "proxy", "ray")
+_ORDER = ("gateway", "api", "dp", "proxy", "ray")
 _ENDED = ("exited", "dead")
 Listed = Mapping[str, Any]  # a container, as Docker lists it
 

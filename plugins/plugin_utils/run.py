@@ -118,6 +118,12 @@ class Run:
         return decode(Inputs, found)
 
     @property
+    def gateway_key(self) -> str | None:
+        """A key by which this run uses the gateway itself: the first of the inventory's, by name."""
+        keys = ((self.read("inputs") or {}).get("gateway") or {}).get("keys") or {}
+        return keys[min(keys)] if keys else None
+
+    @property
     def waivers(self) -> dict[str, dict[str, str]]:
         """By node and rule, why a fault does not count; empty where there are no inputs yet."""
         return dict((self.read("inputs") or {}).get("waivers", {}))

@@ -22,11 +22,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import steps
-from .decide import Decision, decide, differences, is_as_planned, list_faults
+from .decide import Decision, decide, differences, gateway_faults, is_as_planned, list_faults
+from .gateway.config import server_of
 from .healing import Healing
 from .judge import host_faults, image_faults, lacks_addresses
 from .lock import duration, is_held
 from .observed import ENGINE, FORMATION, SERVICE, SERVING, Container, Host, Tokens
+from .planning.gateway import GatewayInputs
 from .planning.types import Endpoint, Engine, Node, Plan
 from .text import columns
 from .timeline import last_of, line_of, ratio
@@ -35,6 +37,8 @@ AS_PLANNED, DEGRADED, DOWN = "as planned", "degraded", "down"
 CODES = {AS_PLANNED: 0, DEGRADED: 2, DOWN: 3}
 # Of an endpoint whose host did not answer: it is asked from there.
 UNSEEN = "unseen"
+# Of the proxy behind a gateway: its list counts, and what is asked for comes through the other.
+UNASKED = "not asked"
 NEXT = "the next deploy"  # the formation of what it would start
 
 
@@ -116,6 +120,22 @@ class ProxyStatus:
 
 
 @dataclasses.dataclass(frozen=True)
+class GatewayStatus:
+    """The gateway. ``state`` is the public URL's; ``right`` is None where it could not be asked, and ``told`` says what is wrong.
+
+    ``down`` are the URLs that its own checks find ill, or that it is kept from sending requests to.
+    """
+
+    node: str
+    url: str
+    state: str
+    reason: str
+    right: bool | None
+    told: str
+    down: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Holder:
     """The run that has the lock. ``ended``: it is certain that its process is gone."""
 
@@ -145,6 +165,7 @@ class Status:
     engines: list[EngineStatus]
     nodes: list[NodeStatus]
     proxy: ProxyStatus | None
+    gateway: GatewayStatus | None
     lock: Holder | None
     faults: list[str]
     deploy: list[str] | None
@@ -158,11 +179,12 @@ def status_of(
     unbound: Sequence[str] = (),
     ended: Callable[[Mapping[str, Any]], bool] = lambda _: False,
     waivers: Mapping[str, Mapping[str, str]] | None = None,
+    of_gateway: GatewayInputs | None = None,
 ) -> Status:
     """The status from what ``hosts`` (by node) were seen to be.
 
     ``unbound`` is why the plan could not be bound, ``ended`` says whether the run that a lock names is gone,
-    ``waivers`` are by node the rules that do not count.
+    ``waivers`` are by node the rules that do not count, ``of_gateway`` has the keys that the gateway is to have.
     """
     seen = {node.name: hosts.get(node.name) or Host(node.name, {"unreachable": "nobody looked"}) for node in plan.nodes}
     why_not = {name: _why_not(host) for name, host in seen.items()}
@@ -170,7 +192,7 @@ def status_of(
     # Of a host without its planned address the plan cannot be bound: that is told once.
     faults = [*host_faults(plan, hosts, waivers), *(() if lacks_addresses(plan, hosts) else unbound)]
     decision, pulls = (
-        _decided(plan, seen, [name for name, why in why_not.items() if not why]) if comparable else (None, {})
+        _decided(plan, seen, [name for name, why in why_not.items() if not why], of_gateway) if comparable else (None, {})
     )
     if comparable and not pulls:
         faults += image_faults(plan, plan.engines[0].image.reference, seen)
@@ -178,13 +200,17 @@ def status_of(
     endpoints = {each.url: _endpoint(each, seen[each.node]) for each in plan.endpoints}
     engines = [_engine(plan, each, seen, endpoints, why_not, decision) for each in plan.engines]
     proxy = _proxy(plan, seen, endpoints)
+    gateway = _gateway(plan, seen, endpoints, of_gateway)
+    public = gateway or proxy
     whole = (
         decision is not None
         and not (faults or decision.rounds or pulls)
         and all(each.state == AS_PLANNED for each in engines)
-        and (proxy is None or (proxy.list_right is True and _is_public_fine(proxy, endpoints.values())))
+        and (proxy is None or proxy.list_right is True)
+        and (gateway is None or gateway.right is True)
+        and (public is None or _is_public_fine(public.state, endpoints.values()))
     )
-    gives = any(_may_give(each.state) for each in endpoints.values()) or (proxy is not None and proxy.state in SERVING)
+    gives = any(_may_give(each.state) for each in endpoints.values()) or (public is not None and public.state in SERVING)
     state = AS_PLANNED if whole else DEGRADED if gives else DOWN
     # What a decision says beyond its steps is told where there are any.
     lines = None if decision is None else steps.told(dataclasses.replace(decision, notes=[]), pulls)
@@ -200,6 +226,7 @@ def status_of(
         engines=engines,
         nodes=[_node(plan, node, seen[node.name], why_not[node.name], comparable) for node in plan.nodes],
         proxy=proxy,
+        gateway=gateway,
         lock=_holder(seen[plan.head], ended),
         faults=faults,
         deploy=lines,
@@ -224,22 +251,25 @@ def _why_not(host: Host) -> str:
     return ""
 
 
-def _decided(plan: Plan, hosts: Mapping[str, Host], known: Sequence[str]) -> tuple[Decision, dict[str, str]]:
+def _decided(
+    plan: Plan, hosts: Mapping[str, Host], known: Sequence[str], of_gateway: GatewayInputs | None
+) -> tuple[Decision, dict[str, str]]:
     """What a deploy would do to the ``known`` nodes, and on which of them the image has to be brought."""
     known_plan = dataclasses.replace(
         plan,
         nodes=[node for node in plan.nodes if node.name in known],
         services=[service for service in plan.services if service.node in known],
         proxy=plan.proxy if plan.proxy and plan.proxy.node in known else None,
+        gateway=plan.gateway if plan.gateway and plan.gateway.node in known else None,
     )
     pulls = steps.to_pull(known_plan, hosts)
     tokens = steps.tokens(plan, hosts, "")
-    brought = steps.as_brought(plan, hosts, tokens)
+    brought = steps.as_brought(plan, hosts, tokens, steps.gateway_secrets(known_plan, hosts, of_gateway))
     return decide(
         known_plan,
         {name: _as_known(host, known) for name, host in brought.items()},
         NEXT,
-        image_brought=bool(pulls),
+        image_brought=bool(pulls or steps.gateway_pull(known_plan, hosts)),
     ), pulls
 
 
@@ -365,6 +395,8 @@ def _proxy(plan: Plan, hosts: Mapping[str, Host], endpoints: Mapping[str, Endpoi
         return None
     host = hosts[plan.proxy.node]
     public = host.public or Tokens(UNSEEN, "its host did not answer")
+    if plan.gateway:
+        public = Tokens(UNASKED, "clients use the gateway")
     states = {url: Tokens(each.state, each.reason) for url, each in endpoints.items()}
     if host.listed is None:
         error = (host.answer.get("proxy") or {}).get("error", "its host did not answer")
@@ -373,10 +405,29 @@ def _proxy(plan: Plan, hosts: Mapping[str, Host], endpoints: Mapping[str, Endpoi
     return ProxyStatus(host.name, plan.proxy.url, public.state, public.reason, not wrong, wrong)
 
 
-def _is_public_fine(proxy: ProxyStatus, endpoints: Iterable[EndpointStatus]) -> bool:
-    """The proxy has no counters of its own, so nobody can tell it busy where it waits for an endpoint that is."""
-    slow = proxy.state == "unknown" and any(each.state == "busy" for each in endpoints)
-    return slow or proxy.state in SERVING
+def _gateway(
+    plan: Plan, hosts: Mapping[str, Host], endpoints: Mapping[str, EndpointStatus], given: GatewayInputs | None
+) -> GatewayStatus | None:
+    if plan.gateway is None:
+        return None
+    host = hosts[plan.gateway.node]
+    public = host.public or Tokens(UNSEEN, "its host did not answer")
+    told = host.gateway or {"error": "its host did not answer"}
+    servers = told.get("servers") or {}
+    found = {each.url: servers.get(server_of(each)) for each in plan.endpoints}
+    down = [url for url, server in found.items() if server and (server["aside"] or not server["up"])]
+    if "error" in told:
+        return GatewayStatus(host.name, plan.gateway.url, public.state, public.reason, None, told["error"], down)
+    states = {url: Tokens(each.state, each.reason) for url, each in endpoints.items()}
+    marks = {path: steps.mark_of(text) for path, text in steps.gateway_secrets(plan, hosts, given).items()}
+    __, wrong = gateway_faults(plan, steps.with_files(host, marks), states)
+    return GatewayStatus(host.name, plan.gateway.url, public.state, public.reason, not wrong, wrong, down)
+
+
+def _is_public_fine(state: str, endpoints: Iterable[EndpointStatus]) -> bool:
+    """What is before the endpoints has no counters of its own: nobody can tell it busy where it waits for one that is."""
+    slow = state == "unknown" and any(each.state == "busy" for each in endpoints)
+    return slow or state in SERVING
 
 
 def _holder(head: Host, ended: Callable[[Mapping[str, Any]], bool]) -> Holder | None:
@@ -425,6 +476,9 @@ def as_table(status: Status) -> list[str]:
     rows_of_urls += [(e.url, e.node, e.state, e.reason) for engine in status.engines for e in engine.endpoints]
     if status.proxy:
         rows_of_urls.append((f"{status.proxy.url} (proxy)", status.proxy.node, status.proxy.state, status.proxy.reason))
+    if status.gateway:
+        door = status.gateway
+        rows_of_urls.append((f"{door.url} (gateway)", door.node, door.state, door.reason))
     lines += ["", *columns(rows_of_urls)]
     rows_of_containers = [("NODE", "CONTAINER", "STATUS", "STARTED", "AS PLANNED")]
     for node in status.nodes:
@@ -443,6 +497,7 @@ def as_table(status: Status) -> list[str]:
     if status.proxy and not status.proxy.list_right:
         known = "could not be read" if status.proxy.list_right is None else "is wrong"
         lines.append(f"The proxy's list {known}: {status.proxy.list_reason}")
+    lines += gateway_lines(status.gateway)
     for title, texts in (
         ("faults, at which a deploy stops", status.faults),
         ("a deploy would, once they are mended" if status.faults else "a deploy would", status.deploy or []),
@@ -454,6 +509,18 @@ def as_table(status: Status) -> list[str]:
     if status.deploy == [] and not status.faults:
         lines += ["", "A deploy would change nothing."]
     return _without_double_blanks(lines)
+
+
+def gateway_lines(gateway: GatewayStatus | None) -> list[str]:
+    """What is to be told of the gateway, where it is not as it should be."""
+    if gateway is None:
+        return []
+    lines = []
+    if gateway.right is None:
+        lines.append(f"The gateway could not be asked: {gateway.told}")
+    elif not gateway.right:
+        lines.append(f"The gateway: {gateway.told}")
+    return [*lines, *([f"The gateway sends nothing to {', '.join(gateway.down)}"] if gateway.down else [])]
 
 
 def starts_by_themselves(status: Status) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from .pages import environment
-from .status import AS_PLANNED, DEGRADED, DOWN, Status, starts_by_themselves
+from .status import AS_PLANNED, DEGRADED, DOWN, Status, gateway_lines, starts_by_themselves
 from .text import harmless_all
 from .timeline import waterfall
 
@@ -29,5 +29,6 @@ def html(status: Status) -> str:
         "status": dataclasses.asdict(status),
         "waterfalls": waterfalls,
         "starts": starts_by_themselves(status),
+        "gateway": gateway_lines(status.gateway),
     }
     return environment().get_template("status.html.j2").render(**harmless_all(shown), signs=SIGNS, other=OTHER)

@@ -12,11 +12,20 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .decide import Decision, Round, Step
+from .gateway.certificate import self_signed
+from .gateway.config import keys_map
 from .observed import Host
+from .planning.gateway import CERTIFICATE_FILE, KEYS_FILE, GatewayInputs, secret_paths
 from .planning.types import Plan
 
 TOKEN_LENGTH = 64
-WORDS = {"remove": "remove", "start": "start", "list": "correct the list of"}
+WORDS = {
+    "remove": "remove",
+    "start": "start",
+    "list": "correct the list of",
+    "reload": "give other files, without a restart, to",
+    "open": "let requests go everywhere again through",
+}
 
 
 def to_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:
@@ -36,6 +45,14 @@ def image_chain(plan: Plan, needed: Collection[str], have: Sequence[str]) -> lis
     names = [node.name for node in plan.nodes if node.name in needed]
     giver = next(iter([name for name in (plan.head, *have) if name in have] or [*names, plan.head]))
     return [{"name": name, "address": plan.node(name).address} for name in dict.fromkeys([giver, *names])]
+
+
+def gateway_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:
+    """Host -> the gateway's image, where it is not there. One that is there is taken as it is, whatever its tag means by now."""
+    if plan.gateway is None:
+        return {}
+    service = plan.only("gateway")
+    return {} if hosts[service.node].has_image(service.image) else {service.node: service.image}
 
 
 def to_ask(plan: Plan, hosts: Mapping[str, Host], pulls: Mapping[str, str]) -> str:
@@ -86,17 +103,47 @@ def tokens(plan: Plan, hosts: Mapping[str, Host], given: str) -> dict[str, dict[
     return found
 
 
-def as_brought(plan: Plan, hosts: Mapping[str, Host], needed: Mapping[str, Mapping[str, Any]]) -> dict[str, Host]:
-    """The hosts as they will be once they have the tokens that they need: what is decided of is what will be there.
+def gateway_secrets(plan: Plan, hosts: Mapping[str, Host], given: GatewayInputs | None) -> dict[str, str]:
+    """Path on the gateway's host -> content of what it lacks: keys, and the certificate, which is made where none is given.
+
+    Without ``given``, as of a plan that a record has, those that are there stay.
+    """
+    if plan.gateway is None or given is None:
+        return {}
+    host = hosts[plan.gateway.node]
+    paths = secret_paths(plan.only("gateway"), tls=plan.gateway.tls)
+    wanted = {paths[KEYS_FILE]: keys_map(given.keys)}
+    if plan.gateway.tls:
+        path = paths[CERTIFICATE_FILE]
+        if given.certificate:
+            wanted[path] = given.certificate
+        elif host.mark(path) is None:
+            wanted[path] = self_signed(plan.name, plan.node(plan.gateway.node).address)
+    return {path: content for path, content in wanted.items() if host.mark(path) != mark_of(content)}
+
+
+def as_brought(
+    plan: Plan,
+    hosts: Mapping[str, Host],
+    needed: Mapping[str, Mapping[str, Any]],
+    of_gateway: Mapping[str, str] | None = None,
+) -> dict[str, Host]:
+    """The hosts as they will be once they have the secrets that they need: what is decided of is what will be there.
 
     A host that lost its file gets the same again, which is no reason to start anything; one whose engine gets another token is.
     """
-    found = dict(hosts)
+    marks: dict[str, dict[str, str]] = {}
     for need in needed.values():
         for host in need["hosts"]:
-            files = {**(hosts[host].answer.get("files") or {}), token_path(plan, host): need["mark"]}
-            found[host] = Host(host, {**hosts[host].answer, "files": files})
-    return found
+            marks.setdefault(host, {})[token_path(plan, host) or ""] = need["mark"]
+    if plan.gateway and of_gateway:
+        marks.setdefault(plan.gateway.node, {}).update({path: mark_of(text) for path, text in of_gateway.items()})
+    return {**hosts, **{name: with_files(hosts[name], brought) for name, brought in marks.items()}}
+
+
+def with_files(host: Host, marks: Mapping[str, str]) -> Host:
+    """The host, once it has files with these marks, by their paths."""
+    return Host(host.name, {**host.answer, "files": {**(host.answer.get("files") or {}), **marks}})
 
 
 def new_token() -> str:

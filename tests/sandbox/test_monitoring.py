@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prometheus on the control node and node_exporter on the hosts, over a deployment of TP, with the files of the role.
 
-Both programs are this machine's or the distribution's (scripts/lib/prometheus.sh). The role's packages are not tried here, for the
+Both programs are this machine's or the distribution's (scripts/lib/packages.sh). The role's packages are not tried here, for the
 hosts reach no mirror.
 """
 
@@ -18,7 +18,8 @@ import yaml
 from sandbox.hosts import Sandbox
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked
-from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import Prometheus, program, running
+from ansible_collections.lmfleet.lmdeploy.tests.unit.packages import program
+from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import Prometheus, running
 
 NAME = "lmdeploy"
 TEXT = "/var/lib/node-exporter"

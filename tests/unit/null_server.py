@@ -81,9 +81,14 @@ class NullServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-        self._loop.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Be gone, as a server that was killed."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+            self._loop.close()
 
     async def _serve(self) -> None:
         servers = []

@@ -1,11 +1,10 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real Prometheus for tests: this machine's, or the distribution's, which scripts/lib/prometheus.sh fetches."""
+"""A real Prometheus for tests."""
 
 from __future__ import annotations
 
-import functools
 import http.client
 import json
 import socket
@@ -17,17 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .plans import ROOT
+from .packages import program
 
 # Nothing here measures time; what does not come at all within this is a failure.
 DEADLINE_S = 180
-
-
-@functools.cache
-def program(name: str) -> str:
-    """The path of one of its programs."""
-    script = f"source {ROOT.resolve()}/scripts/lib/prometheus.sh && ensure_prometheus && command -v {name}"
-    return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
 
 
 class Prometheus:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Each alert in Prometheus' own evaluation (promtool test rules): it fires where it should, and is silent where it should not.
 
-promtool is this machine's, or the distribution's package is fetched for it (scripts/lib/prometheus.sh).
+promtool is this machine's, or the distribution's package is fetched for it (scripts/lib/packages.sh).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.alerts
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.files import Settings, files_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.panels import ROWS, asked
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.monitoring.targets import Exporters, targets_of
+from ansible_collections.lmfleet.lmdeploy.tests.unit.packages import program
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes, plan_of
-from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import program
 
 ROOT = Path(__file__).resolve().parents[2]
 # A sample every 15 s, as Prometheus' own notation has them: `a+bxn` is a, and then n more, each b more than the one before.
@@ -291,18 +291,18 @@ def test_prometheus_takes_every_query_of_the_dashboard(promtool: str, tmp_path: 
 
 def test_where_promtool_cannot_be_had_it_is_said(tmp_path: Path) -> None:
     """A copy of the script, in a checkout that has fetched nothing, on a machine without packages."""
-    script = tmp_path / "scripts" / "lib" / "prometheus.sh"
+    script = tmp_path / "scripts" / "lib" / "packages.sh"
     script.parent.mkdir(parents=True)
-    script.write_text((ROOT / "scripts/lib/prometheus.sh").read_text())
+    script.write_text((ROOT / "scripts/lib/packages.sh").read_text())
     for name in ("dirname", "bash"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     environment = {**os.environ, "PATH": str(tmp_path)}
     done = subprocess.run(
-        ["bash", "-c", f"source {script} && ensure_prometheus"],
+        ["bash", "-c", f"source {script} && ensure_packages"],
         check=False,
         capture_output=True,
         text=True,
         env=environment,
     )
     assert done.returncode == 1
-    assert "there is no apt-get: install Prometheus and node_exporter" in " ".join(done.stderr.split())
+    assert "there is no apt-get: install Prometheus, node_exporter and HAProxy" in " ".join(done.stderr.split())

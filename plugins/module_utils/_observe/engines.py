@@ -265,7 +265,7 @@ class EngineProbe:
 
     url: str
     model: str
-    api_key: str | None = None
+    api_key: str | None = None  # of a gateway of this host, whose certificate is taken as it is
     patience: Patience = field(default_factory=Patience)
     interval_s: float = 2.0
     cpu_s: Callable[[], float | None] | None = None
@@ -317,6 +317,7 @@ class EngineProbe:
                 headers,
                 deadline_s=self.patience.longest_s + 60,
                 limit_bytes=ANSWER_BYTES,
+                verified=not self.api_key,
             )
         except NoAnswer as error:
             return Answer(None, token=False, detail=f"no HTTP answer from {self.url}: {error}")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
+from .. import _gateway
 from . import (
     containers,
     daemon,
@@ -116,6 +117,7 @@ class _Look:
             "tcp": (bool(asked.get("tcp")), lambda: parallel.each(endpoints.tcp_status, asked["tcp"])),
             "http": (bool(asked.get("http")), lambda: endpoints.http_statuses(asked["http"])),
             "proxy": (bool(asked.get("proxy")), lambda: proxy.proxy_status(asked["proxy"])),
+            "gateway": (bool(asked.get("gateway")), lambda: _gateway.told(asked["gateway"])),
             "host": (bool(asked.get("host")), self._host),
             "files": (bool(asked.get("files")), lambda: parallel.each(files.digest, asked["files"])),
             "paths": (bool(asked.get("paths")), lambda: parallel.each(os.path.exists, asked["paths"])),
@@ -293,13 +295,14 @@ class _Look:
     def _public(self) -> dict[str, Any]:
         if self._inspected is not None:  # in the same moment as the ranks, which wait for it
             concurrent.futures.wait([self._inspected])
-        verdict = self._probe(self._tokens["public"]).run()
+        verdict = self._probe(self._tokens["public"], key=self._tokens.get("public_key")).run()
         return {"state": verdict.state.value, "reason": verdict.reason}
 
-    def _probe(self, url: str, cpu_s: Callable[[], float | None] | None = None) -> engines.EngineProbe:
-        model_name, key = self._tokens["model"], self._tokens.get("api_key")
+    def _probe(
+        self, url: str, cpu_s: Callable[[], float | None] | None = None, key: str | None = None
+    ) -> engines.EngineProbe:
         return engines.EngineProbe(
-            url, model_name, api_key=key, patience=self._patience, cpu_s=cpu_s, gpus_work=self._gpus_work
+            url, self._tokens["model"], api_key=key, patience=self._patience, cpu_s=cpu_s, gpus_work=self._gpus_work
         )
 
     def _gpus_work(self) -> bool | None:

@@ -20,7 +20,7 @@ ROLES = {
     "ray": "Ray on a node of a TP engine, where the image has ray[default]",
     "node": "node_exporter on a node",
     "gpu": "dcgm-exporter on a node",
-    "gateway": "a gateway before the engines",
+    "gateway": "the planned gateway, and others before the engines",
 }
 # LMDeploy's metrics are called lmdeploy:NAME. To a Prometheus that asks for OpenMetrics and names no escaping, as those before 3.0
 # do, prometheus_client 0.22 and later say lmdeploy_NAME.
@@ -79,6 +79,9 @@ def _targets(plan: Plan, exporters: Exporters) -> Iterator[Target]:
         if exporters.gpu_port:
             # Without `gpu`: dcgm-exporter says on each series which one it is.
             yield Target(f"{node.address}:{exporters.gpu_port}", of("gpu", **where))
+    if plan.gateway:
+        address = f"{plan.node(plan.gateway.node).address}:{plan.ports.gateway_metrics}"
+        yield Target(address, of("gateway", node=plan.gateway.node))
     for address in exporters.gateways:
         yield Target(address, of("gateway"))
 

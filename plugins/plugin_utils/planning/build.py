@@ -12,6 +12,7 @@ from typing import Any
 from ..network import binding_faults, owner_of
 from ..releases import Command, at_least, option_name, release_table, releases, resolve_image, unknown_to_image
 from . import deepep, dpep, mounted, tp
+from .gateway import gateway_of, gateway_service
 from .inputs import Inputs
 from .model import Model
 from .rdma import CHOSEN, rdma_of
@@ -81,6 +82,7 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
     head = inputs.nodes[0]
     services, endpoints = _services(inputs, image, engines, proxy_arguments, token)
     proxy = Proxy(head.name, _proxy_url(inputs), [each.url for each in endpoints]) if inputs.proxy else None
+    gateway = gateway_of(inputs.gateway, head, inputs.ports, engines) if inputs.gateway else None
     return Plan(
         format=PLAN_FORMAT,
         bound=bool(seen.interfaces),
@@ -95,7 +97,8 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
         services=services,
         endpoints=endpoints,
         proxy=proxy,
-        url=proxy.url if proxy else endpoints[0].url,
+        gateway=gateway,
+        url=gateway.url if gateway else proxy.url if proxy else endpoints[0].url,
         ray_token_auth=token,
         unverified=_unverified(inputs, image, engines, seen),
         warnings=[*_warnings(inputs, image, engines), *indirect],
@@ -116,6 +119,8 @@ def _services(
         found, answers = TOPOLOGIES[engine.topology].services(inputs, engine, token)
         services += found
         endpoints += [dataclasses.replace(each, rank=len(endpoints) + each.rank) for each in answers]
+    if inputs.gateway:
+        services.append(gateway_service(inputs.gateway, inputs.name, inputs.nodes[0], inputs.ports))
     return services, endpoints
 
 

@@ -15,6 +15,7 @@ import yaml
 from ansible.template import Templar
 
 from ..hidden import token_fault
+from .gateway import SECRETS
 from .types import Faults
 
 PREFIX = "plan_"
@@ -136,6 +137,9 @@ class HostVariables:
             or written in (str(value), f"+{value}")
         ):
             return
+        if where.startswith(SECRETS):
+            self._faults.add(f"{where} is a number for YAML: quote it.", self._node)
+            raise _Unreadable
         self._faults.add(
             f"{where} is written {written}, which YAML reads as the number {value}: quote it ('{written}'), or write {value}.",
             self._node,

@@ -15,6 +15,7 @@ from typing import Any
 from ..releases import did_you_mean
 from ..rules.judging import waiver_faults
 from .environment import PROXY_VARIABLE, environment_of
+from .gateway import SECRETS, GatewayInputs, read_gateway
 from .model import KNOWN
 from .options import read_options
 from .types import (
@@ -54,8 +55,9 @@ SHORTEST_NAME = 5  # of a model, that says which one is meant
 MOST_GPUS = 64  # of one host: more is a slip of the keyboard
 NO_NETWORK = ipaddress.ip_network("0.0.0.0/8")  # "this host"
 DP_PORTS = frozenset({"api", "proxy", "torch", "dp_master"})
+GATEWAY_PORTS = frozenset({"gateway", "gateway_metrics"})
 # A DP rank's Ray is its own, on ports that it finds by itself.
-PORTS_OF = {"dpep": DP_PORTS, "tp": frozenset(Ports.__dataclass_fields__) - {"dp_master"}}
+PORTS_OF = {"dpep": DP_PORTS, "tp": frozenset(Ports.__dataclass_fields__) - {"dp_master"} - GATEWAY_PORTS}
 PLAYBOOKS = {"tp": "deploy_tp16.yml", "dpep": "deploy_dpep.yml"}
 # Variables without which nobody can say how large the engines are, or what is right for them.
 SIZES = frozenset({"plan_topology", "plan_replicas", "plan_tp", "plan_dp", "plan_ep", "plan_gpus", "plan_launcher"})
@@ -78,6 +80,7 @@ HIDES = frozenset(f"/{name}" for name in ("", *_HIDES.split(" ")))
 NOT_KEPT = ("/dev", "/proc", "/sys")  # nothing stays in these
 LINES = (
     *("plan_name", "plan_model", "plan_model_revision", "plan_served_model_name", "plan_image", "plan_head"),
+    "plan_gateway_image",
     *("plan_cluster_address", "plan_interface", "plan_hf_home", "plan_state_dir"),
 )
 # These are words of LMDeploy's command.
@@ -113,6 +116,7 @@ class Inputs:
     extra_mounts: list[Mount]
     waivers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     restarts: int = 0
+    gateway: GatewayInputs | None = None
 
 
 def read_inputs(
@@ -172,7 +176,9 @@ def read_inputs(
     proxy_environment, wrong_ones = environment_of(deployment[PROXY_VARIABLE], PROXY_VARIABLE)
     faults.extend([*wrong_ones, *_proxy_number_faults(proxy_environment)])
     most_gpus = max(node["plan_gpus"] for node in values.values())
-    ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], most_gpus, faults)
+    gateway = read_gateway(deployment, missing, faults)
+    used = PORTS_OF[deployment["plan_topology"]] | (GATEWAY_PORTS if gateway else frozenset())
+    ports = _ports(deployment["plan_ports"] or {}, deployment["plan_topology"], used, most_gpus, faults)
 
     head = deployment["plan_head"] if deployment["plan_head"] in values else next(iter(values))
     # By address, so that a deployment does not depend on the order of an inventory, which sorts, merges and renames.
@@ -215,6 +221,7 @@ def read_inputs(
         proxy_options=options["plan_proxy_options"],
         privileged=deployment["plan_privileged"],
         extra_mounts=[Mount(**mount) for mount in deployment["plan_extra_mounts"]],
+        gateway=gateway,
         waivers={name: {rule: str(why) for rule, why in values[name]["plan_waive"].items()} for name in order},
     )
 
@@ -243,7 +250,8 @@ def _validated(
             _check_use(key, value)
             validated[key] = value
         except WrongValue as error:
-            faults.extend(error.args, node)
+            hidden = [f"{key} is no {rule['type']}, and is not shown, for it is secret: see docs/variables.md."]
+            faults.extend(hidden if rule.get("no_log") else error.args, node)
             wrong.add(key)
     return validated, wrong
 
@@ -312,7 +320,11 @@ def _disagreements(values: Mapping[str, Mapping[str, Any]], missing: Collection[
             if same is None:
                 found.append((node[key], same := []))
             same.append(name)
-        if len(found) > 1:
+        if len(found) > 1 and key in SECRETS:
+            faults.append(
+                f"{key} is not the same on {' and '.join(some(names) for __, names in found)}: set it once, for the group."
+            )
+        elif len(found) > 1:
             told = " and ".join(f"{shown(_given(value))} on {some(names)}" for value, names in found)
             faults.append(f"{key} is {told}: set it once, for the whole group.")
     return faults
@@ -510,11 +522,11 @@ def _engines(
     }
 
 
-def _ports(given: Mapping[str, Any], topology: str, gpus: int, faults: Faults) -> Ports:
+def _ports(given: Mapping[str, Any], topology: str, used: Collection[str], gpus: int, faults: Faults) -> Ports:
     ports = dataclasses.replace(Ports(), **{key: value for key, value in given.items() if value is not None})
     owners: dict[int, str] = {}
     for key, port in dataclasses.asdict(ports).items():
-        if key not in PORTS_OF[topology]:
+        if key not in used:
             continue
         if not 1 <= port <= HIGHEST_PORT:
             faults.add(f"plan_ports.{key} is {port}: a port lies in 1..{HIGHEST_PORT}.")

@@ -96,7 +96,13 @@ def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[st
         image=image.run,
         command=[
             *("lmdeploy", "serve", "proxy"),
-            *("--server-name", ANY_ADDRESS, "--server-port", str(inputs.ports.proxy)),
+            # Behind a gateway it is no door for clients.
+            *(
+                "--server-name",
+                head.address if inputs.gateway else ANY_ADDRESS,
+                "--server-port",
+                str(inputs.ports.proxy),
+            ),
             *options,
         ],
         # Its ranks change with every scaling, and are all it talks to.

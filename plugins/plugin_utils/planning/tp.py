@@ -164,7 +164,7 @@ def _ray_service(inputs: Inputs, engine: Engine, head: Node, node: Node, token: 
 
 def _api_service(inputs: Inputs, head: Node, engine: Engine, token: bool) -> Service:
     # The proxy is told the address that the server listens on.
-    name = head.address if inputs.proxy else ANY_ADDRESS
+    name = head.address if inputs.proxy or inputs.gateway else ANY_ADDRESS
     command = [
         *("lmdeploy", "serve", "api_server", inputs.model, "--backend", "pytorch"),
         *("--tp", str(engine.tp)),

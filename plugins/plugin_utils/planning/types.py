@@ -18,7 +18,8 @@ from typing import Any
 
 from .codec import decode
 
-PLAN_FORMAT = 5
+PLAN_FORMAT = 6
+EARLIER_FORMAT = 5  # without gateway; what a record has of that time can still be read
 # Compiled kernels are worth minutes at every start: they are kept on the host. Directory there -> in containers.
 KERNEL_CACHES = {"cache": "/root/.cache", "triton": "/root/.triton", "deep_gemm": "/root/.deep_gemm", "nv": "/root/.nv"}
 HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted there
@@ -26,6 +27,10 @@ HF_CACHE = "/root/.cache/huggingface"  # in containers; plan_hf_home is mounted 
 PROGRAMS_TARGET = "/opt/lmfleet"
 RANK_PROGRAM_TARGET = f"{PROGRAMS_TARGET}/rank.py"
 STARTS_TARGET = "/var/lib/lmfleet/starts"
+# In the gateway's container: what it reads, and the directory of the socket at which it is asked and told.
+GATEWAY_FILES = "/etc/lmfleet/gateway"
+GATEWAY_RUN = "/run/lmfleet"
+GATEWAY_ADMIN = f"{GATEWAY_RUN}/admin.sock"
 # As huggingface_hub takes them: no "--", no "..", a name of 96 characters at most.
 REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REFUSED = "The plan was refused before any host was touched"
@@ -79,11 +84,14 @@ class Ports:
     """Every TCP port of a deployment, all on the cluster address of the node that listens there.
 
     ``api`` is that of TP's api_server and of DP rank 0, from which those of the other ranks are counted. The Ray ports
-    are listened on by every node of a TP engine; ``proxy``, ``torch`` and ``dp_master`` by the head alone.
+    are listened on by every node of a TP engine; ``proxy``, ``torch`` and ``dp_master`` by the head alone. ``gateway`` is the
+    one that clients use where there is one, on every address of its node.
     """
 
     api: int = 23333
     proxy: int = 8000
+    gateway: int = 8443
+    gateway_metrics: int = 8405
     torch: int = 29500
     dp_master: int = 29555
     ray: int = 6379
@@ -244,6 +252,38 @@ class Proxy:
 
 
 @dataclasses.dataclass(frozen=True)
+class KeyLimit:
+    """What one key of the gateway may do; 0: no limit."""
+
+    requests_per_minute: int = 0
+    concurrent: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Gateway:
+    """The door for clients, before all endpoints: ``node`` is where it runs. Its keys are in no plan.
+
+    ``limit`` is every key's, but of those in ``limits``, by name. ``by_beginning``: requests that begin alike go to the same
+    endpoint while load allows. ``connections`` are held at once, ``queue`` is how many requests may wait, ``queue_s`` for how
+    long; a connection ends after ``silence_s`` seconds without a byte. ``body_mb`` MiB is the longest request,
+    ``endpoint_requests`` the most that one endpoint is given at once (0: no limit).
+    """
+
+    node: str
+    url: str
+    tls: bool
+    limit: KeyLimit
+    limits: dict[str, KeyLimit]
+    by_beginning: bool
+    connections: int
+    queue: int
+    queue_s: int
+    silence_s: int
+    body_mb: int
+    endpoint_requests: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Earlier:
     """What a service asked Docker for before it was supervised, where that differs."""
 
@@ -254,13 +294,13 @@ class Earlier:
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """One planned container. ``service`` is its kind (ray, api, dp, proxy), ``engine`` what it is part of (None: the proxy).
+    """One planned container. ``service`` is its kind (ray, api, dp, proxy, gateway), ``engine`` what it is part of (None: none).
 
     ``command`` is the argument vector, ``environment`` what the container gets on top of the image's own, ``directories``
     the host directories that have to exist before it starts (created, never emptied), ``listens`` its TCP ports. ``derived``
     are the variables whose values were taken from the host: while it serves, other ones are no reason to start it again.
     ``starts`` is the file on the host where it is kept when its engine was started, and why; None: nothing starts it again by
-    itself. ``earlier``: one that serves and was made so is left as it is.
+    itself. ``earlier``: one that serves and was made so is left as it is. ``user`` is who it runs as, where not the image's own.
     """
 
     service: str
@@ -281,6 +321,7 @@ class Service:
     derived: list[str] = dataclasses.field(default_factory=list)
     starts: str | None = None
     earlier: Earlier | None = None
+    user: str = ""
 
     @property
     def sources(self) -> list[str]:
@@ -310,6 +351,7 @@ class Service:
             "restart_policy": self.restart_policy,
             "gpus": self.gpus,
             "rdma": self.gpus and not self.privileged,
+            **({"user": self.user} if self.user else {}),
         }
 
     @property
@@ -338,6 +380,7 @@ class Plan:
     services: list[Service]
     endpoints: list[Endpoint]
     proxy: Proxy | None
+    gateway: Gateway | None
     url: str
     ray_token_auth: bool
     unverified: list[str]
@@ -378,6 +421,10 @@ class Plan:
         """The services of an engine, in the order of their start."""
         return [service for service in self.services if service.engine == engine]
 
+    def only(self, kind: str) -> Service:
+        """The service of a kind of which a deployment has one: the proxy, or the gateway."""
+        return next(each for each in self.services if each.service == kind)
+
     def endpoints_of(self, engine: str) -> list[Endpoint]:
         """The endpoints of an engine."""
         return [endpoint for endpoint in self.endpoints if endpoint.engine == engine]
@@ -392,6 +439,8 @@ class Plan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """The plan out of ``to_json``. Raises ``PlanFormatError`` at another format, and at keys or types that are not its."""
+        if isinstance(data, Mapping) and data.get("format") == EARLIER_FORMAT:
+            data = _from_earlier(data)
         if not isinstance(data, Mapping) or data.get("format") != PLAN_FORMAT:
             data = data if isinstance(data, Mapping) else {}
             raise PlanFormatError(f"a plan of format {data.get('format')!r}, and this collection reads {PLAN_FORMAT}")
@@ -405,6 +454,21 @@ class Plan:
             return decode(cls, plain)
         except (TypeError, ValueError) as error:
             raise PlanFormatError(f"no plan of format {PLAN_FORMAT}: {error}") from None
+
+
+def _from_earlier(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plan of the format before, which had no gateway."""
+    ports, services = data.get("ports"), data.get("services")
+    if not isinstance(ports, Mapping) or not isinstance(services, list):
+        return data
+    own = {"gateway": Ports.gateway, "gateway_metrics": Ports.gateway_metrics}
+    return {
+        **data,
+        "format": PLAN_FORMAT,
+        "gateway": None,
+        "ports": {**own, **ports},
+        "services": [{"user": "", **each} if isinstance(each, Mapping) else each for each in services],
+    }
 
 
 class PlanFormatError(Exception):

@@ -22,7 +22,7 @@ import yaml
 
 from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
 from ansible_collections.lmfleet.lmdeploy.tests.unit.docker_daemon import Dockerd, container
-from ansible_collections.lmfleet.lmdeploy.tests.unit.prometheus import program
+from ansible_collections.lmfleet.lmdeploy.tests.unit.packages import program
 
 pytestmark = pytest.mark.long
 
