@@ -498,6 +498,7 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
     removed = [step for step in before if step.act == "remove"]
     started = [step for step in before if step.act == "start"]
     listed = [step for step in before if step.act == "list"]
+    told = [step for step in before if step.act in ("reload", "open")]
     for each in wanted:
         why = "; ".join(each.why)
         for service in reversed(each.services):  # the engine before the Ray that it runs on
@@ -505,15 +506,16 @@ def _round(plan: Plan, hosts: Mapping[str, Host], wanted: Sequence[Wanted], befo
         for service in each.services:
             steps = _replace(service, hosts[service.node], why, each.formation)
             started += [step for step in steps if step.act == "start"]
-    if plan.proxy and not listed and (removed or started):
-        changes_ranks = any(step.service != "proxy" for step in (*removed, *started))
+    of_ranks = {step.service for step in (*removed, *started)} - {"gateway"}
+    if plan.proxy and not listed and of_ranks:
+        changes_ranks = of_ranks != {"proxy"}
         # Ranks register once, when they come up: a proxy that is started again learns of those that live from nobody else.
         reason = "its ranks are started again" if changes_ranks else "it knows no rank when it is started"
         listed = [Step(plan.proxy.node, "list", f"{plan.name}-proxy", "proxy", None, reason)]
     return Round(
         engines=[each.engine.name for each in wanted if each.wait],
         warm=[each.engine.name for each in wanted if each.warm],
-        steps=[*removed, *started, *listed],
+        steps=[*removed, *started, *listed, *told],
         known=[each.engine.name for each in wanted if each.warm and each.known],
         drain=_drained(plan, hosts, wanted),
     )

@@ -6,25 +6,31 @@
 #   ensure_packages      # afterwards all of _programs are in PATH; says why, where they cannot be had
 
 _packages_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.cache/packages
-_programs=(promtool prometheus prometheus-node-exporter haproxy)
+_programs=(promtool prometheus prometheus-node-exporter haproxy nft)
 # What they need of libraries that a small machine lacks is fetched with them.
-_packages=(prometheus prometheus-node-exporter haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1)
+_packages=(prometheus prometheus-node-exporter haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
+  nftables libnftables1 libnftnl11 libjansson4)
 
-_has_programs() { local each; for each in "${_programs[@]}"; do command -v "$each" || return 1; done; } >/dev/null
+_has_programs() { local each PATH=$PATH:/usr/sbin; for each in "${_programs[@]}"; do command -v "$each" || return 1; done; } >/dev/null
 
 _download_packages() (
   cd "$1" && apt-get download -qq "${_packages[@]}"
 )
 
-# HAProxy's libraries are found where they were unpacked.
-_wrap_haproxy() {
+# Their libraries are found where they were unpacked.
+_wrap() {
+  local each
   mkdir "$1/bin"
-  cat >"$1/bin/haproxy" <<'EOF'
+  for each in haproxy nft; do
+    cat >"$1/bin/$each" <<'EOF'
 #!/bin/sh
 root=$(cd "$(dirname "$0")/.." && pwd)
-LD_LIBRARY_PATH=$(echo "$root"/usr/lib/*-linux-gnu)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$root/usr/sbin/haproxy" "$@"
+LD_LIBRARY_PATH=$(echo "$root"/usr/lib/*-linux-gnu)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
+exec "$root/usr/sbin/${0##*/}" "$@"
 EOF
-  chmod 755 "$1/bin/haproxy"
+    chmod 755 "$1/bin/$each"
+  done
 }
 
 ensure_packages() {
@@ -32,15 +38,15 @@ ensure_packages() {
   _has_programs && return 0
   if [[ ! -d $_packages_root ]]; then
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-      printf '%s\n' "one of ${_programs[*]} is missing, and there is no apt-get: install Prometheus, node_exporter and HAProxy by" \
-        "this machine's package manager." >&2
+      printf '%s\n' "one of ${_programs[*]} is missing, and there is no apt-get: install Prometheus, node_exporter, HAProxy and" \
+        "nftables by this machine's package manager." >&2
       return 1
     fi
     mkdir -p "${_packages_root%/*}"
     # Others may do the same at this moment: what is there is whole.
     draft=$(mktemp -d "$_packages_root.XXXXXX") || return 1
     log=$draft/apt.log
-    printf '%s\n' "fetching Prometheus and HAProxy from the distribution into .cache/packages" >&2
+    printf '%s\n' "fetching Prometheus, HAProxy and nftables from the distribution into .cache/packages" >&2
     # A fresh machine has no list of packages yet.
     if ! { _download_packages "$draft" || { apt-get update -qq && _download_packages "$draft"; }; } >"$log" 2>&1; then
       printf '%s\n' "apt-get could not fetch ${_packages[*]}:" >&2
@@ -50,7 +56,7 @@ ensure_packages() {
     fi
     for package in "$draft"/*.deb; do dpkg-deb -x "$package" "$draft" || { rm -r "$draft"; return 1; }; done
     rm "$draft"/*.deb
-    _wrap_haproxy "$draft"
+    _wrap "$draft"
     mv -T "$draft" "$_packages_root" 2>/dev/null || rm -r "$draft"
   fi
   export PATH=$_packages_root/bin:$_packages_root/usr/bin:$PATH

@@ -22,8 +22,10 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._proxy_nodes impo
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Round, Step, decide
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import planned_description, server_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import SERVING, Host
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.build import Observations
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.gateway import GatewayInputs, secret_paths
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan, Service
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.record import new_record
 from ansible_collections.lmfleet.lmdeploy.programs.starts import Starts
@@ -58,6 +60,7 @@ DOCKER = {
     "gpus": True,
     **daemon.described(DOCKER_SAYS),
 }
+KEYS = {"chat": "c" * 40, "batch": "b" * 40}
 TOKEN = "the one token of this engine, which nobody knows"
 FIRST = "20261124T222500-0000"  # the formation that runs
 
@@ -125,6 +128,8 @@ class World:
         self.answers: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, str | None] = {}
         self._tokens: dict[str, dict[str, Any]] = {}
+        self._of_gateway: dict[str, str] = {}
+        self.door: GatewayInputs | None = None  # what the inventory says of the gateway
         for node in plan.nodes:
             self.answers[node.name] = {
                 "unreachable": "",
@@ -148,6 +153,11 @@ class World:
                 "tokens": {},
                 "record": None,
             }
+        if plan.gateway:
+            gateway, answer = plan.gateway, self.answers[plan.gateway.node]
+            self.door = GatewayInputs("", KEYS, gateway.tls, "", gateway.limit, gateway.limits, {})
+            answer["image_ids"] = {plan.only("gateway").image: True}
+            answer["files"].update(dict.fromkeys(secret_paths(plan.only("gateway"), tls=gateway.tls).values()))
         self._settle()
 
     # ---- what is there
@@ -172,6 +182,8 @@ class World:
         for name in new.answers.keys() & self.answers.keys():
             files = {**new.answers[name]["files"], **self.answers[name]["files"]}
             new.answers[name] = {**copy.deepcopy(self.answers[name]), "files": files}
+            if "image_ids" in self.answers[name] or (plan.gateway and plan.gateway.node == name):
+                new.answers[name]["image_ids"] = {plan.only("gateway").image: True} if plan.gateway else {}
         new._settle()
         return new
 
@@ -199,6 +211,18 @@ class World:
             self.note(node, arguments["name"], "start", "the container was made", new=True)
         if self.plan.proxy and arguments["name"] == f"{self.plan.name}-proxy":
             self.answers[node]["proxy"] = {"nodes": {}}  # it knows no rank when it starts
+        if self.plan.gateway and arguments["name"] == f"{self.plan.name}-gateway":
+            self.read_files()
+
+    def read_files(self) -> None:
+        """What the gateway does when it starts, and when it is told to."""
+        gateway = self.plan.gateway
+        assert gateway
+        self.answers[gateway.node]["gateway"] = {
+            "description": planned_description(self.plan, gateway, self.hosts[gateway.node]),
+            "waiting": 0,
+            "servers": {server_of(each): {"up": True, "aside": False, "requests": 0} for each in self.plan.endpoints},
+        }
 
     def note(self, node: str, name: str, event: str, why: str, **more: Any) -> None:
         """What the supervisor in a container writes down of its engine's starts."""
@@ -284,7 +308,8 @@ class World:
         """What the action decide decides."""
         hosts = self.hosts
         self._tokens = steps.tokens(self.plan, hosts, given)
-        brought = steps.as_brought(self.plan, hosts, self._tokens)
+        self._of_gateway = steps.gateway_secrets(self.plan, hosts, self.door)
+        brought = steps.as_brought(self.plan, hosts, self._tokens, self._of_gateway)
         return decide(self.plan, brought, formation, image_brought=image_brought)
 
     def carry_out(self, decision: Decision) -> None:
@@ -308,11 +333,15 @@ class World:
     def _do(self, each: Round) -> None:
         self._bring()
         self.act([step for step in each.steps if step.act == "remove"])
-        self.act([step for step in each.steps if step.act == "start" and step.service == "proxy"])
-        self.act([step for step in each.steps if step.act == "list"])
-        self.act([step for step in each.steps if step.act == "start" and step.service != "proxy"])
+        doors = ("proxy", "gateway")
+        self.act([step for step in each.steps if step.act == "start" and step.service in doors])
+        self.act([step for step in each.steps if step.act in ("list", "reload", "open")])
+        self.act([step for step in each.steps if step.act == "start" and step.service not in doors])
 
     def _bring(self) -> None:
+        if self.plan.gateway:
+            marks = {path: steps.mark_of(text) for path, text in self._of_gateway.items()}
+            self.answers[self.plan.gateway.node]["files"].update(marks)
         for need in self._tokens.values():
             if need["from"] == "kept":
                 need["content"] = self._contents[need["holder"]]
@@ -329,6 +358,12 @@ class World:
                 assert self.hosts[step.host].has_image(service.image)
                 assert all(self.answers[step.host]["files"][secret.source] for secret in service.secrets)
                 self.start(service, step.formation)
+            elif step.act == "reload":
+                assert self.runs(step.host, step.name)
+                self.read_files()
+            elif step.act == "open":
+                for server in self.answers[step.host]["gateway"]["servers"].values():
+                    server["aside"] = False
             else:
                 self._put_list_right(step)
         self._settle()
@@ -370,6 +405,8 @@ def running(plan: Plan, formation: str = FIRST) -> World:
     """A deployment that runs as planned, was recorded, and serves."""
     world = World(plan)
     every = [engine.name for engine in plan.engines]
+    world._of_gateway = steps.gateway_secrets(plan, world.hosts, world.door)
+    world._bring()
     for service in plan.services:
         world.start(service, formation if service.engine else "")
         if service.secrets:

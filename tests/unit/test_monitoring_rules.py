@@ -305,4 +305,6 @@ def test_where_promtool_cannot_be_had_it_is_said(tmp_path: Path) -> None:
         env=environment,
     )
     assert done.returncode == 1
-    assert "there is no apt-get: install Prometheus, node_exporter and HAProxy" in " ".join(done.stderr.split())
+    assert "there is no apt-get: install Prometheus, node_exporter, HAProxy and nftables" in " ".join(
+        done.stderr.split()
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 DAYS = 3650
 AS_TEXT = "the text of a PEM file with the certificate, those that signed it, and the private key"
@@ -34,10 +35,17 @@ def certificate_faults(pem: str) -> Iterator[str]:
     spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if key.public_key().public_bytes(*spki) != certificate.public_key().public_bytes(*spki):
         yield "has another certificate first than that of its private key: put that one first, then those that signed it."
-    # cryptography before 42 has no aware ends.
-    ends = certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)
+    ends = _end_of(certificate)
     if ends < datetime.datetime.now(datetime.timezone.utc):
         yield f"ended on {ends:%Y-%m-%d}, and no client would take it: get a new one."
+
+
+def _end_of(certificate: Any) -> datetime.datetime:
+    if hasattr(certificate, "not_valid_after_utc"):  # cryptography 42 and later
+        found: datetime.datetime = certificate.not_valid_after_utc
+        return found
+    naive: datetime.datetime = certificate.not_valid_after
+    return naive.replace(tzinfo=datetime.timezone.utc)
 
 
 def self_signed(name: str, address: str) -> str:

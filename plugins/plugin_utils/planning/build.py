@@ -114,13 +114,13 @@ def _services(
 ) -> tuple[list[Service], list[Endpoint]]:
     """Every container in the order of its start, and every rank; TP engines are counted as ranks of the deployment."""
     services = [proxy_service(inputs, image, inputs.nodes[0], proxy_arguments)] if inputs.proxy else []
+    if inputs.gateway:
+        services.append(gateway_service(inputs.gateway, inputs.name, inputs.nodes[0], inputs.ports))
     endpoints: list[Endpoint] = []
     for engine in engines:
         found, answers = TOPOLOGIES[engine.topology].services(inputs, engine, token)
         services += found
         endpoints += [dataclasses.replace(each, rank=len(endpoints) + each.rank) for each in answers]
-    if inputs.gateway:
-        services.append(gateway_service(inputs.gateway, inputs.name, inputs.nodes[0], inputs.ports))
     return services, endpoints
 
 

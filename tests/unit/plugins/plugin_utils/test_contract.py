@@ -37,6 +37,11 @@ SHAPES: dict[str, Callable[[], Plan]] = {
     "dpep": lambda: bound(nodes(plan_topology="dpep")),
     "native": lambda: plan_of(nodes(plan_topology="dpep", plan_launcher="native")),
     "replicas": lambda: bound(nodes(4, plan_replicas=["left", "right"]), groups=REPLICAS),
+    "gateway": lambda: bound(
+        nodes(
+            plan_gateway=True, plan_gateway_keys={"chat": "c" * 32}, plan_gateway_key_limits={"chat": {"concurrent": 2}}
+        )
+    ),
 }
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 
@@ -79,13 +84,26 @@ def refused(data: Any) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("given", [PLAN_FORMAT - 1, PLAN_FORMAT + 1, None, str(PLAN_FORMAT)])
+@pytest.mark.parametrize("given", [PLAN_FORMAT - 2, PLAN_FORMAT + 1, None, str(PLAN_FORMAT)])
 def test_another_format_is_refused(given: Any) -> None:
     data = SHAPES["bound"]().to_json()
     assert refused({**data, "format": given}) == f"a plan of format {given!r}, and this collection reads {PLAN_FORMAT}"
     without: list[Any] = [{}, [], None, "plan"]
     for nothing in without:
         assert "a plan of format None" in refused(nothing)
+
+
+@pytest.mark.parametrize("shape", SHAPES.keys() - {"gateway"})
+def test_a_plan_that_was_recorded_before_there_were_gateways_comes_back(shape: str) -> None:
+    """Containers that it made are as planned, so nothing that serves is started again; and roll-back has it."""
+    plan = SHAPES[shape]()
+    data = json.loads(json.dumps(plan.to_json()))
+    before = {key: value for key, value in data.items() if key != "gateway"}
+    before["format"] = 5
+    before["ports"] = {key: port for key, port in data["ports"].items() if not key.startswith("gateway")}
+    before["services"] = [{key: value for key, value in each.items() if key != "user"} for each in data["services"]]
+    assert Plan.from_json(before) == plan
+    assert Plan.from_json(before).identity == data["identity"]
 
 
 @pytest.mark.parametrize(("place", "named"), PLACES.items())
@@ -148,22 +166,25 @@ KEYS = {
     "Image": "reference id release moving",
     "Mount": "source target read_only",
     "Node": "name engine rank address gpus interface hf_home state_dir rdma",
-    "Plan": "format bound name model served_model_name model_revision head engines nodes ports services endpoints proxy url "
+    "Plan": "format bound name model served_model_name model_revision head engines nodes ports services endpoints proxy "
+    "gateway url "
     "ray_token_auth unverified warnings gpus identity",
-    "Ports": "api proxy torch dp_master ray ray_node_manager ray_object_manager ray_runtime_env_agent ray_metrics "
-    "ray_dashboard ray_dashboard_agent ray_dashboard_agent_grpc ray_worker_first ray_worker_last",
+    "Ports": "api proxy gateway gateway_metrics torch dp_master ray ray_node_manager ray_object_manager ray_runtime_env_agent "
+    "ray_metrics ray_dashboard ray_dashboard_agent ray_dashboard_agent_grpc ray_worker_first ray_worker_last",
     "Proxy": "node url ranks",
     "Rdma": "devices left_out gid_index environment nearest",
     "Secret": "name source target",
     "Earlier": "command mounts restart_policy",
     "Service": "service node name engine image command environment mounts restart_policy pid_mode privileged gpus listens "
-    "secrets directories derived starts earlier identity",
+    "secrets directories derived starts earlier user identity",
+    "Gateway": "node url tls limit limits by_beginning connections queue queue_s silence_s body_mb endpoint_requests",
+    "KeyLimit": "requests_per_minute concurrent",
 }
 
 
 def test_the_keys_of_a_plan_are_those_of_its_format(tmp_path: Path) -> None:
     """Where this fails, a reader of the JSON would notice: raise PLAN_FORMAT, and write the keys of the new format down."""
-    assert PLAN_FORMAT == 5
+    assert PLAN_FORMAT == 6
     data = SHAPES["bound"]().to_json()
     places = {"Plan": data, **{place: entry(data, place) for place in PLACES}}
     names = ["Plan", "Engine", "Image", "Node", "Ports", "Service", "Mount", "Secret", "Endpoint", "Proxy"]
@@ -173,6 +194,8 @@ def test_the_keys_of_a_plan_are_those_of_its_format(tmp_path: Path) -> None:
     found["Rdma"] = " ".join(with_card.to_json()["nodes"][0]["rdma"])
     found["DeepEP"] = " ".join(SHAPES["dpep"]().to_json()["engines"][0]["deepep"])
     found["Earlier"] = " ".join(next(each["earlier"] for each in data["services"] if each["earlier"]))
+    gateway = SHAPES["gateway"]().to_json()["gateway"]
+    found["Gateway"], found["KeyLimit"] = " ".join(gateway), " ".join(gateway["limits"]["chat"])
     assert found == KEYS
     declared = {
         name

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,13 @@ from hypothesis import strategies as st
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.containers import before_up
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, decide, differences, left_listed
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import (
+    Decision,
+    Step,
+    decide,
+    differences,
+    left_listed,
+)
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import DEPLOYMENT, FORMATION
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning import supervision
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
@@ -22,6 +29,7 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import Variables, nod
 from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import (
     FIRST,
     IMAGE,
+    KEYS,
     OTHER_IMAGE,
     TOKEN,
     World,
@@ -31,7 +39,7 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import (
 )
 
 GROUPS = {"left": ["node0", "node1"], "right": ["node2", "node3"], "third": ["node4"]}
-RAY, API, DP, PROXY = (f"lmdeploy-{kind}" for kind in ("ray", "api", "dp", "proxy"))
+RAY, API, DP, PROXY, GATEWAY = (f"lmdeploy-{kind}" for kind in ("ray", "api", "dp", "proxy", "gateway"))
 LEFT, RIGHT = "lmdeploy-left", "lmdeploy-right"
 OLD_FORMATION = "20261101T000000-aaaa"
 
@@ -54,6 +62,7 @@ SHAPES: dict[str, Callable[..., Plan]] = {
     "tp-proxy": lambda **more: tp(plan_proxy=True, **more),
     "dpep": dpep,
     "replicas": replicas,
+    "gateway": lambda **more: replicas(plan_gateway=True, plan_gateway_keys=KEYS, **more),
 }
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 
@@ -394,7 +403,7 @@ def test_a_mount_a_variable_or_an_address_replaces_all_containers_of_engines(
 ) -> None:
     world, decision = changed(SHAPES[shape](**before), SHAPES[shape](**more))
     engines = [(each.node, each.name) for each in world.plan.services if each.engine]
-    assert {each for each in done(decision) if each[2] != PROXY} == replaced(*engines)
+    assert {each for each in done(decision) if each[2] not in (PROXY, GATEWAY)} == replaced(*engines)
     assert all(words in reason for reason in why(decision)), why(decision)
     world.carry_out(decision)
     assert [each.url for each in world.plan.endpoints if world.plan.proxy] == (
@@ -405,16 +414,14 @@ def test_a_mount_a_variable_or_an_address_replaces_all_containers_of_engines(
 
 @every_shape
 def test_another_image_replaces_all_containers(shape: str) -> None:
-    before = SHAPES[shape]()
-    world = running(before)
-    after = {"tp": tp, "tp-proxy": SHAPES["tp-proxy"], "dpep": dpep, "replicas": replicas}[shape]
-    plan = reimaged(after())
+    world = running(SHAPES[shape]())
+    plan = reimaged(SHAPES[shape]())
     for answer in world.answers.values():
         answer["image"]["id"] = OTHER_IMAGE
     world = world.follow(plan)
     decision = world.decide()
     assert {each for each in done(decision) if each[1] != "list"} == replaced(
-        *((each.node, each.name) for each in plan.services)
+        *((each.node, each.name) for each in plan.services if each.service != "gateway")
     )
     assert all(f"image {IMAGE[7:19]} -> {OTHER_IMAGE[7:19]}" in reason for reason in why(decision))
     world.carry_out(decision)
@@ -425,7 +432,8 @@ def reimaged(plan: Plan) -> Plan:
     """The same plan over another image."""
     data = plan.to_json()
     for each in data["services"]:
-        each["image"] = OTHER_IMAGE
+        if each["service"] != "gateway":  # which has an image of its own
+            each["image"] = OTHER_IMAGE
     for each in data["engines"]:
         each["image"]["id"] = OTHER_IMAGE
     return Plan.from_json(data)
@@ -788,10 +796,144 @@ def test_63_a_warm_up_that_was_interrupted_is_all_that_is_left_to_do(shape: str)
     settled(world)
 
 
+# The gateway ---------------------------------------------------------------------------------------------------------
+
+
+def door(**more: Any) -> Plan:
+    return replicas(plan_gateway=True, plan_gateway_keys=KEYS, **more)
+
+
+def test_a_gateway_is_added_and_taken_away_without_an_engine_in_it() -> None:
+    world = running(replicas())
+    world = world.follow(door())
+    decision = world.decide()
+    # The proxy listens for the cluster alone from now on.
+    assert set(done(decision)) == {*replaced(("node0", PROXY)), ("node0", "start", GATEWAY), ("node0", "list", PROXY)}
+    assert [step.reason for step in decision.steps if step.name == GATEWAY] == ["it does not exist"]
+    world.carry_out(decision)
+    settled(world)
+    away = world.follow(replicas()).decide()
+    assert [step for step in away.steps if step.name == GATEWAY] == [
+        Step("node0", "remove", GATEWAY, "leftover", None, "it is not of this plan any more")
+    ]
+    assert not [step for step in away.steps if step.engine]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda world: world.remove("node0", GATEWAY), "it does not exist"),
+        (lambda world: world.stop("node0", GATEWAY, 137), "it has ended with exit code 137"),
+    ],
+)
+def test_a_gateway_that_is_gone_is_started_alone(damage: Callable[[World], None], reason: str) -> None:
+    world = running(door())
+    damage(world)
+    decision = world.decide()
+    assert {each[2] for each in done(decision)} == {GATEWAY}
+    assert why(decision) == {reason}
+    world.carry_out(decision)
+    settled(world)
+
+
+def test_another_image_of_the_gateway_replaces_it_alone_and_says_so() -> None:
+    world = running(door()).follow(door(plan_gateway_image="haproxy:3.0"))
+    decision = world.decide()
+    assert done(decision) == [("node0", "remove", GATEWAY), ("node0", "start", GATEWAY)]
+    assert why(decision) == {"it is to change: the image is another one"}
+
+
+def test_the_gateway_is_not_taken_down_where_its_new_image_is_missing() -> None:
+    world = running(door()).follow(door(plan_gateway_image="haproxy:3.0"))
+    world.answers["node0"]["image_ids"] = {"haproxy:3.0": False}
+    assert steps.gateway_pull(world.plan, world.hosts) == {"node0": "haproxy:3.0"}
+    decision = world.decide()
+    assert decision.rounds == []
+    (fault,) = decision.faults
+    assert "the image haproxy:3.0 was not seen there: nothing was taken down" in fault
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"plan_gateway_limits": {"concurrent": 3}},
+        {"plan_gateway_key_limits": {"chat": {"requests_per_minute": 3}}},
+        {"plan_gateway_options": {"queue": 3}},
+    ],
+)
+def test_what_the_gateway_reads_is_changed_without_a_restart(more: dict[str, Any]) -> None:
+    world = running(door()).follow(door(**more))
+    decision = world.decide()
+    assert done(decision) == [("node0", "reload", GATEWAY)]
+    why_told = "keys, limits, endpoints, options or certificate are others than those that it has read"
+    assert steps.told(decision) == [f"node0: give other files, without a restart, to {GATEWAY}: {why_told}"]
+    world.carry_out(decision)
+    settled(world)
+
+
+def test_keys_are_revoked_without_a_restart() -> None:
+    world = running(door())
+    assert world.door
+    world.door = dataclasses.replace(world.door, keys={"chat": "n" * 40})
+    decision = world.decide()
+    assert done(decision) == [("node0", "reload", GATEWAY)]
+    assert set(world._of_gateway) == {"/var/lib/lmfleet/lmdeploy/gateway/files/keys.map"}
+    world.carry_out(decision)
+    settled(world)
+
+
+def test_of_a_plan_that_is_brought_back_keys_and_certificate_stay() -> None:
+    world = running(door())
+    world.door = None
+    settled(world)
+
+
+def test_a_certificate_is_made_once_and_a_given_one_takes_its_place() -> None:
+    world = running(door())
+    settled(world)  # not made again
+    assert world.door
+    world.door = dataclasses.replace(world.door, certificate="given")
+    assert done(world.decide()) == [("node0", "reload", GATEWAY)]
+    assert world._of_gateway == {"/var/lib/lmfleet/lmdeploy/gateway/files/certificate.pem": "given"}
+
+
+def test_a_gateway_that_does_not_say_what_it_has_read_reads_again() -> None:
+    world = running(door())
+    world.answers["node0"]["gateway"] = {"error": "[Errno 2] No such file or directory"}
+    assert [(step.act, step.reason) for step in world.decide().steps] == [
+        ("reload", "it does not say what it has read ([Errno 2] No such file or directory)")
+    ]
+
+
+def test_what_an_interrupted_run_has_put_aside_gets_requests_again_once_it_serves() -> None:
+    world = running(door())
+    world.answers["node0"]["gateway"]["servers"]["rank1"]["aside"] = True
+    url = world.plan.endpoints[1].url
+    decision = world.decide()
+    assert [(step.act, step.reason) for step in decision.steps] == [
+        ("open", f"it sends nothing to {url}, which serves")
+    ]
+    world.carry_out(decision)
+    settled(world)
+    world.answers["node0"]["gateway"]["servers"]["rank1"]["aside"] = True
+    world.state(url, "loading")
+    assert "open" not in {step.act for step in world.decide().steps}
+
+
+def test_a_replica_more_is_told_to_the_gateway_and_changes_no_other_engine() -> None:
+    world = running(door()).follow(replicas(5, plan_gateway=True, plan_gateway_keys=KEYS))
+    decision = world.decide()
+    assert {step.engine for step in decision.steps if step.engine} == {"lmdeploy-third"}
+    assert ("node0", "reload", GATEWAY) in done(decision)
+    assert ("node0", "start", GATEWAY) not in done(decision)
+    world.carry_out(decision)
+    settled(world)
+
+
 # Adoption, leftovers, others -----------------------------------------------------------------------------------------
 
 
-@every_shape
+@pytest.mark.parametrize("shape", SHAPES.keys() - {"gateway"})  # which that version had not
 def test_containers_of_the_former_version_are_taken_over(shape: str) -> None:
     world = former(running(SHAPES[shape]()))
     decision = world.decide()
@@ -825,7 +967,7 @@ def test_what_a_newer_version_sets_by_itself_stops_nothing_that_serves(shape: st
     world.stop("node0", RAY if shape != "dpep" else DP)
     world.carry_out(world.decide())
     settled(world)
-    assert world.decide().notes == [] or shape == "replicas"
+    assert world.decide().notes == [] or shape in ("replicas", "gateway")
 
 
 def test_what_the_user_sets_of_the_same_is_a_change() -> None:
