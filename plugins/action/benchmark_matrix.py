@@ -44,7 +44,10 @@ class ActionModule(ActionBase):
             rows_read = matrix.rows_of(arguments["preset"], arguments["rows"])
             run = Run()
             plan = run.plan
-            urls = {"url": [(plan.proxy or plan.endpoints[0]).url], "ranks": [endpoint.url for endpoint in plan.endpoints]}
+            urls = {
+                "url": [(plan.proxy or plan.endpoints[0]).url],
+                "ranks": [endpoint.url for endpoint in plan.endpoints],
+            }
             client = client_named({"name": arguments["client"], "script": None})
             matrix.refuse_what_it_cannot_send(client, rows_read, urls)
             batches = [batch(run, size, rows, arguments) for size, rows in matrix.batches(rows_read)]

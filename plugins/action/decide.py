@@ -139,7 +139,7 @@ class ActionModule(ActionBase):
         others: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         tokens = steps.tokens(plan, hosts, token)
-        of_gateway = steps.gateway_secrets(plan, hosts, None if run.recorded else run.inputs.gateway)
+        of_gateway = steps.gateway_secrets(plan, hosts, None if run.recorded else run.gateway)
         formation = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:4]
         # In check mode what is to be pulled is as good as there.
         brought = steps.as_brought(plan, hosts, tokens, of_gateway)

@@ -51,7 +51,7 @@ def current(run: Run) -> tuple[Plan, Status]:
     except PlanError as error:
         unbound = [str(error)]
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return plan, status_of(plan, hosts, now, unbound, has_ended, run.waivers, run.inputs.gateway)
+    return plan, status_of(plan, hosts, now, unbound, has_ended, run.waivers, run.gateway)
 
 
 class ActionModule(ActionBase):

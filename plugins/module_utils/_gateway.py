@@ -25,8 +25,8 @@ class GatewayError(Exception):
 def state_of(path: str) -> dict[str, Any]:
     """``{"description", "waiting", "servers"}`` of the HAProxy at the socket ``path``. Raises ``GatewayError``.
 
-    ``description`` is what it has read, ``waiting`` how many requests no server has yet, ``servers`` are by name ``{"up", "aside", "requests"}``: whether its checks find the
-    endpoint well, whether it is kept from new requests, and how many it has.
+    ``description`` is what it has read, ``waiting`` how many requests no server has yet. ``servers`` are by name ``{"up", "aside",
+    "requests"}``: whether its checks find the endpoint well, whether it is kept from new requests, and how many it has.
     """
     info = dict(line.partition(": ")[::2] for line in _said(path, "show info").splitlines())
     told = _said(path, f"show servers state {BACKEND}").splitlines()

@@ -51,7 +51,8 @@ def exchange(
     """GET ``url``, or POST ``body`` to it, in ``deadline_s`` seconds from here to the last byte.
 
     No redirect is followed, and no web proxy of the environment is used: these are addresses of the cluster. With ``verified``
-    false the certificate of an https URL is taken as it is: a host that asks itself knows who answers. Raises ``NoAnswer``. (Looking a name up has the resolver's own limits; a plan has addresses.)
+    false the certificate of an https URL is taken as it is: a host that asks itself knows who answers. Raises ``NoAnswer``.
+    (Looking a name up has the resolver's own limits; a plan has addresses.)
     """
     ends = time.monotonic() + deadline_s
     try:

@@ -28,7 +28,7 @@ options:
     type: str
     default: Say that you are ready.
   api_key:
-    description: The API key, where one is asked for. For the planned gateway, the first of C(plan_gateway_keys) is taken by default.
+    description: The API key, where one is asked for. By default, for the planned gateway, the first of C(plan_gateway_keys).
     type: str
   verified:
     description: Whether the certificate of an https URL has to be one that this host trusts. A gateway's own host need not ask.
@@ -111,7 +111,9 @@ def main() -> None:
     began = time.monotonic()
     try:
         data = json.dumps(body).encode()
-        reply = exchange(url, data, headers, deadline_s=asked["timeout"], limit_bytes=ANSWER_BYTES, verified=asked["verified"])
+        reply = exchange(
+            url, data, headers, deadline_s=asked["timeout"], limit_bytes=ANSWER_BYTES, verified=asked["verified"]
+        )
     except NoAnswer as error:
         module.fail_json(msg=f"No chat completion came from {url}: {error}. {REMEDY}")
     answer = read_answer(reply.status, reply.body)

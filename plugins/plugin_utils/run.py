@@ -26,6 +26,7 @@ from .decide import Decision, Round, Step
 from .look import questions
 from .observed import Host, Tokens
 from .planning.codec import decode
+from .planning.gateway import GatewayInputs
 from .planning.inputs import Inputs
 from .planning.types import Plan
 
@@ -118,9 +119,15 @@ class Run:
         return decode(Inputs, found)
 
     @property
+    def gateway(self) -> GatewayInputs | None:
+        """What the inventory says of the gateway; None where it has none, or there are no inputs yet."""
+        found = (self.read("inputs") or {}).get("gateway")
+        return decode(GatewayInputs, found) if found else None
+
+    @property
     def gateway_key(self) -> str | None:
         """A key by which this run uses the gateway itself: the first of the inventory's, by name."""
-        keys = ((self.read("inputs") or {}).get("gateway") or {}).get("keys") or {}
+        keys = self.gateway.keys if self.gateway else {}
         return keys[min(keys)] if keys else None
 
     @property

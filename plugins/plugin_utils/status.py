@@ -192,7 +192,9 @@ def status_of(
     # Of a host without its planned address the plan cannot be bound: that is told once.
     faults = [*host_faults(plan, hosts, waivers), *(() if lacks_addresses(plan, hosts) else unbound)]
     decision, pulls = (
-        _decided(plan, seen, [name for name, why in why_not.items() if not why], of_gateway) if comparable else (None, {})
+        _decided(plan, seen, [name for name, why in why_not.items() if not why], of_gateway)
+        if comparable
+        else (None, {})
     )
     if comparable and not pulls:
         faults += image_faults(plan, plan.engines[0].image.reference, seen)
@@ -210,7 +212,9 @@ def status_of(
         and (gateway is None or gateway.right is True)
         and (public is None or _is_public_fine(public.state, endpoints.values()))
     )
-    gives = any(_may_give(each.state) for each in endpoints.values()) or (public is not None and public.state in SERVING)
+    gives = any(_may_give(each.state) for each in endpoints.values()) or (
+        public is not None and public.state in SERVING
+    )
     state = AS_PLANNED if whole else DEGRADED if gives else DOWN
     # What a decision says beyond its steps is told where there are any.
     lines = None if decision is None else steps.told(dataclasses.replace(decision, notes=[]), pulls)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,13 +22,16 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Rou
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import NO_PLAN, Run
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import nodes
-from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import TOKEN, World, bound, running
+from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import KEYS, TOKEN, World, bound, running
 
 GROUPS = {"left": ["node0", "node1"], "right": ["node2", "node3"]}
 PLANS = {
     "tp": bound(nodes()),
     "dpep": bound(nodes(plan_topology="dpep", plan_gpus=2)),
     "replicas": bound(nodes(4, plan_replicas=["left", "right"]), groups=GROUPS),
+    "gateway": bound(
+        nodes(4, plan_replicas=["left", "right"], plan_gateway=True, plan_gateway_keys=KEYS), groups=GROUPS
+    ),
 }
 every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 GIVEN = "x" * 32
@@ -46,6 +50,8 @@ class Hosts:
         self.called: list[tuple[str, str]] = []
         self.lists: list[dict[str, Any]] = []
         self.kept: list[dict[str, Any]] = []
+        self.told: list[dict[str, Any]] = []
+        self.placed: dict[str, str] = {}
         self.fails: dict[str, str] = {}  # a module's name -> the message of its failure
 
     def look(self) -> None:
@@ -74,9 +80,22 @@ class Hosts:
             self.world.make(given, host)
         elif short == "slurp":
             return {"content": base64.b64encode(str(self.world._contents[host]).encode()).decode()}
+        elif short == "gateway":
+            self.told.append(given)
+            if given["act"] == "reload":
+                self.world.read_files()
+            if given["act"] in ("open", "close"):
+                for name in given["servers"]:
+                    self.world.answers[host]["gateway"]["servers"][name]["aside"] = given["act"] == "close"
+            elif given["expected"] != self.world.answers[host]["gateway"]["description"]:
+                return {"failed": True, "msg": "it still has what it had read before"}
         elif short == "place":
-            for content in given["secrets"].values():
-                self.world.secret(host, content)
+            self.placed.update(given["files"])
+            for path, content in given["secrets"].items():
+                if "/gateway/" in path:
+                    self.world.answers[host]["files"][path] = steps.mark_of(content)
+                else:
+                    self.world.secret(host, content)
             for path, content in given["files"].items():
                 if path.endswith("record.json"):
                     self.world.answers[host]["record"] = json.loads(content)
@@ -104,6 +123,10 @@ class Hosts:
                 ("remove", []),
                 ("start", ["proxy"]),
                 ("list", []),
+                ("start", ["gateway"]),
+                ("wait", []),
+                ("reload", []),
+                ("open", []),
                 ("start", ["ray"]),
             ):
                 for host in hosts:
@@ -126,7 +149,52 @@ def steps_of(kind: str, host: str) -> Any:
 
 def begun(world: World) -> Hosts:
     Run().keep_plan(world.plan)
+    if world.door:
+        Run().write("inputs", {"gateway": dataclasses.asdict(world.door)})
     return Hosts(world)
+
+
+def test_the_gateway_reads_other_keys_and_no_container_is_touched() -> None:
+    world = running(PLANS["gateway"])
+    assert world.door
+    world.door = dataclasses.replace(world.door, keys={"chat": "n" * 40})
+    hosts = begun(world)
+    decided = hosts.decide()
+    assert not any(key in str(decided) for key in ("n" * 40, *KEYS.values()))
+    hosts.converge(decided)
+    assert [each["act"] for each in hosts.told] == ["reload", "open"]
+    assert "docker_container" not in [module for __, module in hosts.called]
+    assert sorted(path.rpartition("/")[2] for path in hosts.placed if "/gateway/" in path) == [
+        "concurrent.map",
+        "haproxy.cfg",
+        "requests.map",
+    ]
+    assert hosts.decide()["rounds"] == []
+
+
+def test_the_gateways_image_is_brought_before_anything_is_decided() -> None:
+    hosts = begun(World(PLANS["gateway"]))
+    hosts.world.answers["node0"]["image_ids"] = {"docker.io/library/haproxy:3.2": False}
+    decided = hosts.decide()
+    assert (decided["prepare"], decided["pull"], decided["gateway"]) == (
+        True,
+        {},
+        {"node0": "docker.io/library/haproxy:3.2"},
+    )
+    checked = hosts.action(decide, "node0", check=True)
+    assert checked["lines"][0] == "node0: pull the gateway's image: docker.io/library/haproxy:3.2 is not on it"
+    with pytest.raises(AnsibleActionFail, match=r"the image docker\.io/library/haproxy:3\.2 was not seen there"):
+        hosts.decide(image_brought=True)
+
+
+def test_a_gateway_file_that_was_lost_is_brought_and_nothing_else_is_done() -> None:
+    hosts = begun(running(PLANS["gateway"]))
+    path = "/var/lib/lmfleet/lmdeploy/gateway/files/keys.map"
+    hosts.world.answers["node0"]["files"][path] = None
+    decided = hosts.decide()
+    assert [each["acts"] for each in decided["rounds"]] == [[]]
+    hosts.converge(decided)
+    assert hosts.world.answers["node0"]["files"][path]
 
 
 @every_plan

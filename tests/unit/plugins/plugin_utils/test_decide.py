@@ -72,7 +72,7 @@ def done(decision: Decision) -> list[tuple[str, str, str]]:
 
 
 def why(decision: Decision) -> set[str]:
-    return {step.reason for step in decision.steps if step.act != "list"}
+    return {step.reason for step in decision.steps if step.act in ("remove", "start")}
 
 
 def of_rounds(decision: Decision) -> list[tuple[list[str], list[str]]]:
