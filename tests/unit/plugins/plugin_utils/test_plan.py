@@ -321,7 +321,9 @@ def test_any_plan_that_is_accepted_holds_together(gpus: list[int], base: int, he
 @given(key=st.sampled_from([field.name for field in dataclasses.fields(Ports)]), port=st.integers(-5, 70000))
 def test_ports_outside_the_range_never_pass(key: str, port: int) -> None:
     topology = "dpep" if key == "dp_master" else "tp"  # a port that a topology has no use for is not looked at
-    door = {"plan_gateway": True, "plan_gateway_keys": {"chat": "c" * 32}} if key.startswith("gateway") else {}
+    door: dict[str, Any] = (
+        {"plan_gateway": True, "plan_gateway_keys": {"chat": "c" * 32}} if key.startswith("gateway") else {}
+    )
     plan, faults = plan_or_faults(nodes(plan_topology=topology, plan_ports={key: port}, **door))
     if plan is None:
         assert any(f"plan_ports.{key}" in fault for fault in faults) or "worker ports" in faults[0]

@@ -20,7 +20,7 @@ from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import faults_of, nod
 
 KEY = "planted-gateway-key-of-32-letters-and-more"
 KEYS = {"chat": KEY, "batch": "another-gateway-key-of-32-letters-and-more"}
-DOOR = {"plan_gateway": True, "plan_gateway_keys": KEYS}
+DOOR: dict[str, Any] = {"plan_gateway": True, "plan_gateway_keys": KEYS}
 
 
 def pem(change: Callable[[str], str] = lambda text: text) -> str:

@@ -30,6 +30,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import (
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status_page import html
 from ansible_collections.lmfleet.lmdeploy.tests.unit.page import Page
 from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import ROOT, nodes, plan_of
+from ansible_collections.lmfleet.lmdeploy.tests.unit.seen import KEYS, World, bound, running
 from ansible_collections.lmfleet.lmdeploy.tools.bench_growth import FORMATION, Fleet, fleet
 
 Answers = dict[str, dict[str, Any]]
@@ -343,3 +344,57 @@ def test_script_where_the_playbook_fails(nowhere: Path) -> None:
     assert done.returncode == 1
     assert "the inventory has no group nobody" in done.stderr
     assert done.stdout == ""
+
+
+# The gateway ---------------------------------------------------------------------------------------------------------
+
+
+def with_gateway(change: Callable[[World], Any] = lambda world: None, public_state: str = "alive") -> Status:
+    """The status of two engines behind a gateway, after a change of what was seen."""
+    groups = {"left": ["node0"], "right": ["node1"]}
+    variables = nodes(plan_replicas=list(groups), plan_gateway=True, plan_gateway_keys=KEYS)
+    world = running(bound(variables, groups=groups))
+    world.answers["node0"]["public"] = {"state": public_state, "reason": f"it is {public_state}"}
+    change(world)
+    status = status_of(world.plan, world.hosts, of_gateway=world.door)
+    json.dumps(dataclasses.asdict(status))
+    assert html(status)
+    return status
+
+
+def test_behind_a_gateway_all_is_as_planned_where_it_is_too() -> None:
+    status = with_gateway()
+    assert (status.state, status.deploy, status.url) == (AS_PLANNED, [], "https://10.0.0.10:8443")
+    assert status.gateway
+    assert (status.gateway.right, status.gateway.down) == (True, [])
+    assert [line for line in as_table(status) if "(gateway)" in line and "alive" in line]
+    assert [line for line in as_table(status) if "(proxy)" in line and "not asked" in line]
+
+
+def test_a_gateway_that_does_not_answer_is_down_for_clients() -> None:
+    def ended(world: World) -> None:
+        world.stop("node0", "lmdeploy-gateway")
+        world.answers["node0"]["gateway"] = {"error": "[Errno 111] Connection refused"}
+
+    status = with_gateway(ended, "unreachable")
+    assert status.state == DEGRADED  # its engines serve, and a deploy is all that it takes
+    assert status.gateway
+    assert status.gateway.right is None
+    assert "The gateway could not be asked: [Errno 111] Connection refused" in as_table(status)
+    assert status.deploy == ["node0: replace lmdeploy-gateway: it has ended with exit code 1"]
+
+
+def test_keys_that_are_not_read_yet_and_endpoints_that_get_nothing_are_told() -> None:
+    def other_keys(world: World) -> None:
+        assert world.door
+        world.door = dataclasses.replace(world.door, keys={"chat": "n" * 40})
+        world.answers["node0"]["gateway"]["servers"]["rank1"]["up"] = False
+
+    status = with_gateway(other_keys)
+    assert status.state == DEGRADED
+    assert status.gateway
+    assert (status.gateway.right, status.gateway.down) == (False, ["http://10.0.0.11:23333"])
+    text = "\n".join(as_table(status))
+    assert "The gateway: keys, limits, endpoints, options or certificate are others than those that it has read" in text
+    assert "The gateway sends nothing to http://10.0.0.11:23333" in text
+    assert "n" * 40 not in text
