@@ -27,6 +27,6 @@ class ActionModule(ActionBase):
         planned = run.read("plan") or {}
         if planned.get("gateway") and arguments.get("url") == planned["gateway"]["url"]:
             # It is asked by its own host, to which its certificate says nothing.
-            arguments = {"api_key": run.gateway_key, "verified": False, **arguments}
+            arguments = {**arguments, "api_key": run.gateway_key, "verified": False}
         result: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.completion", arguments, task_vars=task_vars)
         return result

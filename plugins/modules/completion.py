@@ -28,7 +28,7 @@ options:
     type: str
     default: Say that you are ready.
   api_key:
-    description: The API key, where one is asked for. By default, for the planned gateway, the first of C(plan_gateway_keys).
+    description: The API key, where one is asked for. The planned gateway is given the first of C(plan_gateway_keys).
     type: str
   verified:
     description: Whether the certificate of an https URL has to be one that this host trusts. A gateway's own host need not ask.

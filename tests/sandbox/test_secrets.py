@@ -21,12 +21,17 @@ import yaml
 from sandbox.hosts import PRIVATE_REGISTRY, REGISTRY_PASSWORD, Run, Sandbox
 from sandbox.test_logs import logs
 
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.certificate import self_signed
+
 pytestmark = pytest.mark.slow
 STATE = "/var/lib/lmfleet"
 TOKEN_FILE = f"{STATE}/lmdeploy/secrets/ray_token"
 LOGIN_FILE = f"{STATE}/docker/config.json"
 # What may hold one, with its mode and owner, and that of its directory.
 SECRET_FILES = {TOKEN_FILE: "600 root", LOGIN_FILE: "600 root"}
+CERTIFICATE_FILE = f"{STATE}/lmdeploy/gateway/files/certificate.pem"  # on the head, and root's alone
+CERTIFICATE = self_signed("test", "10.77.0.11")
+GATEWAY_KEY = "planted-gateway-key-" + "0123456789abcdef" * 2
 RAY_TOKEN = "planted-ray-token-" + "0123456789abcdef" * 2
 NEW_RAY_TOKEN = "rotated-ray-token-" + "fedcba9876543210" * 2
 PLANTED = {
@@ -34,6 +39,8 @@ PLANTED = {
     "registry": REGISTRY_PASSWORD,
     "hub": "hf_plantedHubToken0123456789",
     "proxy": "planted-proxy-password",
+    "gateway": GATEWAY_KEY,
+    "certificate": CERTIFICATE.partition("PRIVATE KEY-----\n")[2].splitlines()[0],
     "benchmark": "planted-benchmark-key",
     "warmup": "planted-warmup-key",
     "host proxy": "planted-password-of-the-hosts-proxy",
@@ -117,6 +124,9 @@ class Planted:
             "image_registry_username": "operator",
             "image_registry_password": PLANTED["registry"],
             "ray_token_value": PLANTED["ray"],
+            "plan_gateway": True,
+            "plan_gateway_keys": {"chat": GATEWAY_KEY},
+            "plan_gateway_certificate": CERTIFICATE,
             "model_hub_token": PLANTED["hub"],
             # The registry is no hub and no proxy, and says so at once.
             "model_hub_endpoint": "http://hub.example.com",
@@ -185,7 +195,10 @@ def assert_kept_well(sandbox: Sandbox, node: int, token: str) -> None:
     assert sandbox.on(node, "cat", TOKEN_FILE).strip() == token
     needles = [form for secret in (*PLANTED.values(), NEW_RAY_TOKEN) for form in forms(secret)]
     found = sandbox.on(node, "python3", "-c", SEARCH, *needles, limit_s=600).split()
-    assert [path for path in found if path not in (*SECRET_FILES, *HOST_FILES)] == []
+    assert [path for path in found if path not in (*SECRET_FILES, CERTIFICATE_FILE, *HOST_FILES)] == []
+    assert (CERTIFICATE_FILE in found) == (node == 0)
+    if node == 0:
+        assert sandbox.on(node, "stat", "--format", "%a %U", CERTIFICATE_FILE).strip() == "600 root"
     left = sandbox.on(
         node,
         "sh",
@@ -258,7 +271,7 @@ def test_a_rotated_secret_reaches_the_engine_by_a_run_and_the_old_one_is_gone(pl
         run = planted.run("deploy_tp16.yml").succeeded()
     assert "was started with another secret than" in run.text
     after = sandbox.containers()
-    assert all(after[name] != before[name] for name in before)
+    assert {name for name in before if after[name] == before[name]} == {"node0/lmdeploy-gateway"}
     for node in sandbox.nodes:
         assert (
             sandbox.on(node, "docker", "exec", "lmdeploy-ray", "cat", "/run/lmfleet/secrets/ray_token").strip()
