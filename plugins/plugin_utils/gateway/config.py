@@ -228,7 +228,7 @@ def _backend(plan: Plan, gateway: Gateway) -> list[str]:
         lines.append("balance leastconn")
     most = f" maxconn {gateway.endpoint_requests}" if gateway.endpoint_requests else ""
     lines.append(
-        "default-server check inter 2s fastinter 1s downinter 1s fall 2 rise 2 observe layer7 error-limit 10 on-error mark-down"
+        "default-server check inter 2s fastinter 1s downinter 1s fall 3 rise 2 observe layer7 error-limit 10 on-error mark-down"
         + most
     )
     return [*lines, *(f"server {server_of(each)} {_address(each.url)}" for each in plan.endpoints)]

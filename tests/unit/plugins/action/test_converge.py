@@ -16,7 +16,7 @@ import pytest
 from ansible import constants
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lmfleet.lmdeploy.plugins.action import act, decide, record
+from ansible_collections.lmfleet.lmdeploy.plugins.action import act, completion, decide, record
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Round
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
@@ -170,6 +170,27 @@ def test_the_gateway_reads_other_keys_and_no_container_is_touched() -> None:
         "requests.map",
     ]
     assert hosts.decide()["rounds"] == []
+
+
+@pytest.mark.parametrize(
+    ("plan", "url", "given"),
+    [
+        ("gateway", "https://10.0.0.10:8443", {"api_key": KEYS["batch"], "verified": False}),
+        ("gateway", "http://10.0.0.10:8000", {"api_key": "of the engines"}),
+        ("replicas", "http://10.0.0.10:8000", {"api_key": "of the engines"}),
+    ],
+)
+def test_a_completion_through_the_gateway_is_asked_for_with_a_key_of_its_own(
+    plan: str, url: str, given: dict[str, Any]
+) -> None:
+    hosts = begun(running(PLANS[plan]))
+    asked: list[dict[str, Any]] = []
+    task = SimpleNamespace(args={"url": url, "model": "m", "api_key": "of the engines"}, check_mode=False, async_val=0)
+    action = completion.ActionModule.__new__(completion.ActionModule)
+    action._task, action._connection = task, SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
+    action._execute_module = lambda __, arguments, **_: asked.append(arguments) or {"changed": False}
+    action.run(task_vars={"inventory_hostname": hosts.world.plan.head})
+    assert asked == [{"url": url, "model": "m", **given}]
 
 
 def test_the_gateways_image_is_brought_before_anything_is_decided() -> None:
