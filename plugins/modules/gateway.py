@@ -40,7 +40,7 @@ options:
   timeout:
     description: Seconds that it may take to answer, or to read its files.
     type: float
-    default: 30
+    default: 60
 attributes:
   check_mode:
     support: none
@@ -61,9 +61,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-description:
-  description: What it has read.
-  returned: O(act) is V(wait) or V(reload)
+msg:
+  description: Why it did not do it, with the end of its log.
+  returned: failure
   type: str
 """
 
@@ -76,25 +76,55 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import G
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe import daemon
 
 PAUSE_S = 0.2
+AGAIN_S = 5.0
 LINES = 20  # of its log, where it does not do what it is told
-NOTHING = "it does not answer"
-SAME = "it still has what it had read before"
 
 
-def read_by(container: str, act: str, read: Callable[[str], str]) -> str:
-    """What it has read, once ``read`` has seen that; with V(reload) it is told to. Else the error has what its log says."""
-    client = daemon.connect()
-    try:
-        found = client.containers.get(container)
-        if act == "reload":
-            found.kill(signal="SIGUSR2")
+class Gateway:
+    """The gateway at a socket, in a container."""
+
+    def __init__(self, socket: str, container: str, expected: str, timeout_s: float) -> None:
+        self._socket, self._container, self._expected, self._timeout_s = socket, container, expected, timeout_s
+
+    def wait(self) -> None:
+        """Until it says that it has read what is expected. Raises ``GatewayError`` with what its log says."""
+        self._until(lambda: None)
+
+    def reload(self) -> None:
+        """The same, after it was told to read its files; told again where it did not hear, as one that was just started."""
+        again = time.monotonic()
+
+        def tell() -> None:
+            nonlocal again
+            if time.monotonic() >= again:
+                again = time.monotonic() + AGAIN_S
+                self._found.kill(signal="SIGUSR2")
+
+        self._until(tell)
+
+    def _until(self, tell: Callable[[], None]) -> None:
+        client = daemon.connect()
         try:
-            return read(SAME if act == "reload" else NOTHING)
+            self._found = client.containers.get(self._container)
+            ends = time.monotonic() + self._timeout_s
+            while True:
+                tell()
+                why = self._lacks()
+                if not why:
+                    return
+                if time.monotonic() >= ends:
+                    log = self._found.logs(tail=LINES).decode("utf-8", "replace").strip()
+                    raise GatewayError(f"{why}, {self._timeout_s:g} s long. Its log ends:\n{log}")
+                time.sleep(PAUSE_S)
+        finally:
+            client.close()
+
+    def _lacks(self) -> str:
+        try:
+            found = state_of(self._socket)["description"]
         except GatewayError as error:
-            log = found.logs(tail=LINES).decode("utf-8", "replace").strip()
-            raise GatewayError(f"{error}. Its log ends:\n{log}") from None
-    finally:
-        client.close()
+            return str(error)
+        return "" if found == self._expected else "it still has what it had read before"
 
 
 def main() -> None:
@@ -106,37 +136,23 @@ def main() -> None:
             "expected": {"type": "str"},
             "container": {"type": "str"},
             "servers": {"type": "list", "elements": "str", "default": []},
-            "timeout": {"type": "float", "default": 30},
+            "timeout": {"type": "float", "default": 60},
         },
         required_if=[("act", act, ("container", "expected")) for act in ("wait", "reload")],
     )
     options = module.params
-    path, expected = options["socket"], options["expected"]
-
-    def read(why: str) -> str:
-        ends = time.monotonic() + options["timeout"]
-        while True:
-            try:
-                found = str(state_of(path)["description"])
-            except GatewayError as error:
-                why = str(error)
-            else:
-                if found == expected:
-                    return found
-            if time.monotonic() >= ends:
-                raise GatewayError(f"{why}, {options['timeout']:g} s long")
-            time.sleep(PAUSE_S)
-
+    act = options["act"]
     try:
-        if options["act"] in ("close", "open"):
-            put_aside(path, options["servers"], aside=options["act"] == "close")
-            module.exit_json(changed=True)
-        told = read_by(options["container"], options["act"], read)
+        if act in ("close", "open"):
+            put_aside(options["socket"], options["servers"], aside=act == "close")
+        else:
+            gateway = Gateway(options["socket"], options["container"], options["expected"], options["timeout"])
+            (gateway.reload if act == "reload" else gateway.wait)()
     except GatewayError as error:
         module.fail_json(msg=f"The gateway: {error}")
     except Exception as error:  # noqa: BLE001 - anything that is not Docker's is raised again
         module.fail_json(msg=f"The gateway: {daemon.explained(error)}")
-    module.exit_json(changed=options["act"] == "reload", description=told)
+    module.exit_json(changed=act != "wait")
 
 
 if __name__ == "__main__":

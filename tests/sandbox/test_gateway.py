@@ -93,9 +93,12 @@ def door(pair: Replicas, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     """Plays on both replicas with a gateway before them; keys stand in a file, as in a vault."""
     kept = tmp_path_factory.mktemp("gateway") / "keys.yml"
 
-    def play(name: str, *arguments: str, keys: dict[str, str] = KEYS, **variables: Any) -> Any:
+    def play(name: str, *arguments: str, keys: dict[str, str] | None = None, **variables: Any) -> Any:
         kept.touch(mode=0o600)
-        kept.write_text(yaml.safe_dump({"plan_gateway": True, "plan_gateway_keys": keys}), encoding="utf-8")
+        kept.write_text(
+            yaml.safe_dump({"plan_gateway": True, "plan_gateway_keys": KEYS if keys is None else keys}),
+            encoding="utf-8",
+        )
         done = pair.play(name, "-e", f"@{kept}", *arguments, **variables)
         assert not [key for key in KEYS.values() if key in done.output]
         return done

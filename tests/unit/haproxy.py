@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import GatewayError, state_of
+from ansible_collections.lmfleet.lmdeploy.plugins.modules.gateway import AGAIN_S
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.certificate import self_signed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import description, files_of, keys_map
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import GATEWAY_FILES, GATEWAY_RUN, Plan
@@ -54,15 +55,24 @@ class HAProxy:
         self.socket = str(folder / "run" / "admin.sock")
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self._process = process
+        self._again = 0.0  # when to tell it once more
 
     @property
     def log(self) -> str:
         """What it has written."""
         return (self.folder / "haproxy.log").read_text(encoding="utf-8")
 
-    def reload(self) -> None:
-        """Have it read its files, as ``docker kill`` does."""
-        self._process.send_signal(signal.SIGUSR2)
+    def reload(self, described: str) -> None:
+        """Have it read its files, as the module does: told again where it did not hear, as one that was just started."""
+
+        def read(state: Any) -> bool:
+            if time.monotonic() >= self._again:
+                self._process.send_signal(signal.SIGUSR2)
+                self._again = time.monotonic() + AGAIN_S
+            return bool(state["description"] == described)
+
+        self._again = 0.0
+        self.until("it has read its files again", read)
 
     def until(self, what: str, found: Any) -> None:
         """Wait until ``found(state)`` is true."""
@@ -79,14 +89,14 @@ class HAProxy:
             time.sleep(0.1)
 
 
-def write_files(plan: Plan, folder: Path, port: int, keys: Mapping[str, str] = KEYS) -> str:
+def write_files(plan: Plan, folder: Path, port: int, keys: Mapping[str, str] | None = None) -> str:
     """What ``place`` would write, with paths and ports of the test's own; what HAProxy says of itself once it has read it."""
     gateway = plan.gateway
     assert gateway
     files, run = folder / "files", folder / "run"
     files.mkdir(exist_ok=True)
     run.mkdir(exist_ok=True)
-    secrets = {"keys.map": keys_map(keys)}
+    secrets = {"keys.map": keys_map(KEYS if keys is None else keys)}
     if gateway.tls:
         kept = files / "certificate.pem"
         secrets["certificate.pem"] = kept.read_text() if kept.exists() else self_signed("test", "127.0.0.1")

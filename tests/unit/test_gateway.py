@@ -12,6 +12,8 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import re
+import resource
 import socket
 import ssl
 from collections import Counter
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import put_aside, state_of, told
@@ -136,6 +139,42 @@ def test_tls_with_the_certificate_that_it_was_given(tmp_path: Path) -> None:
         # As this collection proves it: the host asks itself, with a key.
         assert EngineProbe(door.url, "null", api_key=KEYS["chat"]).run().state is State.ALIVE
         assert exchange(f"{door.url}/v1/models", headers=CHAT, deadline_s=30, verified=False).status == 200
+
+
+@pytest.mark.parametrize("key", [KEYS["chat"], "guessed"])
+def test_the_openai_client_gets_tokens_or_its_own_error_over_tls(key: str, tmp_path: Path) -> None:
+    with before(1, tmp_path, plan_gateway_tls=True) as (door, __):
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "files" / "certificate.pem"))
+        with openai.DefaultHttpxClient(verify=trusting, trust_env=False) as http_client:
+            client = openai.OpenAI(api_key=key, base_url=f"{door.url}/v1", http_client=http_client, max_retries=0)
+            if key == "guessed":
+                with pytest.raises(openai.AuthenticationError, match="give a key of this deployment"):
+                    client.completions.create(model="null", prompt="ping", max_tokens=1)
+                return
+            assert client.completions.create(model="null", prompt="ping", max_tokens=1).choices[0].text == "token"
+            stream = client.completions.create(model="null", prompt="ping", max_tokens=1, stream=True)
+            assert [event.choices[0].text for event in stream if event.choices] == ["token"]
+
+
+def test_thousands_who_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
+    with before(1, tmp_path) as (door, _), contextlib.ExitStack() as idle:
+        for __ in range(min(8000, most[1] - 1000)):
+            idle.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=60))
+        assert ask(door)[0] == 200
+
+
+def test_a_client_that_drips_its_request_is_told_so_and_let_go(tmp_path: Path) -> None:
+    with NullServer() as server:
+        plan = gateway_plan([server.endpoints[0].url])
+        with running(plan, tmp_path) as door:
+            # A second in place of thirty; all else is as planned.
+            place = tmp_path / "files" / "haproxy.cfg"
+            text = place.read_text().replace("timeout http-request 30s", "timeout http-request 1s")
+            place.write_text(re.sub("description .*", "description shorter", text))
+            door.reload("shorter")
+            assert raw(door, "POST /v1/completions HTTP/1.1\r\nHost: x\r\n").startswith(b"HTTP/1.1 408")
 
 
 # ---- limits
@@ -267,10 +306,9 @@ def test_a_key_is_revoked_and_another_one_added_without_a_request_lost(tmp_path:
         running_now = pool.submit(ask, door)
         door.until("it runs", lambda state: state["servers"]["rank0"]["requests"] == 1)
         expected = write_files(plan, tmp_path, door.port, {"batch": KEYS["batch"], "new": "n" * 40})
-        door.reload()
         server.endpoints[0].delay_s = 0
         meanwhile = [pool.submit(ask, door, BATCH) for __ in range(200)]
-        door.until("it has read them", lambda state: state["description"] == expected)
+        door.reload(expected)
         assert running_now.result()[0] == 200  # it came in with a key that counted then
         assert Counter(each.result()[0] for each in meanwhile) == {200: 200}
         assert ask(door)[0] == 401

@@ -24,6 +24,7 @@ BACKEND = "engines"
 HELD_BYTES = 256 << 10
 BEGINNING_BYTES = 4096  # of a conversation, by which requests are told alike; some thousand tokens
 RETRY_AFTER_S = 5
+OWN_FILES = 1000  # beside the two of each connection
 _V1 = "/v1/"
 
 
@@ -103,7 +104,8 @@ def _global(gateway: Gateway) -> list[str]:
         "description @read@",
         "log stdout format raw local0",
         f"stats socket {GATEWAY_ADMIN} mode 600 level admin expose-fd listeners",
-        f"maxconn {gateway.connections}",
+        # No `maxconn` here: HAProxy does not start where the host allows it fewer files than that needs.
+        f"fd-hard-limit {2 * gateway.connections + OWN_FILES}",
         f"tune.bufsize {HELD_BYTES}",
         "ssl-default-bind-options ssl-min-ver TLSv1.2",
         # After a reload: streams that run end with the worker that has them.
@@ -175,6 +177,7 @@ def _frontend(plan: Plan, gateway: Gateway) -> list[str]:
     requests, concurrent = gateway.limit.requests_per_minute, gateway.limit.concurrent
     return [
         f"bind :{plan.ports.gateway}{tls}",
+        f"maxconn {gateway.connections}",
         f"http-request set-var(txn.key) http_auth_bearer,sha2(256),hex,lower,map_str({GATEWAY_FILES}/{KEYS_FILE})",
         _refuse(401, "give a key of this deployment: Authorization: Bearer KEY", "!{ var(txn.key) -m found }"),
         # Engines have other doors: /metrics, /update_weights, /sleep, and the proxy's /nodes.

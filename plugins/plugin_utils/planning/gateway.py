@@ -34,7 +34,7 @@ KEY = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what a bearer token may have (RFC 67
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it stands in logs and files
 HIGHEST_LIMIT = 1_000_000
 PREFIXES = "--enable-prefix-caching"
-OPTIONS = {"connections": 4096, "queue": 256, "queue_s": 60, "silence_s": 900, "body_mb": 64, "endpoint_requests": 0}
+OPTIONS = {"connections": 20000, "queue": 256, "queue_s": 60, "silence_s": 900, "body_mb": 64, "endpoint_requests": 0}
 COMMAND = ("haproxy", "-W", "-db", "-f", f"{GATEWAY_FILES}/haproxy.cfg")
 
 

@@ -188,7 +188,12 @@ def test_a_completion_through_the_gateway_is_asked_for_with_a_key_of_its_own(
     task = SimpleNamespace(args={"url": url, "model": "m", "api_key": "of the engines"}, check_mode=False, async_val=0)
     action = completion.ActionModule.__new__(completion.ActionModule)
     action._task, action._connection = task, SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
-    action._execute_module = lambda __, arguments, **_: asked.append(arguments) or {"changed": False}
+
+    def execute(__: str, arguments: dict[str, Any], **_: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return {"changed": False}
+
+    action._execute_module = execute
     action.run(task_vars={"inventory_hostname": hosts.world.plan.head})
     assert asked == [{"url": url, "model": "m", **given}]
 
