@@ -58,6 +58,11 @@ class HAProxy:
         self._again = 0.0  # when to tell it once more
 
     @property
+    def pid(self) -> int:
+        """Its first process, which has made the one that works."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has written."""
         return (self.folder / "haproxy.log").read_text(encoding="utf-8")

@@ -257,6 +257,13 @@ def test_a_stream_comes_as_it_is_made(tmp_path: Path) -> None:
         connection.close()
 
 
+def test_a_token_does_not_wait_for_the_next_ones() -> None:
+    """Without the option HAProxy held tokens back for 200 ms over plain HTTP, as tools/bench_gateway.py showed."""
+    plan = gateway_plan(["http://10.0.0.10:23333"])
+    assert plan.gateway
+    assert "option http-no-delay" in config.files_of(plan, plan.gateway, {})[config.CONFIG]
+
+
 # ---- which endpoint
 
 

@@ -118,6 +118,7 @@ def _defaults(gateway: Gateway) -> list[str]:
         "mode http",
         "log global",
         "option dontlognull",
+        "option http-no-delay",  # else tokens wait up to 200 ms for the next ones
         # Who, where, how it ended, how long until the first byte and the last, and what was asked for; never a prompt or a key.
         'log-format "%ci key=%[var(txn.key)] endpoint=%s status=%ST first_byte=%Tr ms total=%Ta ms bytes=%B state=%ts %HM %HPO"',
         "timeout connect 3s",
