@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the gateway promises, on real hosts: two TP replicas behind it, under a steady load of requests.
 
-Needs its image (LMFLEET_SANDBOX_GATEWAY=1), which scripts/test brings with the sandbox. Run it alone: ``python -m pytest
+Needs its image (LMFLEET_SANDBOX_GATEWAY=1), which scripts/test --full brings with the sandbox. Run it alone: ``python -m pytest
 tests/sandbox/test_gateway.py -m slow``.
 """
 
