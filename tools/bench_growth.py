@@ -54,6 +54,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.status import AS_
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import columns  # noqa: E402
 
 SIZES = (2, 16, 64, 128)
+MOST_RANKS = 160  # that DeepEP has kernels for
 PARTS = ("plan", "judge", "decide", "status", "looks", "read")
 IMAGE = "sha256:" + "a" * 64
 FORMATION, BEGAN, STARTED = "20261124T222500-0000", "2026-11-24T22:31:00Z", "2026-11-24T22:25:01.000000001Z"
@@ -88,7 +89,10 @@ def fleet(topology: str, count: int, **variables: Any) -> Fleet:
     names = list(addresses)
     groups = {f"replica{number:03}": names[2 * number : 2 * number + 2] for number in range(count // 2)}
     replicas = {"plan_replicas": list(groups)} if topology == "tp" and count > 2 else {}
-    common = {"plan_topology": topology, **replicas, **variables}
+    # Beyond those that DeepEP has kernels for there is DP alone, of a model that nothing is known of.
+    more = topology == "dpep" and 8 * count > MOST_RANKS
+    alone = {"plan_ep": 1, "plan_tp": 8 * count, "plan_model": "example/model"} if more else {}
+    common = {"plan_topology": topology, **alone, **replicas, **variables}
     faults = Faults()
     values = {name: {"plan_cluster_address": address, **common} for name, address in addresses.items()}
     inputs = read_inputs(SPEC, values, faults, groups=groups)

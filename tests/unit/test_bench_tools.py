@@ -75,6 +75,12 @@ def test_growth_measures_what_is_as_planned(topology: str) -> None:
     assert all(seconds > 0 for seconds in found.values())
 
 
+@pytest.mark.parametrize("count", bench_growth.SIZES)
+@pytest.mark.parametrize("topology", ["tp", "dpep"])
+def test_a_fleet_of_every_measured_size_can_be_planned(topology: str, count: int) -> None:
+    assert len(bench_growth.fleet(topology, count).plan.nodes) == count
+
+
 # ---- arguments
 
 
