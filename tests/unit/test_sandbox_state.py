@@ -146,3 +146,18 @@ def test_the_sandboxs_own_engine_leaves_the_packet_filter_of_others_alone(tmp_pa
     rules = [line for line in called if line.startswith("iptables ")]
     assert all("10.77.0.0/24" in rule and "--comment lmfleet-sandbox" in rule for rule in rules)
     assert [rule.split()[1] for rule in rules] == ["-C", "-I", "-D", "-D"]
+
+
+def test_an_image_is_not_built_again_because_another_checkout_asks(tmp_path: Path) -> None:
+    """What its label says of what it was built from is the same from wherever it is asked."""
+    digests = []
+    for name in ("one", "two"):
+        requirements = tmp_path / name / "requirements.txt"
+        requirements.parent.mkdir()
+        requirements.write_text("ray==2.60.0\n")
+        tool = ROOT / "molecule/sandbox/tools/digest"
+        digests.append(subprocess.run([tool, "seed", "base", requirements], check=True, capture_output=True).stdout)
+    assert digests[0] == digests[1]
+    (tmp_path / "two" / "requirements.txt").write_text("ray==2.61.0\n")
+    other = subprocess.run([tool, "seed", "base", requirements], check=True, capture_output=True).stdout
+    assert other != digests[0]
