@@ -282,7 +282,8 @@ def run(config: Config, path: str) -> dict[str, Any]:
         ranks = [Rank(config, local, path, folder) for local in range(config.gpus)]
         hung = False
         try:
-            shown = ""
+            shown = slowest(each.told["stage"] for each in ranks)
+            emit({"event": "progress", "stage": shown, "seconds": 0.0})  # though all may be over in a moment
             while any(each.process.poll() is None for each in ranks):
                 seconds = time.monotonic() - began
                 stage = slowest(each.told["stage"] for each in ranks)
