@@ -74,7 +74,7 @@ async def serve(port: int) -> None:
         await answer.write(b"data: [DONE]\n\n")
         return answer
 
-    async def healthy(_: web.Request) -> web.Response:
+    async def healthy(__: web.Request) -> web.Response:
         return web.json_response({"status": "healthy"})
 
     application = web.Application()

@@ -159,8 +159,8 @@ def test_the_openai_client_gets_tokens_or_its_own_error_over_tls(key: str, tmp_p
 def test_thousands_who_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
-    with before(1, tmp_path) as (door, _), contextlib.ExitStack() as idle:
-        for __ in range(min(8000, most[1] - 1000)):
+    with before(1, tmp_path) as (door, __), contextlib.ExitStack() as idle:
+        for _number in range(min(8000, most[1] - 1000)):
             idle.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=60))
         assert ask(door)[0] == 200
 
