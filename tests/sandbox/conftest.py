@@ -51,6 +51,14 @@ def serving(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+@pytest.fixture
+def there(sandbox: Sandbox) -> Sandbox:
+    """A deployment whose containers are there, however the test before has left them: for what forms it again, or never starts."""
+    if not sandbox.containers():
+        sandbox.deploy().succeeded()
+    return sandbox
+
+
 @pytest.fixture(scope="module")
 def pair(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     """Two replicas behind one proxy, for all tests of a module."""

@@ -69,16 +69,16 @@ def test_a_busy_engine_is_left_alone(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_container_removed_by_hand_comes_back_with_its_group(deployed: Sandbox) -> None:
-    before = deployed.containers()
-    deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")
-    run = deployed.deploy().succeeded()
-    after = deployed.containers()
+def test_a_worker_container_removed_by_hand_comes_back_with_its_group(there: Sandbox) -> None:
+    before = there.containers()
+    there.on(1, "docker", "rm", "--force", "lmdeploy-ray")
+    run = there.deploy().succeeded()
+    after = there.containers()
     assert set(after) == {API, HEAD, WORKER}
     assert {name for name in after if after[name] != before[name]} == {API, HEAD, WORKER}
     assert "node0: replace lmdeploy-api: lmdeploy-ray on node1 does not exist" in run.text
     assert run.changed["node1"] == 1  # started; there was nothing to take down
-    assert deployed.chat()["usage"]["completion_tokens"] == 8
+    assert there.chat()["usage"]["completion_tokens"] == 8
 
 
 ALONE = {
@@ -136,32 +136,32 @@ def test_a_crash_at_load_fails_at_once_with_the_engines_own_error(deployed: Sand
 
 
 @pytest.mark.slow
-def test_an_engine_whose_start_was_lost_is_started_once_more_and_no_more(deployed: Sandbox) -> None:
+def test_an_engine_whose_start_was_lost_is_started_once_more_and_no_more(there: Sandbox) -> None:
     lost = "/var/lib/lmfleet/lmdeploy/cache/lmfleet-sim-lost-starts-0"
-    deployed.on(0, "rm", "-f", lost)
-    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"})
+    there.on(0, "rm", "-f", lost)
+    run = there.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"})
     run.failed_with("node0 (10.77.0.11): lmdeploy-api", "EOFError", "a race at the start of LMDeploy 0.18")
     assert run.text.count("It is started once more.") == 1
-    assert deployed.on(0, "cat", lost) == "2"
-    before = deployed.containers()
+    assert there.on(0, "cat", lost) == "2"
+    before = there.containers()
     # The third start is lost too, the fourth is not.
-    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"}).succeeded()
+    run = there.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"}).succeeded()
     assert run.text.count("It is started once more.") == 1
-    after = deployed.containers()
+    after = there.containers()
     assert {name for name in after if after[name] != before[name]} == {API}
-    run = deployed.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"}).succeeded()
+    run = there.deploy(plan_environment={**SIM, "LMFLEET_SIM_FAULTS": "lose_start@0:3"}).succeeded()
     assert set(run.changed.values()) == {0}
 
 
 @pytest.mark.slow
-def test_a_blocked_way_to_rays_port_is_named(deployed: Sandbox) -> None:
+def test_a_blocked_way_to_rays_port_is_named(there: Sandbox) -> None:
     rule = ("OUTPUT", "-p", "tcp", "-d", "10.77.0.11", "--dport", "6379", "-j", "DROP")
-    deployed.on(1, "docker", "rm", "--force", "lmdeploy-ray")
-    deployed.on(1, "iptables", "-A", *rule)
+    there.on(1, "docker", "rm", "--force", "lmdeploy-ray")
+    there.on(1, "iptables", "-A", *rule)
     try:
-        run = deployed.deploy(converge_try_links=False)  # else it is named before anything is started: test_links.py
+        run = there.deploy(converge_try_links=False)  # else it is named before anything is started: test_links.py
     finally:
-        deployed.on(1, "iptables", "-D", *rule)
+        there.on(1, "iptables", "-D", *rule)
     run.failed_with(
         "node1 (10.77.0.12) cannot reach Ray's head at 10.77.0.11:6379", f"Ray is missing node1 and its {GPUS} GPUs"
     )
@@ -169,12 +169,12 @@ def test_a_blocked_way_to_rays_port_is_named(deployed: Sandbox) -> None:
 
 
 @pytest.mark.slow
-def test_a_host_that_is_off_is_named(deployed: Sandbox) -> None:
-    deployed.power(1, on=False)
+def test_a_host_that_is_off_is_named(there: Sandbox) -> None:
+    there.power(1, on=False)
     try:
-        run = deployed.deploy()
+        run = there.deploy()
     finally:
-        deployed.power(1, on=True)
+        there.power(1, on=True)
     run.failed_with(
         "node1 (10.77.0.12) cannot be reached", f"Ray would count 1 of 2 nodes and {GPUS} of {2 * GPUS} GPUs"
     )
@@ -275,14 +275,14 @@ def test_after_ctrl_c_the_next_run_goes_on_at_once(serving: Sandbox, phase: str,
 
 
 @pytest.mark.slow
-def test_a_host_that_goes_away_after_the_look_ends_the_run_by_name(deployed: Sandbox) -> None:
-    run = deployed.begin(plan_environment={**SIM, "LMFLEET_SIM_NOTHING": "1"})
+def test_a_host_that_goes_away_after_the_look_ends_the_run_by_name(serving: Sandbox) -> None:
+    run = serving.begin(plan_environment={**SIM, "LMFLEET_SIM_NOTHING": "1"})
     run.until(r"TASK .*Bring what the containers need")
-    deployed.power(1, on=False)
+    serving.power(1, on=False)
     try:
         ended = run.end()
     finally:
-        deployed.power(1, on=True)
+        serving.power(1, on=True)
     assert ended.code != 0
     assert "node1" in ended.text
-    deployed.deploy().succeeded()
+    serving.deploy().succeeded()
