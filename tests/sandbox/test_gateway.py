@@ -10,6 +10,7 @@ tests/sandbox/test_gateway.py -m slow``.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 import time
@@ -163,8 +164,8 @@ def test_of_a_killed_engine_only_the_requests_that_it_had_are_lost(pair: Replica
         # It starts again by itself, and is given requests again by itself.
         deadline = time.monotonic() + 900
         while True:
-            shown = door("status", **variables)
-            if shown.code == 0 and f"sends nothing to {OTHER}" not in shown.text:
+            shown = door("status", **variables).succeeded()
+            if re.search(rf"{OTHER} +node1 +alive", shown.output) and f"sends nothing to {OTHER}" not in shown.text:
                 break
             assert time.monotonic() < deadline, shown.output[-3000:]
             time.sleep(5)
@@ -179,7 +180,7 @@ def test_a_gateway_that_docker_killed_is_told_and_one_deploy_brings_it_back(
     variables = pair.serving()
     before = pair.sandbox.containers()
     pair.sandbox.on(0, "docker", "kill", "lmdeploy-gateway")
-    door("status", **variables).failed_with("lmdeploy: degraded", "The gateway could not be asked")
+    door("status", **variables).succeeded().says("lmdeploy: degraded", "The gateway could not be asked")
     door("deploy", **variables).succeeded().says("replace lmdeploy-gateway: it has ended with exit code")
     assert ask(KEYS["chat"])[0] == 200
     after = pair.sandbox.containers()
