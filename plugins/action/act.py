@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +17,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils import steps
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.containers import docker_arguments, files_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.decide import Decision, Step, left_listed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.docker_errors import remedy
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import (
-    names,
-    planned_description,
-    planned_files,
-)
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway import config
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.look import home_path
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.observed import Host
@@ -142,31 +138,30 @@ class ActionModule(ActionBase):
         arguments["secrets"].update(run.read("gateway secrets", {}))
         if any(step.service == "gateway" and step.act in ("start", "reload") for step in mine):
             service = plan.only("gateway")
-            host = _with(run.host(gateway.node), run.read("gateway secrets", {}))
             arguments["directories"] = list(dict.fromkeys([*arguments["directories"], *service.directories]))
-            arguments["files"].update(planned_files(plan, gateway, host))
+            arguments["files"].update(config.planned_files(plan, gateway, _gateways_host(run, gateway)))
 
     # ---- gateway
 
     def _tell_gateway(self, run: Run, plan: Plan, act: str, todo: list[Step], timeout_s: float) -> dict[str, Any]:
         if not todo or plan.gateway is None:
             return {"changed": False}
-        service, seen = plan.only("gateway"), run.host(plan.gateway.node)
         done = [f"{step.act} {step.name}: {step.reason}" for step in todo]
         result = {"changed": act != "wait", "steps": done, "diff": [{"prepared": line} for line in done]}
         if self._task.check_mode:
             return result
-        arguments: dict[str, Any] = {"socket": admin_socket(service), "act": act, "timeout": timeout_s}
-        if act == "wait":
-            arguments["container"] = service.name
-        elif act == "reload":
-            arguments["container"] = seen.containers[service.name].id
-        if act != "open":
-            arguments["expected"] = planned_description(
-                plan, plan.gateway, _with(seen, run.read("gateway secrets", {}))
-            )
+        if act == "open":
+            arguments = config.told(plan, act, [each.url for each in plan.endpoints])
         else:
-            arguments["servers"] = names(plan, [each.url for each in plan.endpoints])
+            host, service = _gateways_host(run, plan.gateway), plan.only("gateway")
+            arguments = {
+                "socket": admin_socket(service),
+                "act": act,
+                "timeout": timeout_s,
+                # One that was seen is told by its id: whatever bears the name by now, it is that one.
+                "container": host.containers[service.name].id if act == "reload" else service.name,
+                "expected": config.planned_description(plan, plan.gateway, host),
+            }
         told: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.gateway", arguments, task_vars=self._vars)
         return told if told.get("failed") or told.get("unreachable") else result
 
@@ -210,11 +205,6 @@ class ActionModule(ActionBase):
             arguments = {"containers": containers, "directory": f"{home_path(plan, plan.node(host))}/logs"}
             self._execute_module("lmfleet.lmdeploy.keep_logs", arguments, task_vars=self._vars)
 
-    def _open(self, plan: Plan, urls: Sequence[str]) -> None:
-        """Let the gateway send requests to what was warmed up. Where it does not hear, the next run finds that, and tells."""
-        arguments = {"socket": admin_socket(plan.only("gateway")), "act": "open", "servers": names(plan, urls)}
-        self._execute_module("lmfleet.lmdeploy.gateway", arguments, task_vars=self._vars)
-
     def _put_list_right(self, plan: Plan, left: list[str], expected: Sequence[str] = ()) -> dict[str, Any]:
         if plan.proxy is None:
             return {"changed": False}
@@ -231,15 +221,17 @@ class ActionModule(ActionBase):
         if result.get("failed") and self._task.check_mode:  # there may be no proxy yet
             return {"changed": True, "msg": "the proxy does not answer yet"}
         if plan.gateway and expected and not result.get("failed"):
-            self._open(plan, expected)
+            # Where it does not hear, the next run finds that, and tells.
+            arguments = config.told(plan, "open", expected)
+            self._execute_module("lmfleet.lmdeploy.gateway", arguments, task_vars=self._vars)
         if expected and result.get("changed"):
             tell(f"  the proxy's list after the warm-up: {result['msg']}")
         return result
 
 
-def _with(host: Host, secrets: Mapping[str, str]) -> Host:
-    """The host, once it has these secrets (path -> content)."""
-    return steps.with_files(host, {path: steps.mark_of(text) for path, text in secrets.items()})
+def _gateways_host(run: Run, gateway: Gateway) -> Host:
+    """The gateway's host, with the secrets that this run brings it."""
+    return steps.with_secrets(run.host(gateway.node), run.read("gateway secrets", {}))
 
 
 def _serving(plan: Plan, decision: Decision, number: int) -> list[str]:

@@ -52,11 +52,6 @@ def _chain(plan: Plan, pulls: Mapping[str, str]) -> list[dict[str, str]]:
     return steps.image_chain(plan, pulls, [node.name for node in plan.nodes if node.name not in pulls]) if pulls else []
 
 
-def _gateway_line(pull: tuple[str, str]) -> str:
-    host, reference = pull
-    return f"{host}: pull the gateway's image: {reference} is not on it"
-
-
 def _why_unanswered(host: Host) -> str:
     """What went wrong when the image was asked; what is read from a slow disk for the first time may take long."""
     said = (host.answer.get("image") or {}).get("unanswered")
@@ -104,10 +99,8 @@ class ActionModule(ActionBase):
         ask = steps.to_ask(plan, hosts, pulls)
         reference = plan.engines[0].image.reference
         if (pulls or ask or others) and not (arguments["image_brought"] or self._task.check_mode):
-            for host, why in pulls.items():
-                tell(f"  {host}: pull the image: {why}")
-            for each in others.items():
-                tell(f"  {_gateway_line(each)}")
+            for line in steps.pulls_told(pulls, others):
+                tell(f"  {line}")
             prepare = {"prepare": True, "pull": pulls, "chain": _chain(plan, pulls), "ask": ask, "reference": reference}
             return {"changed": False, **prepare, "gateway": others, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
@@ -151,7 +144,7 @@ class ActionModule(ActionBase):
         run.write("tokens", tokens)
         run.write("gateway secrets", of_gateway)
         run.keep_decision(decision)
-        lines = [*map(_gateway_line, (others or {}).items()), *steps.told(decision, pulls, tokens)]
+        lines = steps.told(decision, pulls, tokens, others)
         for line in lines:
             tell(f"  {line}")
         public = next((host.public for host in hosts.values() if host.public), None)

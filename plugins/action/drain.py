@@ -12,11 +12,10 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.draining import Drain, cold
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import names
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway import config
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.job import bad
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.keeping import Keeper
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import harmless_result, tell
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.gateway import admin_socket
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.polling import Polls, Progress
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
@@ -75,8 +74,7 @@ class ActionModule(ActionBase):
         """Where there is a gateway, it is what clients' requests come through."""
         if plan.gateway is None:
             return
-        socket = admin_socket(plan.only("gateway"))
-        asked = {"socket": socket, "act": "close", "servers": names(plan, urls)}
+        asked = config.told(plan, "close", urls)
         told: dict[str, Any] = self._execute_module("lmfleet.lmdeploy.gateway", asked, task_vars=task_vars)
         if bad(told):  # it may be down, and then it sends nothing
             tell(f"  the gateway was not told to send no new requests: {told.get('msg')}")

@@ -67,8 +67,10 @@ msg:
   type: str
 """
 
+import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -81,9 +83,9 @@ LINES = 20  # of its log, where it does not do what it is told
 
 
 class Gateway:
-    """The gateway at a socket, in a container."""
+    """The gateway at a socket; ``container`` is Docker's, of which ``kill`` and ``logs`` are used."""
 
-    def __init__(self, socket: str, container: str, expected: str, timeout_s: float) -> None:
+    def __init__(self, socket: str, container: Any, expected: str, timeout_s: float) -> None:
         self._socket, self._container, self._expected, self._timeout_s = socket, container, expected, timeout_s
 
     def wait(self) -> None:
@@ -98,26 +100,21 @@ class Gateway:
             nonlocal again
             if time.monotonic() >= again:
                 again = time.monotonic() + AGAIN_S
-                self._found.kill(signal="SIGUSR2")
+                self._container.kill(signal="SIGUSR2")
 
         self._until(tell)
 
     def _until(self, tell: Callable[[], None]) -> None:
-        client = daemon.connect()
-        try:
-            self._found = client.containers.get(self._container)
-            ends = time.monotonic() + self._timeout_s
-            while True:
-                tell()
-                why = self._lacks()
-                if not why:
-                    return
-                if time.monotonic() >= ends:
-                    log = self._found.logs(tail=LINES).decode("utf-8", "replace").strip()
-                    raise GatewayError(f"{why}, {self._timeout_s:g} s long. Its log ends:\n{log}")
-                time.sleep(PAUSE_S)
-        finally:
-            client.close()
+        ends = time.monotonic() + self._timeout_s
+        while True:
+            tell()
+            why = self._lacks()
+            if not why:
+                return
+            if time.monotonic() >= ends:
+                log = self._container.logs(tail=LINES).decode("utf-8", "replace").strip()
+                raise GatewayError(f"{why}, {self._timeout_s:g} s long. Its log ends:\n{log}")
+            time.sleep(PAUSE_S)
 
     def _lacks(self) -> str:
         try:
@@ -146,8 +143,10 @@ def main() -> None:
         if act in ("close", "open"):
             put_aside(options["socket"], options["servers"], aside=act == "close")
         else:
-            gateway = Gateway(options["socket"], options["container"], options["expected"], options["timeout"])
-            (gateway.reload if act == "reload" else gateway.wait)()
+            with contextlib.closing(daemon.connect()) as client:
+                container = client.containers.get(options["container"])
+                gateway = Gateway(options["socket"], container, options["expected"], options["timeout"])
+                (gateway.reload if act == "reload" else gateway.wait)()
     except GatewayError as error:
         module.fail_json(msg=f"The gateway: {error}")
     except Exception as error:  # noqa: BLE001 - anything that is not Docker's is raised again

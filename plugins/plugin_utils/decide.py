@@ -134,9 +134,9 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     states = {each.url: hosts[each.node].tokens(each.url) for each in plan.endpoints}
     wanted = [_engine(plan, engine, hosts, states, formation) for engine in plan.engines]
     leftovers = _leftovers(plan, hosts)
-    proxy = [*_proxy(plan, hosts, states), *_gateway(plan, hosts, states)]
+    before = _before_engines(plan, hosts, states)
     later = _later(wanted, leftovers, hosts)
-    rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *proxy])]
+    rounds = [_round(plan, hosts, [each for each in wanted if each not in later], [*leftovers, *before])]
     # What gives tokens comes last: it may be all that serves, where another one only may.
     later.sort(key=lambda each: all(states[one.url].state in SERVING for one in plan.endpoints_of(each.engine.name)))
     rounds += [_round(plan, hosts, [each], []) for each in later]
@@ -360,16 +360,22 @@ def _leftovers(plan: Plan, hosts: Mapping[str, Host]) -> list[Step]:
     ]
 
 
-def _proxy(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) -> list[Step]:
-    if plan.proxy is None:
-        return []
-    service = plan.only("proxy")
-    host = hosts[service.node]
-    why = _why_replaced(service, host)
-    if why:
-        return _replace(service, host, why, "")
-    wrong = list_faults(plan, host, states)
-    return [Step(host.name, "list", service.name, "proxy", None, wrong)] if wrong else []
+def _before_engines(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) -> list[Step]:
+    """What is done to proxy and gateway, where the plan has them: replaced, else corrected while they run."""
+    found = []
+    for service in plan.services:
+        if service.engine is not None:
+            continue
+        host = hosts[service.node]
+        why = _why_replaced(service, host)
+        if why:
+            found += _replace(service, host, why, "")
+            continue
+        faults = gateway_faults if service.service == "gateway" else _proxy_faults
+        act, why = faults(plan, host, states)
+        if why:
+            found.append(Step(host.name, act, service.name, service.service, None, why))
+    return found
 
 
 def _why_replaced(service: Service, host: Host) -> str:
@@ -380,23 +386,20 @@ def _why_replaced(service: Service, host: Host) -> str:
     if not container.running:
         return f"it has ended with exit code {container.exit_code}"
     if not is_as_planned(container, service):
-        # Of the gateway's image the reference is known, and of its container the id.
-        same = {"image": service.image, "user": service.user} if service.service == "gateway" else {}
-        told = differences({**container.asked, **same}, service.asked, "the image is another one")
-        return f"it is to change: {'; '.join(told)}"
+        return f"it is to change: {'; '.join(_changes(container, service))}"
     return ""
 
 
-def _gateway(plan: Plan, hosts: Mapping[str, Host], states: Mapping[str, Tokens]) -> list[Step]:
-    if plan.gateway is None:
-        return []
-    service = plan.only("gateway")
-    host = hosts[service.node]
-    why = _why_replaced(service, host)
-    if why:
-        return _replace(service, host, why, "")
-    act, why = gateway_faults(plan, host, states)
-    return [Step(host.name, act, service.name, "gateway", None, why)] if why else []
+def _changes(container: Container, service: Service) -> list[str]:
+    if service.service != "gateway":
+        return differences(container.asked, service.asked)
+    # Of its image the plan has the reference, and its container the id: where all else is the same, it is that.
+    same = {"image": service.image, "user": service.user}
+    return differences({**container.asked, **same}, service.asked, "the image is another one")
+
+
+def _proxy_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> tuple[str, str]:
+    return "list", list_faults(plan, host, states)
 
 
 def gateway_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> tuple[str, str]:
@@ -413,11 +416,9 @@ def gateway_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> tupl
         for each in plan.endpoints
         if states[each.url].state in SERVING and told["servers"].get(server_of(each), {}).get("aside")
     ]
-    return (
-        ("open", f"it sends nothing to {', '.join(aside)}, which {'serves' if len(aside) == 1 else 'serve'}")
-        if aside
-        else ("", "")
-    )
+    if not aside:
+        return "", ""
+    return "open", f"it sends nothing to {', '.join(aside)}, which {'serves' if len(aside) == 1 else 'serve'}"
 
 
 def list_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> str:

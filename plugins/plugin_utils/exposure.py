@@ -42,8 +42,8 @@ class Exposure:
 
 def public_ports(plan: Plan) -> dict[str, list[int]]:
     """Node -> its ports that everybody may reach: that of the deployment's URL."""
-    node = plan.gateway.node if plan.gateway else plan.proxy.node if plan.proxy else plan.head
-    return {node: [port_of(plan.url)]}
+    door = plan.gateway or plan.proxy
+    return {door.node if door else plan.head: [port_of(plan.url)]}
 
 
 def port_of(url: str) -> int:

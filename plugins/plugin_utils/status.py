@@ -191,10 +191,9 @@ def status_of(
     comparable = plan.bound and not unbound
     # Of a host without its planned address the plan cannot be bound: that is told once.
     faults = [*host_faults(plan, hosts, waivers), *(() if lacks_addresses(plan, hosts) else unbound)]
+    wanted = steps.gateway_secrets(plan, seen, of_gateway)
     decision, pulls = (
-        _decided(plan, seen, [name for name, why in why_not.items() if not why], of_gateway)
-        if comparable
-        else (None, {})
+        _decided(plan, seen, [name for name, why in why_not.items() if not why], wanted) if comparable else (None, {})
     )
     if comparable and not pulls:
         faults += image_faults(plan, plan.engines[0].image.reference, seen)
@@ -202,7 +201,7 @@ def status_of(
     endpoints = {each.url: _endpoint(each, seen[each.node]) for each in plan.endpoints}
     engines = [_engine(plan, each, seen, endpoints, why_not, decision) for each in plan.engines]
     proxy = _proxy(plan, seen, endpoints)
-    gateway = _gateway(plan, seen, endpoints, of_gateway)
+    gateway = _gateway(plan, seen, endpoints, wanted)
     public = gateway or proxy
     whole = (
         decision is not None
@@ -256,7 +255,7 @@ def _why_not(host: Host) -> str:
 
 
 def _decided(
-    plan: Plan, hosts: Mapping[str, Host], known: Sequence[str], of_gateway: GatewayInputs | None
+    plan: Plan, hosts: Mapping[str, Host], known: Sequence[str], of_gateway: Mapping[str, str]
 ) -> tuple[Decision, dict[str, str]]:
     """What a deploy would do to the ``known`` nodes, and on which of them the image has to be brought."""
     known_plan = dataclasses.replace(
@@ -268,7 +267,7 @@ def _decided(
     )
     pulls = steps.to_pull(known_plan, hosts)
     tokens = steps.tokens(plan, hosts, "")
-    brought = steps.as_brought(plan, hosts, tokens, steps.gateway_secrets(known_plan, hosts, of_gateway))
+    brought = steps.as_brought(plan, hosts, tokens, of_gateway)
     return decide(
         known_plan,
         {name: _as_known(host, known) for name, host in brought.items()},
@@ -410,7 +409,7 @@ def _proxy(plan: Plan, hosts: Mapping[str, Host], endpoints: Mapping[str, Endpoi
 
 
 def _gateway(
-    plan: Plan, hosts: Mapping[str, Host], endpoints: Mapping[str, EndpointStatus], given: GatewayInputs | None
+    plan: Plan, hosts: Mapping[str, Host], endpoints: Mapping[str, EndpointStatus], wanted: Mapping[str, str]
 ) -> GatewayStatus | None:
     if plan.gateway is None:
         return None
@@ -423,8 +422,7 @@ def _gateway(
     if "error" in told:
         return GatewayStatus(host.name, plan.gateway.url, public.state, public.reason, None, told["error"], down)
     states = {url: Tokens(each.state, each.reason) for url, each in endpoints.items()}
-    marks = {path: steps.mark_of(text) for path, text in steps.gateway_secrets(plan, hosts, given).items()}
-    __, wrong = gateway_faults(plan, steps.with_files(host, marks), states)
+    __, wrong = gateway_faults(plan, steps.with_secrets(host, wanted), states)
     return GatewayStatus(host.name, plan.gateway.url, public.state, public.reason, not wrong, wrong, down)
 
 

@@ -132,17 +132,21 @@ def as_brought(
 
     A host that lost its file gets the same again, which is no reason to start anything; one whose engine gets another token is.
     """
-    marks: dict[str, dict[str, str]] = {}
+    found = dict(hosts)
     for need in needed.values():
         for host in need["hosts"]:
-            marks.setdefault(host, {})[token_path(plan, host) or ""] = need["mark"]
+            found[host] = _with_files(hosts[host], {token_path(plan, host): need["mark"]})
     if plan.gateway and of_gateway:
-        marks.setdefault(plan.gateway.node, {}).update({path: mark_of(text) for path, text in of_gateway.items()})
-    return {**hosts, **{name: with_files(hosts[name], brought) for name, brought in marks.items()}}
+        found[plan.gateway.node] = with_secrets(found[plan.gateway.node], of_gateway)
+    return found
 
 
-def with_files(host: Host, marks: Mapping[str, str]) -> Host:
-    """The host, once it has files with these marks, by their paths."""
+def with_secrets(host: Host, contents: Mapping[str, str]) -> Host:
+    """The host, once it has these secrets, content by path."""
+    return _with_files(host, {path: mark_of(content) for path, content in contents.items()})
+
+
+def _with_files(host: Host, marks: Mapping[str | None, str]) -> Host:
     return Host(host.name, {**host.answer, "files": {**(host.answer.get("files") or {}), **marks}})
 
 
@@ -194,11 +198,22 @@ def session_len(plan: Plan) -> int:
 # ---- for a person
 
 
+def pulls_told(pulls: Mapping[str, str], of_gateway: Mapping[str, str]) -> list[str]:
+    """What is pulled where: engines' images by why, the gateway's by its reference."""
+    return [
+        *(f"{host}: pull the image: {why}" for host, why in pulls.items()),
+        *(f"{host}: pull the gateway's image: {reference} is not on it" for host, reference in of_gateway.items()),
+    ]
+
+
 def told(
-    decision: Decision, pulls: Mapping[str, str] | None = None, needed: Mapping[str, Mapping[str, Any]] | None = None
+    decision: Decision,
+    pulls: Mapping[str, str] | None = None,
+    needed: Mapping[str, Mapping[str, Any]] | None = None,
+    of_gateway: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The decision in lines: what is done where, and why; what is as planned needs none."""
-    lines = [f"{host}: pull the image: {why}" for host, why in (pulls or {}).items()]
+    lines = pulls_told(pulls or {}, of_gateway or {})
     for name, need in (needed or {}).items():
         lines.append(f"{', '.join(need['hosts'])}: bring Ray's token of {name}, which is not there or another one")
     for number, each in enumerate(decision.rounds, 1):

@@ -11,7 +11,7 @@ _programs=(promtool prometheus prometheus-node-exporter haproxy nft)
 _packages=(prometheus prometheus-node-exporter haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
   nftables libnftables1 libnftnl11 libjansson4)
 
-_has_programs() { local each PATH=$PATH:/usr/sbin; for each in "${_programs[@]}"; do command -v "$each" || return 1; done; } >/dev/null
+_has_programs() { local each; for each in "${_programs[@]}"; do command -v "$each" || return 1; done; } >/dev/null
 
 _download_packages() (
   cd "$1" && apt-get download -qq "${_packages[@]}"
@@ -35,6 +35,7 @@ EOF
 
 ensure_packages() {
   local draft log package
+  export PATH=$PATH:/usr/sbin  # where distributions have HAProxy and nft, and users do not look
   _has_programs && return 0
   if [[ ! -d $_packages_root ]]; then
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import GatewayError, state_of
-from ansible_collections.lmfleet.lmdeploy.plugins.modules.gateway import AGAIN_S
+from ansible_collections.lmfleet.lmdeploy.plugins.modules.gateway import Gateway
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.certificate import self_signed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import description, files_of, keys_map
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import GATEWAY_FILES, GATEWAY_RUN, Plan
@@ -27,6 +27,7 @@ from .packages import program
 from .plans import nodes, plan_of
 
 KEYS = {"batch": "b" * 40, "chat": "c" * 40}
+TAKEN = "cannot bind socket (Address already in use)"
 DEADLINE_S = 60  # nothing here measures time
 
 
@@ -55,7 +56,6 @@ class HAProxy:
         self.socket = str(folder / "run" / "admin.sock")
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self._process = process
-        self._again = 0.0  # when to tell it once more
 
     @property
     def pid(self) -> int:
@@ -68,16 +68,21 @@ class HAProxy:
         return (self.folder / "haproxy.log").read_text(encoding="utf-8")
 
     def reload(self, described: str) -> None:
-        """Have it read its files, as the module does: told again where it did not hear, as one that was just started."""
+        """Have it read its files, by the module's own code: what that uses of a container is ``kill`` and ``logs``."""
+        Gateway(self.socket, self, described, DEADLINE_S).reload()
 
-        def read(state: Any) -> bool:
-            if time.monotonic() >= self._again:
-                self._process.send_signal(signal.SIGUSR2)
-                self._again = time.monotonic() + AGAIN_S
-            return bool(state["description"] == described)
+    def end(self) -> None:
+        """Have it end."""
+        self._process.terminate()
+        self._process.wait()
 
-        self._again = 0.0
-        self.until("it has read its files again", read)
+    def kill(self, signal: str) -> None:
+        """As a container of Docker's."""
+        self._process.send_signal(Signals[signal])
+
+    def logs(self, tail: int) -> bytes:
+        """Likewise."""
+        return "\n".join(self.log.splitlines()[-tail:]).encode()
 
     def until(self, what: str, found: Any) -> None:
         """Wait until ``found(state)`` is true."""
@@ -127,15 +132,28 @@ def free_ports() -> int:
 @contextmanager
 def running(plan: Plan, folder: Path) -> Iterator[HAProxy]:
     """One that runs for a plan, and has read its files."""
+    found = start(plan, folder)
+    while found is None:
+        found = start(plan, folder)
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def start(plan: Plan, folder: Path) -> HAProxy | None:
+    """Start it, until it has read its files; None where somebody else has taken a port that was free a moment ago."""
     port = free_ports()
     expected = write_files(plan, folder, port)
     with (folder / "haproxy.log").open("wb") as log:
         words = [program("haproxy"), "-W", "-db", "-f", str(folder / "files" / "haproxy.cfg")]
         process = subprocess.Popen(words, stdout=log, stderr=log)
+    found = HAProxy(folder, process, port, tls=bool(plan.gateway and plan.gateway.tls))
     try:
-        found = HAProxy(folder, process, port, tls=bool(plan.gateway and plan.gateway.tls))
         found.until("it has read its files", lambda state: state["description"] == expected)
-        yield found
-    finally:
-        process.terminate()
-        process.wait()
+    except BaseException:
+        found.end()
+        if TAKEN in found.log:
+            return None
+        raise
+    return found

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from .. import _gateway
 from . import (
     containers,
     daemon,
@@ -117,7 +116,7 @@ class _Look:
             "tcp": (bool(asked.get("tcp")), lambda: parallel.each(endpoints.tcp_status, asked["tcp"])),
             "http": (bool(asked.get("http")), lambda: endpoints.http_statuses(asked["http"])),
             "proxy": (bool(asked.get("proxy")), lambda: proxy.proxy_status(asked["proxy"])),
-            "gateway": (bool(asked.get("gateway")), lambda: _gateway.told(asked["gateway"])),
+            "gateway": (bool(asked.get("gateway")), self._gateway),
             "host": (bool(asked.get("host")), self._host),
             "files": (bool(asked.get("files")), lambda: parallel.each(files.digest, asked["files"])),
             "paths": (bool(asked.get("paths")), lambda: parallel.each(os.path.exists, asked["paths"])),
@@ -253,6 +252,11 @@ class _Look:
 
         result: dict[str, Any] = self._with_docker(ask)()
         return result
+
+    def _gateway(self) -> dict[str, Any]:
+        from .. import _gateway  # for the same reason as what is of the host
+
+        return _gateway.told(self._asked["gateway"])
 
     def _host(self) -> dict[str, Any]:
         from . import host  # with its parts it is much to compile, and a wait asks other things every few seconds

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import BACKEND
 
 from ..observed import Host
-from ..planning.gateway import CERTIFICATE_FILE, KEYS_FILE, secret_paths
+from ..planning.gateway import CERTIFICATE_FILE, KEYS_FILE, admin_socket, secret_paths
 from ..planning.types import GATEWAY_ADMIN, GATEWAY_FILES, Endpoint, Gateway, Plan, digest_of
 
 CONFIG = "haproxy.cfg"
 REQUESTS, CONCURRENT = "requests.map", "concurrent.map"
-BACKEND = "engines"
 # A request that fits is held until it is whole; what fits is given to another endpoint where the first one does not take it.
 HELD_BYTES = 256 << 10
 BEGINNING_BYTES = 4096  # of a conversation, by which requests are told alike; some thousand tokens
 RETRY_AFTER_S = 5
+UNREAD = "@read@"  # in the place of the digest, in what the digest is over
 OWN_FILES = 1000  # beside the two of each connection
 _V1 = "/v1/"
 
@@ -38,19 +41,13 @@ def files_of(plan: Plan, gateway: Gateway, secrets: Mapping[str, str]) -> dict[s
 
     The marks are in ``description``, which a running HAProxy tells: so it can be seen which files it has read.
     """
-    texts = {
-        REQUESTS: _map((name, str(each.requests_per_minute)) for name, each in gateway.limits.items()),
-        CONCURRENT: _map((name, str(each.concurrent)) for name, each in gateway.limits.items()),
-    }
-    config = _config(plan, gateway)
-    read = digest_of([config, texts, dict(secrets)])
-    return {CONFIG: config.replace("@read@", read), **texts}
+    config, maps = _config(plan, gateway), _maps(gateway)
+    return {CONFIG: config.replace(UNREAD, digest_of([config, maps, dict(secrets)])), **maps}
 
 
 def description(plan: Plan, gateway: Gateway, secrets: Mapping[str, str]) -> str:
     """What a HAProxy that has read these files says of itself."""
-    found = files_of(plan, gateway, secrets)[CONFIG]
-    return next(line.split()[1] for line in found.splitlines() if line.strip().startswith("description "))
+    return digest_of([_config(plan, gateway), _maps(gateway), dict(secrets)])
 
 
 def planned_description(plan: Plan, gateway: Gateway, host: Host) -> str:
@@ -60,7 +57,7 @@ def planned_description(plan: Plan, gateway: Gateway, host: Host) -> str:
 
 def planned_files(plan: Plan, gateway: Gateway, host: Host) -> dict[str, str]:
     """Path on the gateway's host -> text, of all that is not secret."""
-    folder = next(mount.source for mount in plan.only("gateway").mounts if mount.target == GATEWAY_FILES)
+    folder = plan.only("gateway").source_of(GATEWAY_FILES)
     return {f"{folder}/{name}": text for name, text in files_of(plan, gateway, _marks(plan, gateway, host)).items()}
 
 
@@ -72,6 +69,13 @@ def _marks(plan: Plan, gateway: Gateway, host: Host) -> dict[str, str]:
 def keys_map(keys: Mapping[str, str]) -> str:
     """Names by the SHA-256 of their keys. A key is 32 random characters or more, so this does not give it away."""
     return _map((hashlib.sha256(key.encode()).hexdigest(), name) for name, key in sorted(keys.items()))
+
+
+def _maps(gateway: Gateway) -> dict[str, str]:
+    return {
+        REQUESTS: _map((name, str(each.requests_per_minute)) for name, each in gateway.limits.items()),
+        CONCURRENT: _map((name, str(each.concurrent)) for name, each in gateway.limits.items()),
+    }
 
 
 def _map(pairs: Iterable[tuple[str, str]]) -> str:
@@ -101,7 +105,7 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
 
 def _global(gateway: Gateway) -> list[str]:
     return [
-        "description @read@",
+        f"description {UNREAD}",
         "log stdout format raw local0",
         f"stats socket {GATEWAY_ADMIN} mode 600 level admin expose-fd listeners",
         # No `maxconn` here: HAProxy does not start where the host allows it fewer files than that needs.
@@ -251,6 +255,8 @@ def _metrics(plan: Plan, gateway: Gateway) -> list[str]:
     ]
 
 
-def names(plan: Plan, urls: Sequence[str]) -> list[str]:
-    """The names of endpoints in HAProxy, by their URLs."""
-    return [server_of(each) for each in plan.endpoints if each.url in urls]
+def told(plan: Plan, act: str, urls: Iterable[str]) -> dict[str, Any]:
+    """Arguments of M(lmfleet.lmdeploy.gateway): it sends the endpoints at ``urls`` nothing (close), or requests again (open)."""
+    wanted = {*urls}
+    servers = [server_of(each) for each in plan.endpoints if each.url in wanted]
+    return {"socket": admin_socket(plan.only("gateway")), "act": act, "servers": servers}

@@ -12,12 +12,12 @@ from typing import Any
 from ..network import binding_faults, owner_of
 from ..releases import Command, at_least, option_name, release_table, releases, resolve_image, unknown_to_image
 from . import deepep, dpep, mounted, tp
-from .gateway import gateway_of, gateway_service
+from .gateway import gateway_of
 from .inputs import Inputs
 from .model import Model
 from .rdma import CHOSEN, rdma_of
 from .refused import reason
-from .services import ANY_ADDRESS, check_direct, proxy_service
+from .services import ANY_ADDRESS, check_direct, gateway_service, proxy_service
 from .types import PLAN_FORMAT, REFUSED, Endpoint, Engine, Faults, Image, Node, Plan, PlanError, Proxy, Service
 from .values import shown
 
@@ -98,7 +98,7 @@ def build_plan(inputs: Inputs, seen: Observations, faults: Faults) -> Plan:
         endpoints=endpoints,
         proxy=proxy,
         gateway=gateway,
-        url=gateway.url if gateway else proxy.url if proxy else endpoints[0].url,
+        url=(gateway or proxy or endpoints[0]).url,
         ray_token_auth=token,
         unverified=_unverified(inputs, image, engines, seen),
         warnings=[*_warnings(inputs, image, engines), *indirect],
@@ -115,7 +115,7 @@ def _services(
     """Every container in the order of its start, and every rank; TP engines are counted as ranks of the deployment."""
     services = [proxy_service(inputs, image, inputs.nodes[0], proxy_arguments)] if inputs.proxy else []
     if inputs.gateway:
-        services.append(gateway_service(inputs.gateway, inputs.name, inputs.nodes[0], inputs.ports))
+        services.append(gateway_service(inputs, inputs.gateway, inputs.nodes[0]))
     endpoints: list[Endpoint] = []
     for engine in engines:
         found, answers = TOPOLOGIES[engine.topology].services(inputs, engine, token)

@@ -20,7 +20,6 @@ from .types import (
     Faults,
     Gateway,
     KeyLimit,
-    Mount,
     Node,
     Ports,
     Service,
@@ -35,7 +34,6 @@ KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it stands in logs a
 HIGHEST_LIMIT = 1_000_000
 PREFIXES = "--enable-prefix-caching"
 OPTIONS = {"connections": 20000, "queue": 256, "queue_s": 60, "silence_s": 900, "body_mb": 64, "endpoint_requests": 0}
-COMMAND = ("haproxy", "-W", "-db", "-f", f"{GATEWAY_FILES}/haproxy.cfg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,34 +165,12 @@ def gateway_of(given: GatewayInputs, head: Node, ports: Ports, engines: Sequence
     )
 
 
-def gateway_service(given: GatewayInputs, name: str, head: Node, ports: Ports) -> Service:
-    """Its container: no GPU, no model. What it reads lies in a directory, so that it can read it again while it runs."""
-    home = f"{head.state_dir}/{name}/gateway"
-    return Service(
-        service="gateway",
-        node=head.name,
-        name=f"{name}-gateway",
-        engine=None,
-        image=given.image,
-        command=list(COMMAND),
-        environment={},
-        mounts=[Mount(f"{home}/files", GATEWAY_FILES, read_only=True), Mount(f"{home}/run", GATEWAY_RUN)],
-        restart_policy="unless-stopped",
-        pid_mode=None,
-        privileged=False,
-        gpus=False,
-        listens=[ports.gateway, ports.gateway_metrics],
-        directories=[f"{home}/files", f"{home}/run"],
-        user="root",
-    )
-
-
 def admin_socket(service: Service) -> str:
     """The socket on the host at which the gateway is asked and told."""
-    return GATEWAY_ADMIN.replace(GATEWAY_RUN, next(m.source for m in service.mounts if m.target == GATEWAY_RUN))
+    return GATEWAY_ADMIN.replace(GATEWAY_RUN, service.source_of(GATEWAY_RUN))
 
 
 def secret_paths(service: Service, *, tls: bool) -> dict[str, str]:
     """File name -> path on the host, of what is secret there."""
-    files = next(mount.source for mount in service.mounts if mount.target == GATEWAY_FILES)
+    files = service.source_of(GATEWAY_FILES)
     return {name: f"{files}/{name}" for name in (KEYS_FILE, *([CERTIFICATE_FILE] if tls else []))}

@@ -251,7 +251,7 @@ def _validated(
             validated[key] = value
         except WrongValue as error:
             hidden = [f"{key} is no {rule['type']}, and is not shown, for it is secret: see docs/variables.md."]
-            faults.extend(hidden if rule.get("no_log") else error.args, node)
+            faults.extend(hidden if key in SECRETS else error.args, node)
             wrong.add(key)
     return validated, wrong
 

@@ -1,18 +1,34 @@
 # Copyright (c) 2026, lmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every container of a deployment has in common, and the proxy."""
+"""What every container of a deployment has in common, and those before the engines: proxy and gateway."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .environment import PROXY_VARIABLE, direct_faults
+from .gateway import GatewayInputs
 from .inputs import Inputs
-from .types import HF_CACHE, KERNEL_CACHES, Engine, Faults, Image, Mount, Node, Secret, Service, some
+from .types import (
+    GATEWAY_FILES,
+    GATEWAY_RUN,
+    HF_CACHE,
+    KERNEL_CACHES,
+    Engine,
+    Faults,
+    Image,
+    Mount,
+    Node,
+    Secret,
+    Service,
+    some,
+)
 
 RAY_TOKEN_PATH = "/run/lmfleet/secrets/ray_token"  # noqa: S105 - where the token is, not what it is
+GATEWAY_COMMAND = ("haproxy", "-W", "-db", "-f", f"{GATEWAY_FILES}/haproxy.cfg")
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - LMDeploy's own default: clients may be on another network than the cluster
 # Torch's inductor moves Triton's cache, and its own, to /tmp once it has compiled something, unless told where they are.
 KERNEL_CACHE_PLACES = {
@@ -86,33 +102,58 @@ def engine_service(
     )
 
 
-def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[str]) -> Service:
-    """The proxy: no GPU, no model, nothing to keep. It comes back by itself; its list of ranks is corrected by a run."""
+def _before_engines(inputs: Inputs, head: Node, kind: str, image: str, command: Sequence[str], **more: Any) -> Service:
+    """What stands before engines: no GPU, no model, no right over its host. It comes back by itself."""
     return Service(
-        service="proxy",
+        service=kind,
         node=head.name,
-        name=f"{inputs.name}-proxy",
+        name=f"{inputs.name}-{kind}",
         engine=None,
-        image=image.run,
-        command=[
-            *("lmdeploy", "serve", "proxy"),
-            # Behind a gateway it is no door for clients.
-            *(
-                "--server-name",
-                head.address if inputs.gateway else ANY_ADDRESS,
-                "--server-port",
-                str(inputs.ports.proxy),
-            ),
-            *options,
-        ],
-        # Its ranks change with every scaling, and are all it talks to.
-        environment={"NO_PROXY": "*", "no_proxy": "*", **inputs.proxy_environment},
-        mounts=[],
+        image=image,
+        command=list(command),
         restart_policy="unless-stopped",
         pid_mode=None,
         privileged=False,
         gpus=False,
-        listens=[inputs.ports.proxy],
+        **more,
+    )
+
+
+def proxy_service(inputs: Inputs, image: Image, head: Node, options: Sequence[str]) -> Service:
+    """The proxy: nothing to keep; its list of ranks is corrected by a run."""
+    # Behind a gateway it is no door for clients.
+    listens = head.address if inputs.gateway else ANY_ADDRESS
+    command = [
+        "lmdeploy",
+        "serve",
+        "proxy",
+        "--server-name",
+        listens,
+        "--server-port",
+        str(inputs.ports.proxy),
+        *options,
+    ]
+    # Its ranks change with every scaling, and are all it talks to.
+    environment = {"NO_PROXY": "*", "no_proxy": "*", **inputs.proxy_environment}
+    return _before_engines(
+        inputs, head, "proxy", image.run, command, environment=environment, mounts=[], listens=[inputs.ports.proxy]
+    )
+
+
+def gateway_service(inputs: Inputs, given: GatewayInputs, head: Node) -> Service:
+    """The gateway. What it reads lies in a directory, so that it can read it again while it runs."""
+    files, run = (f"{home_of(inputs, head)}/gateway/{name}" for name in ("files", "run"))
+    return _before_engines(
+        inputs,
+        head,
+        "gateway",
+        given.image,
+        GATEWAY_COMMAND,
+        environment={},
+        mounts=[Mount(files, GATEWAY_FILES, read_only=True), Mount(run, GATEWAY_RUN)],
+        listens=[inputs.ports.gateway, inputs.ports.gateway_metrics],
+        directories=[files, run],
+        user="root",
     )
 
 

@@ -328,6 +328,10 @@ class Service:
         """The paths on the host that have to be there already: the user's, and the model's."""
         return [mount.source for mount in self.mounts if mount.source not in self.directories]
 
+    def source_of(self, target: str) -> str:
+        """Where the host has what is mounted at ``target``."""
+        return next(mount.source for mount in self.mounts if mount.target == target)
+
     @property
     def as_earlier(self) -> Service | None:
         """The service as it was before it was supervised."""
