@@ -225,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 64, 256])
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
+    parser.add_argument("--prompt-bytes", type=int, default=4, help="of a request's prompt")
     parser.add_argument(
         "--interval-ms", type=float, default=20, help="from one token to the next, of the endpoint by the clock"
     )
@@ -239,7 +240,7 @@ def main() -> None:
         return
     asked = {
         "model": arguments.model,
-        "prompt": "ping",
+        "prompt": "ping" * (arguments.prompt_bytes // 4),
         "max_tokens": arguments.tokens,
         "stream": True,
         "ignore_eos": True,

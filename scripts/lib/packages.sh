@@ -17,19 +17,20 @@ _download_packages() (
   cd "$1" && apt-get download -qq "${_packages[@]}"
 )
 
-# Their libraries are found where they were unpacked.
-_wrap() {
-  local each
-  mkdir "$1/bin"
-  for each in haproxy nft; do
-    cat >"$1/bin/$each" <<'EOF'
+# wrap_programs ROOT NAME...: programs of ROOT/usr/sbin that find their libraries below ROOT, in ROOT/bin.
+wrap_programs() {
+  local root=$1 each
+  shift
+  mkdir -p "$root/bin"
+  for each in "$@"; do
+    cat >"$root/bin/$each" <<'EOF'
 #!/bin/sh
 root=$(cd "$(dirname "$0")/.." && pwd)
 LD_LIBRARY_PATH=$(echo "$root"/usr/lib/*-linux-gnu)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export LD_LIBRARY_PATH
 exec "$root/usr/sbin/${0##*/}" "$@"
 EOF
-    chmod 755 "$1/bin/$each"
+    chmod 755 "$root/bin/$each"
   done
 }
 
@@ -57,7 +58,7 @@ ensure_packages() {
     fi
     for package in "$draft"/*.deb; do dpkg-deb -x "$package" "$draft" || { rm -r "$draft"; return 1; }; done
     rm "$draft"/*.deb
-    _wrap "$draft"
+    wrap_programs "$draft" haproxy nft
     mv -T "$draft" "$_packages_root" 2>/dev/null || rm -r "$draft"
   fi
   export PATH=$_packages_root/bin:$_packages_root/usr/bin:$PATH

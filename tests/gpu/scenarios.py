@@ -23,6 +23,7 @@ from typing import Any
 from gpu.deployment import CACHES, Deployment, Machine, Watch, get
 from gpu.load import SIZES, Prompts, Size, measure
 from gpu.prefill import Asker, Sampler, Shorts, cpu_of, described, hang, spinning, stopped, table, what_moved
+from gpu.prefixes import prefixes
 from gpu.processes import command_of, members
 from gpu.results import Results
 from gpu.watched import watch
@@ -115,10 +116,11 @@ def guide_warm_up(at: Deployment) -> dict[str, Any]:
     return {"seconds": round(time.monotonic() - began, 2), "tokens": tokens}
 
 
-def beside_others(run: Run, name: str, number: int, gpu: int = 0) -> Deployment:
+def beside_others(run: Run, name: str, number: int, gpu: int = 0, **variables: Any) -> Deployment:
     """A deployment beside others: the api alone, for with tp 1 LMDeploy uses no Ray."""
     ports = {"api": 23333 + 10 * number, "torch": 29500 + number}
-    plan = run.machine.plan("one", plan_name=name, plan_ports=ports, plan_restarts=0)  # a supervisor would wait for Ray
+    # Unsupervised: a supervisor would wait for Ray.
+    plan = run.machine.plan("one", plan_name=name, plan_ports=ports, plan_restarts=0, **variables)
     return Deployment(run.machine, plan, only=["api"], gpu=gpu)
 
 
@@ -797,4 +799,5 @@ SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
     "prefill": (prefill, 1),
     "heals": (heals, 2),
     "watch": (watch, 1),
+    "prefixes": (prefixes, 2),
 }

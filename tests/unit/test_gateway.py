@@ -28,6 +28,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import p
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._http import exchange
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines import EngineProbe, State
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway import config
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.certificate import self_signed
 from ansible_collections.lmfleet.lmdeploy.tests.unit.haproxy import KEYS, HAProxy, gateway_plan, running, write_files
 from ansible_collections.lmfleet.lmdeploy.tests.unit.null_server import NullServer
 
@@ -50,6 +51,17 @@ def ask(
         text = answer.read()
         found = {name.lower(): value for name, value in answer.getheaders()}
         return answer.status, found, json.loads(text) if "json" in found.get("content-type", "") else text.decode()
+    finally:
+        connection.close()
+
+
+def stream(door: HAProxy, trusting: ssl.SSLContext) -> tuple[int, bool]:
+    """Status of a streamed answer over TLS, and whether it came whole."""
+    connection = http.client.HTTPSConnection("127.0.0.1", door.port, timeout=60, context=trusting)
+    try:
+        connection.request("POST", "/v1/completions", json.dumps({**BODY, "stream": True}), CHAT)
+        answer = connection.getresponse()
+        return answer.status, answer.read().endswith(b"data: [DONE]\n\n")
     finally:
         connection.close()
 
@@ -328,6 +340,25 @@ def test_a_key_is_revoked_and_another_one_added_without_a_request_lost(tmp_path:
         assert Counter(each.result()[0] for each in meanwhile) == {200: 200}
         assert ask(door)[0] == 401
         assert ask(door, {"Authorization": f"Bearer {'n' * 40}"})[0] == 200
+
+
+def test_a_renewed_certificate_counts_at_once_and_streams_that_run_end_whole(tmp_path: Path) -> None:
+    streams = 64
+    with before(1, tmp_path, plan_gateway_tls=True) as (door, (server,)), contextlib.ExitStack() as stack:
+        kept = tmp_path / "files" / "certificate.pem"
+        old = ssl.create_default_context(cafile=str(kept))
+        # None is answered before the last one has come, which is after the renewal.
+        server.endpoints[0].hold = streams + 1
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(streams))
+        running_now = [pool.submit(stream, door, old) for __ in range(streams)]
+        door.until("all run", lambda state: state["servers"]["rank0"]["requests"] == streams)
+        kept.write_text(self_signed("renewed", "127.0.0.1"))
+        plan = gateway_plan([server.endpoints[0].url], plan_gateway_tls=True)
+        door.reload(write_files(plan, tmp_path, door.port))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            stream(door, old)
+        assert stream(door, ssl.create_default_context(cafile=str(kept))) == (200, True)
+        assert Counter(each.result() for each in running_now) == {(200, True): streams}
 
 
 def test_what_it_has_read_changes_with_all_that_it_reads_and_with_nothing_else() -> None:
