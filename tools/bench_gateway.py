@@ -37,7 +37,6 @@ from aiohttp import web
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "collections"))
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.text import columns  # noqa: E402
-from ansible_collections.lmfleet.lmdeploy.tests.unit.haproxy import KEYS, gateway_plan, running  # noqa: E402
 
 OK = 200
 ROUNDS = 4
@@ -209,6 +208,8 @@ def doors(arguments: argparse.Namespace) -> Iterator[list[Door]]:
         given = (each.partition("=")[::2] for each in arguments.through)
         yield [Door("direct", arguments.direct), *(Door(name, url, key) for name, url in given)]
         return
+    from ansible_collections.lmfleet.lmdeploy.tests.unit.haproxy import KEYS, gateway_plan, running
+
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(endpoint())
         found = [Door("direct", url)]

@@ -17,33 +17,22 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from gpu.deployment import Deployment, get
+from gpu.gateways import KEYS, gateway
 from gpu.prefill import metrics_of
 from tokenizers import Tokenizer
 
-from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import GatewayError, state_of
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import files_of, keys_map
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import (
-    GATEWAY_ADMIN,
-    GATEWAY_FILES,
-    GATEWAY_RUN,
-    Plan,
-)
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.steps import mark_of
 from ansible_collections.lmfleet.lmdeploy.programs.benchmark.dataset import random_prompts
 from ansible_collections.lmfleet.lmdeploy.programs.warmup import ask
 
 if TYPE_CHECKING:
     from gpu.scenarios import Run
 
-KEYS = {"gpu": "g" * 40}  # inventory/replicas.yml
 ENDING, OUT = 64, 16  # tokens
 METRICS_BYTES = 1 << 20
-UP_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +78,9 @@ def prefixes(run: Run, cases: Sequence[str] = tuple(CASES)) -> None:
 def measure(run: Run, case: str, engines: Sequence[Deployment]) -> None:
     """The three ways in turn, ``TURNS`` times, after one of each that pays for compiling."""
     urls = [each.url for each in engines]
-    with gateway(run, urls, "fewest", 1) as fewest, gateway(run, urls, "alike", 2, enable_prefix_caching=True) as alike:
-        ways = {"in turn": urls, "fewest requests": [fewest], "same beginning": [alike]}
+    kept = {"plan_api_server_options": {"enable_prefix_caching": True}}
+    with gateway(run, urls, "fewest", 1) as fewest, gateway(run, urls, "alike", 2, **kept) as alike:
+        ways = {"in turn": urls, "fewest requests": [fewest.url], "same beginning": [alike.url]}
         seen: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         load = CASES[case][1]
         for turn in range(TURNS + 1):
@@ -163,44 +153,3 @@ async def asked(doors: Sequence[str], model: str, prompts: Sequence[str], at_onc
         "ttft_mean": round(1000 * statistics.fmean(times), 1),
         "requests_per_s": round(len(prompts) / wall, 2),
     }
-
-
-@contextlib.contextmanager
-def gateway(run: Run, urls: Sequence[str], name: str, number: int, **options: Any) -> Iterator[str]:
-    """The gateway of a plan before these endpoints, in the place of the plan's own; its URL."""
-    ports = {"gateway": 8440 + 10 * number, "gateway_metrics": 8441 + 10 * number}
-    given = run.machine.plan("replicas", plan_name=name, plan_ports=ports, plan_api_server_options=options)
-    endpoints = [{**each, "url": url} for each, url in zip(given["endpoints"], urls)]
-    at = Deployment(run.machine, {**given, "endpoints": endpoints}, only=["gateway"])
-    admin = place(Plan.from_json({**given, "endpoints": endpoints}))
-    at.start("gateway")
-    try:
-        began = time.monotonic()
-        while not all_up(admin):
-            assert time.monotonic() < began + UP_S, at.process("gateway").logs(timestamps=False, tail=20)
-            time.sleep(0.2)
-        yield at.url
-    finally:
-        at.stop()
-
-
-def all_up(admin: str) -> bool:
-    """Whether it answers, and has found every endpoint well."""
-    with contextlib.suppress(GatewayError):
-        return all(each["up"] for each in state_of(admin)["servers"].values())
-    return False
-
-
-def place(plan: Plan) -> str:
-    """Write the files of a plan's gateway to where its service mounts them, with paths as they are here; its admin socket."""
-    service, planned = plan.only("gateway"), plan.gateway
-    assert planned
-    places = {target: service.source_of(target) for target in (GATEWAY_FILES, GATEWAY_RUN)}
-    secrets = {"keys.map": keys_map(KEYS)}
-    texts = {**secrets, **files_of(plan, planned, {name: mark_of(text) for name, text in secrets.items()})}
-    folder = Path(places[GATEWAY_FILES])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        own = text.replace(GATEWAY_FILES, places[GATEWAY_FILES]).replace(GATEWAY_RUN, places[GATEWAY_RUN])
-        (folder / name).write_text(own, encoding="utf-8")
-    return GATEWAY_ADMIN.replace(GATEWAY_RUN, places[GATEWAY_RUN])

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.deployment import CACHES, Deployment, Machine, Watch, get
+from gpu.doors import doors
 from gpu.load import SIZES, Prompts, Size, measure
 from gpu.prefill import Asker, Sampler, Shorts, cpu_of, described, hang, spinning, stopped, table, what_moved
 from gpu.prefixes import prefixes
@@ -800,4 +801,5 @@ SCENARIOS: dict[str, tuple[Callable[..., None], int]] = {
     "heals": (heals, 2),
     "watch": (watch, 1),
     "prefixes": (prefixes, 2),
+    "doors": (doors, 1),
 }
