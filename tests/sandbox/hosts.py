@@ -35,6 +35,10 @@ MODEL = "deepseek-ai/DeepSeek-V3"
 # A registry that wants a login; conftest.py runs it.
 PRIVATE_REGISTRY = "10.77.0.3:5000"
 REGISTRY_PASSWORD = "correct-horse-battery"
+# In one command for all; a container that ends in between is left out.
+CONTAINERS = """
+ids=$(docker ps --all --quiet) && { docker inspect --format '{{.Name}} {{.Id}} {{.State.StartedAt}}' $ids 2>/dev/null || true; }
+"""
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -172,10 +176,9 @@ class Sandbox:
         """``node0/lmdeploy-ray`` -> id and start time of every container on every host."""
         found = {}
         for node in self.nodes:
-            for name in self.on(node, "docker", "ps", "--all", "--format", "{{.Names}}").split():
-                shown = self.on(node, "docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name)
-                identity, started = shown.split()
-                found[f"node{node}/{name}"] = (identity, started)
+            for line in self.on(node, "sh", "-c", CONTAINERS).splitlines():
+                name, identity, started = line.split()
+                found[f"node{node}{name}"] = (identity, started)
         return found
 
     def power(self, node: int, *, on: bool) -> None:
