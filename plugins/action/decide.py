@@ -55,7 +55,7 @@ def _chain(plan: Plan, pulls: Mapping[str, str]) -> list[dict[str, str]]:
 def _why_unanswered(host: Host) -> str:
     """What went wrong when the image was asked; what is read from a slow disk for the first time may take long."""
     said = (host.answer.get("image") or {}).get("unanswered")
-    return f" ({said}; the second time is faster)" if said else ""
+    return f" ({said}; a second try is faster, because the disk was read)" if said else ""
 
 
 class ActionModule(ActionBase):
@@ -104,7 +104,7 @@ class ActionModule(ActionBase):
             prepare = {"prepare": True, "pull": pulls, "chain": _chain(plan, pulls), "ask": ask, "reference": reference}
             return {"changed": False, **prepare, "gateway": others, "rounds": []}
         if ask and not self._task.check_mode:  # it was brought and asked by now
-            stop([f"{ask}: {reference} could not be asked what it holds{_why_unanswered(hosts[ask])}: run again."])
+            stop([f"{ask}: {reference} did not tell which LMDeploy it has{_why_unanswered(hosts[ask])}: run again."])
         if not pulls:
             faults = image_faults(plan, reference, hosts)
             if faults:

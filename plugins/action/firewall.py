@@ -112,6 +112,6 @@ class ActionModule(ActionBase):
         except AnsibleConnectionFailure as error:
             raise AnsibleConnectionFailure(
                 f"{self._where}: no new connection came in after its firewall was set: {error}. The host takes the rules back by "
-                f"itself {rollback_s:g} s after it had them; wait for that, and see with --check --diff what they let in. Does "
-                "Ansible come in by another port than that of SSH there?"
+                f"itself {rollback_s:g} s after it got them; wait for that, and see with --check --diff what they let in. If "
+                "Ansible connects to another port than sshd's own there (a NAT, a jump), add it to firewall_open_ports."
             ) from None

@@ -77,7 +77,10 @@ class ActionModule(DetachedAction):
             if summary["lines"] != lines:
                 lines, moved = summary["lines"], now
             elif now - moved > stall_s:
-                return f"the registry sent nothing for {stall_s:.0f} s, i/o timeout; last seen: {pull_line(summary)}"
+                return (
+                    f"Docker got nothing for {stall_s:.0f} s (image_pull_stall), which counts as i/o timeout; last seen: "
+                    f"{pull_line(summary)}"
+                )
             return ""
 
         return trouble

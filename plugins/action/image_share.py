@@ -15,7 +15,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.leaving import ha
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.run import Run
 
 BY_DIGEST = (
-    "image_share: {name} names a digest, and an image that one host gives another gets no such name: set plan_image to a tag, or "
+    "image_share: {name} names a digest, and an image that came by docker load has none: set plan_image to a tag, or "
     "leave image_share out"
 )
 
@@ -72,4 +72,9 @@ class ActionModule(DetachedAction):
         remedy = (
             "Run again: hosts that have it by now do not get it again; without image_share each host pulls it itself"
         )
-        return {**repeated, "failed": True, "changed": False, "msg": f"{name} from host to host: {said}. {remedy}."}
+        return {
+            **repeated,
+            "failed": True,
+            "changed": False,
+            "msg": f"{name} was not copied from host to host: {said}. {remedy}.",
+        }

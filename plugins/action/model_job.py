@@ -108,7 +108,10 @@ class ActionModule(ClientAction):
             if events.get("result"):
                 return self._ended(host, events["result"], seconds)
             if not outcome["running"]:
-                why = f"its container ended with exit code {outcome['exit_code']} and no result:\n{last_words(outcome)}"
+                why = (
+                    f"the container that brings the model ended with exit code {outcome['exit_code']} before it was done:\n"
+                    f"{last_words(outcome)}"
+                )
                 return {"failed": True, "msg": why}
             if seconds > timeout_s:
                 shown = progress_line(events["progress"]) if events.get("progress") else "nothing"

@@ -132,7 +132,8 @@ class ActionModule(ActionBase):
             silent = silent_hosts(wait.hosts, board.read("alive"), began, now)
             if silent:
                 why = (
-                    f"{', '.join(silent)} gave no sign for {SILENT_S:.0f} s: the connection hangs, or the host is gone"
+                    f"{', '.join(silent)} gave no sign for {SILENT_S:.0f} s: SSH to it hangs, or it is down. "
+                    "Mend that, then run again"
                 )
                 board.post("failed", why)  # it may come back, and is not to wait for those that are gone
                 return {"failed": True, "changed": False, "msg": f"{host} stopped waiting, because {why}."}

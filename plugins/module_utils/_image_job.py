@@ -62,7 +62,8 @@ def run(
     )
     if DOCKER_ERROR is not None:
         module.fail_json(
-            msg=missing_required_lib("docker", reason="install python3-docker on this host"), exception=DOCKER_ERROR
+            msg=missing_required_lib("docker", reason="for Docker: apt-get install python3-docker there"),
+            exception=DOCKER_ERROR,
         )
     state, file, process = module.params["state"], Path(module.params["file"]), module.params["process"]
     result: dict[str, Any] = {}

@@ -274,8 +274,8 @@ class LockFile:
                     return
             if time.monotonic() > deadline:
                 raise LockError(
-                    f"{guard} has been locked by another process for {self._patience_s:.0f} s, which needs milliseconds: "
-                    f"'fuser -v {guard}' on this host names it; it hangs, or the disk does"
+                    f"another process has held {guard} for {self._patience_s:.0f} s, and milliseconds are normal: it hangs, or the "
+                    f"disk does. Find it with 'fuser -v {guard}' on this host, and end it"
                 )
             time.sleep(0.02)
 

@@ -172,7 +172,7 @@ def _take(client: Any, link: Link, wanted: str, progress: Progress, passing: Pas
     if not _has(client, wanted):
         why = (
             trouble
-            or "Docker made another image of it, as where one host has containerd's image store and another has not"
+            or "Docker gave it another id: have all hosts containerd's image store, or none of them (docker info, driver-type)"
         )
         raise Failed(f"the image is not {wanted} on this host after docker load: {why}")
     repository, tag = docker.utils.parse_repository_tag(link.reference)
@@ -342,7 +342,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
         got = connection.recv_into(view[at:])
         if not got:
             raise Failed(
-                "the host before this one in the chain ended before the image was whole: see what was told of that"
+                "the host before this one in the chain stopped before the image was complete: see that host's message"
             )
         at += got
     return bytes(data)

@@ -265,7 +265,8 @@ def main() -> None:
     options = module.params
     if DOCKER_ERROR is not None:
         module.fail_json(
-            msg=missing_required_lib("docker", reason="install python3-docker on this host"), exception=DOCKER_ERROR
+            msg=missing_required_lib("docker", reason="for Docker: apt-get install python3-docker there"),
+            exception=DOCKER_ERROR,
         )
     result: dict[str, Any] = {}
     try:

@@ -77,8 +77,8 @@ from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._observe.engines 
 
 MAX_TOKENS = 8
 REMEDY = (
-    "Run the playbook again: it replaces an engine that is dead, and corrects the proxy's list. To see what each rank "
-    "answers: ansible-playbook playbooks/warmup.yml."
+    "Run the playbook again: it replaces an engine that is dead, and corrects the proxy's list. At HTTP 401 or 429 see "
+    "plan_gateway_keys and the limits of its first key. To see what each rank answers: ansible-playbook playbooks/warmup.yml."
 )
 
 

@@ -113,7 +113,9 @@ class Gateway:
                 return
             if time.monotonic() >= ends:
                 log = self._container.logs(tail=LINES).decode("utf-8", "replace").strip()
-                raise GatewayError(f"{why}, {self._timeout_s:g} s long. Its log ends:\n{log}")
+                raise GatewayError(
+                    f"{why}, for {self._timeout_s:g} s (gateway_timeout). Its container's log ends:\n{log}"
+                )
             time.sleep(PAUSE_S)
 
     def _lacks(self) -> str:
@@ -121,7 +123,7 @@ class Gateway:
             found = state_of(self._socket)["description"]
         except GatewayError as error:
             return str(error)
-        return "" if found == self._expected else "it still has what it had read before"
+        return "" if found == self._expected else "it still runs with the files that it read before"
 
 
 def main() -> None:

@@ -246,8 +246,8 @@ def main() -> None:
         outcome = asked(LockFile(Path(options["path"])), options, module.check_mode)
     except (LockError, OSError) as error:
         module.fail_json(
-            msg=f"The lock {options['path']} could not be used: {error}. It is read and"
-            " written by the user that the task becomes on this host, the same in every run."
+            msg=f"The lock {options['path']} could not be used: {error}. On this host every run has to become"
+            f" one and the same user (ansible_user, ansible_become), who owns it: see ls -l {options['path']}."
         )
     module.exit_json(changed=False, **told(outcome))
 

@@ -107,7 +107,7 @@ def main() -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(path, content, mode)
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'a file'} on this host: {error.strerror}")
+        module.fail_json(msg=f"{error.filename or 'a file'} on this host cannot be written: {error.strerror}")
     placed = [str(path) for path in (*directories, *(each[0] for each in files))]
     told = "".join(f"{'~' if path in again else '+'} {path}\n" for path in placed)
     module.exit_json(changed=bool(placed), placed=placed, diff={"prepared": told})

@@ -130,7 +130,7 @@ def main() -> None:
     except ProxyError as error:
         module.fail_json(
             msg=f"The proxy's list of ranks could not be corrected: {error}. "
-            "See the log of the proxy's container on its host (docker logs), then run the playbook again."
+            "See docker logs of its container (plan_name, then -proxy) on this host, then run the playbook again."
         )
     missing = {
         url: live[url].get("error") or f"it serves {', '.join(live[url]['models']) or 'no model'}"
@@ -141,8 +141,8 @@ def main() -> None:
         module.fail_json(
             msg=f"The proxy at {options['url']} does not list "
             + ", ".join(f"{url} ({why})" for url, why in missing.items())
-            + ", so no request gets there, though it gave tokens in this run. It is added once it answers: see whether it does "
-            f"(curl {next(iter(missing))}/health on the proxy's host), then run the playbook again."
+            + ", so no request gets there, though these ranks gave tokens in this run. A rank is listed again once it answers: try "
+            f"curl {next(iter(missing))}/health on the proxy's host, then run the playbook again."
         )
     module.exit_json(
         changed=bool(wanted.add or wanted.remove),

@@ -14,6 +14,7 @@ Pure, standard library, Python 3.9, no Ansible. The whole of it as a table; the 
 | api_server                               | missing, stopped, not as planned, or dead                | it alone is started |
 | endpoint                                 | loading, or says nothing yet                             | it is waited for    |
 | warm-up                                  | was never answered since it was started                  | it is warmed up     |
+| endpoint                                 | says nothing, and its engine was warmed up               | waited for: a token |
 
 The proxy is replaced where it is missing, stopped or not as planned, and its list is corrected where it is wrong. So is the
 gateway; it reads its files again where it has read other ones (keys, limits, endpoints, certificate), and gives requests again
@@ -143,7 +144,7 @@ def decide(plan: Plan, hosts: Mapping[str, Host], formation: str, *, image_broug
     rounds = [each for each in rounds if each.steps or each.engines or each.warm]
     notes = _notes(plan, wanted, later, hosts)
     if leftovers:
-        notes.append("What is not of this plan any more is removed, and what it serves ends.")
+        notes.append("Containers that this plan no longer has are removed, and what they serve stops.")
         notes += _moved_proxy(plan, wanted, leftovers)
     decision = Decision(rounds, [], notes, states)
     starts = [step for step in decision.steps if step.act == "start"]
@@ -251,7 +252,7 @@ def _lost(service: Service, host: Host, engine: Engine, *, serving: bool, engine
     marks = {secret.source: host.mark(secret.source) for secret in service.secrets}
     other = [path for path, mark in marks.items() if path in member.secrets and member.secrets[path] != mark]
     if other:
-        return [f"was started with another secret than {', '.join(other)} is to have"]
+        return [f"was started before {', '.join(other)} changed"]
     # While tokens flow, nothing that it needs was lost.
     if (
         not serving
@@ -259,7 +260,9 @@ def _lost(service: Service, host: Host, engine: Engine, *, serving: bool, engine
         and not engine_heals
         and member.started.get(service.name, container.began) != container.began
     ):
-        return [f"was started again at {container.started_at[:19]}, and the engine has lost it"]
+        return [
+            f"was started again at {container.started_at[:19]} UTC, and the engine that was formed with it has lost it"
+        ]
     return []
 
 
@@ -324,7 +327,7 @@ def _split_formation(services: Sequence[Service], hosts: Mapping[str, Host]) -> 
     if len(set(found.values())) < 2:
         return []
     told = ", ".join(f"{node} {formation or 'none'}" for node, formation in found.items())
-    return [f"its containers are of different formations ({told})"]
+    return [f"its containers are of different formations ({told}), as after an interrupted run"]
 
 
 def _formation_of(services: Sequence[Service], hosts: Mapping[str, Host]) -> str:
@@ -410,7 +413,7 @@ def gateway_faults(plan: Plan, host: Host, states: Mapping[str, Tokens]) -> tupl
     if "error" in told:
         return "reload", f"it does not say what it has read ({told['error']})"
     if told["description"] != planned_description(plan, plan.gateway, host):
-        return "reload", "keys, limits, endpoints, options or certificate are others than those that it has read"
+        return "reload", "its keys, limits, endpoints, options or certificate differ from what it has read"
     aside = [
         each.url
         for each in plan.endpoints
@@ -538,7 +541,7 @@ def _notes(plan: Plan, wanted: Sequence[Wanted], later: Sequence[Wanted], hosts:
         last = f"; its last start took {member.seconds:.0f} s" if member else ""
         if each.serves and each.services:
             rest = ", and the other engines serve meanwhile" if each in later and len(wanted) > 1 else ""
-            notes.append(f"{each.engine.name} serves now, and does not while it is started again{last}{rest}.")
+            notes.append(f"{each.engine.name} serves now, and answers nothing while it is started again{last}{rest}.")
         elif each.services and member:
             notes.append(f"{each.engine.name} is started again{last}.")
         elif each.serves:

@@ -72,6 +72,8 @@ class DetachedAction(ActionBase):
             why = trouble(outcome["summary"], time.monotonic())
             return {"failed": True, "msg": why} if why else None
 
-        meanwhile = f"It goes on there, and ends itself once it was not asked for {ALONE_S:.0f} s."
+        meanwhile = (
+            f"The work goes on there, and stops by itself after {ALONE_S:.0f} s in which nobody asks how far it is."
+        )
         polls = Polls(host, f"how far {what} is", meanwhile)
         return polls.follow(lambda: self._job("polled", process=process), progress, end, POLL_S)

@@ -61,16 +61,16 @@ _REMEDIES = (
     ),
     (
         r"is already in use by container|conflict",
-        "another container of this name was made meanwhile: see who made it (docker inspect), and run again",
+        "a container of this name was made meanwhile, or is still being removed: see docker ps --all and docker inspect there",
     ),
-    (r"no such image|unable to find image", "the image was removed meanwhile: run again"),
+    (r"no such image|unable to find image", "the image was removed meanwhile: find what removes it"),
     (
         r"address already in use|port is already allocated",
         "see what listens there (ss -ltnp), and stop it, or choose another with plan_ports",
     ),
     (
         r"executable file not found|no such file or directory: unknown",
-        "the image does not have the program: set plan_image to an image of LMDeploy",
+        "the image does not have the program (set plan_image to an image of LMDeploy), or the host not the file or device named",
     ),
     (
         r"unknown or invalid runtime|runtime .* not found|default-runtime",
@@ -129,7 +129,7 @@ _OF_IMAGES = (
     ),
     (
         r"no basic auth|unauthorized|authentication required|resource is denied|access denied|forbidden|status: 40[13]",
-        f"correct plan_image if there is no such repository; if it is private, set {_LOGIN}",
+        f"correct plan_image if there is no such repository; if it is private, set or correct {_LOGIN}",
     ),
     (
         r"manifest unknown|manifest for .* not found|name unknown|repository .* not found|not found: (?:manifest|name)",

@@ -42,7 +42,7 @@ class Drain:
         elif after_s >= self.deadline_s:
             late = f"after {self.deadline_s:.0f} s "
             if left:
-                self._end(f"{late}{left} requests still run or wait there, and end with it")
+                self._end(f"{late}{left} requests still run or wait there, and are cut off now")
             else:
                 self._end(f"{late}{_not_known(unknown)}" if unknown else NONE_LEFT)
         elif not left and unknown and after_s >= BLIND_S:

@@ -49,9 +49,9 @@ class Healing:
     def told(self, name: str) -> str:
         """For a person; empty where the engine runs as it was first started."""
         log = next((each.log for each in reversed(self.starts) if each.log), "")
-        kept = f"; the end of the log of the one before: {self.directory}/{log}" if log else ""
+        kept = f"; the end of the former start's log: {self.directory}/{log}" if log else ""
         if self.gave_up:
-            return f"{name} GAVE UP: {self.gave_up}{kept}"
+            return f"{name} GAVE UP: {self.gave_up}. It stays down until a deploy starts it{kept}"
         if len(self.starts) < 2:
             return ""
         last = self.starts[-1]

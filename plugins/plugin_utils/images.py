@@ -25,8 +25,8 @@ def mirrored(reference: str, mirror: str) -> str:
         return ""
     if "@" in reference:
         raise ValueError(
-            f"{reference} names a digest, and Docker gives no image that it has from a mirror such a name: set plan_image to the "
-            "mirror's own reference with the digest, or to a tag; or name the mirror in registry-mirrors of "
+            f"{reference} names a digest, and Docker cannot give an image from another registry that name: set plan_image to the "
+            "mirror's own reference with the digest, or to a tag; or, for Docker Hub, list the mirror in registry-mirrors of "
             "/etc/docker/daemon.json, and leave image_mirror empty."
         )
     first, slash, rest = reference.partition("/")

@@ -64,8 +64,8 @@ def no_result(last: Mapping[str, Any], image: str, task_vars: Mapping[str, Any] 
     """That a client ended before its work was done, what it wrote at last, and what to do."""
     return (
         f"{_client_on(task_vars)} ended with exit code {last['exit_code']} and without a result, in image {image}:\n"
-        f"{last_words(last)}\nMend what it says, then run again. 137 says that it was killed: for want of memory (dmesg on that "
-        "host shows that), or by somebody."
+        f"{last_words(last)}\nMend what it says, then run again. Exit code 137 is a kill: by the kernel for lack of memory "
+        "(dmesg on that host shows it), or by somebody."
     )
 
 

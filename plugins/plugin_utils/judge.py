@@ -26,8 +26,8 @@ FIRST_ERRORS = tuple(rule for rule in FIRST if rule.severity == ERROR)  # all th
 # What to do where a start lacks something.
 _NO_DOCKER = "See on that host why it does not answer (docker info; journalctl -u docker), then run again."
 _NO_IMAGE = (
-    "Run again, which brings the image to where it is missing. If it is missing once more, somebody removes it there, or its tag "
-    "came to mean another image meanwhile: docker image ls on that host shows both."
+    "Run again, which brings the image to where it is missing. If it is missing once more, something removes it there (docker "
+    "image prune?), or its tag was moved to another image: docker image ls --digests on that host shows it."
 )
 _NO_MODEL = (
     "playbooks/preflight.yml names what is missing of it; have it brought by playbooks/model.yml -e model_source=hub, or "

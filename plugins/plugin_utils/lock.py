@@ -163,16 +163,16 @@ def wrong_break(lock: Mapping[str, Any], given: str) -> str:
     """What to add where another lock was to be broken than the one that is there."""
     return (
         f"{BREAK_VARIABLE} is {given}, but the lock is now that of {lock['run']}, another run: it was not broken."
-        " Look again who that is."
+        " See who that is, and give its name, or wait."
     )
 
 
 def outrun(lock: Mapping[str, Any], deployment: str = "", zone: tzinfo | None = None) -> str:
     """Why a run that has looked at the hosts cannot go on: another has been there before it got the lock."""
-    other = f"{_run(lock)}, {_period(lock, zone)}" if lock else "its lock file is gone"
+    other = f"{_run(lock)}, {_period(lock, zone)}" if lock else "the lock file was removed"
     return (
-        f"Another run was at {_named(deployment, inside=True)} after this one had looked at its hosts, and before it got"
-        f" the lock: {other}.\nWhat this run has seen may no longer be so, and it has changed nothing. Run it again."
+        f"Another run was at {_named(deployment, inside=True)} after this one had looked at its hosts, and before this"
+        f" one got the lock: {other}.\nSo what this run saw may be out of date. It has changed nothing: run it again."
     )
 
 

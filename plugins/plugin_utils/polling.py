@@ -63,8 +63,8 @@ class Polls:
     def _message(self, why: str) -> str:
         since = time.strftime("%H:%M:%S", time.localtime(self._answered))
         return (
-            f"{self._host} has not answered since {since} ({time.time() - self._answered:.0f} s, {self._lost} polls in a row). "
-            f"It was asked {self._asked}. Its connection said: {why.strip().rstrip('.')}. {self._meanwhile} See that the host "
+            f"{self._host} has not answered since {since} ({time.time() - self._answered:.0f} s, {self._lost} polls in a row) "
+            f"when asked {self._asked}. The connection said: {why.strip().rstrip('.')}. {self._meanwhile} See that the host "
             f"is up and that SSH reaches it (ansible {self._host} -m ping), then run again."
         )
 

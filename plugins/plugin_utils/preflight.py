@@ -109,7 +109,7 @@ def as_table(report: Mapping[str, Any]) -> list[str]:
                 lines.append(" " * (width + 2) + f"Waived: {finding['waived']}")
     for each in report["unknown"]:
         hosts = ", ".join(map(_host, each["hosts"]))
-        lines.append(f"unknown of {hosts}: {each['why']} ({_few(each['rules'])})")
+        lines.append(f"not checked on {hosts}: {each['why']} ({_few(each['rules'])})")
     if report["rdma"]:
         lines += [RDMA_TITLE, *report["rdma"]]
     return [*lines, counted(report["counts"])]

@@ -276,9 +276,10 @@ class HostWait:
         if now - self._tcp_since >= TCP_GRACE_S:
             self.failure = (
                 f"{self._missing}.\n"
-                f"Ray is missing {self._host} and its {self._node.gpus} GPUs of the plan's {nodes} nodes and {gpus} GPUs.\n"
-                f"Remedy: open TCP {target.rpartition(':')[2]} and all other TCP between the cluster "
-                f"addresses: check firewalls on {self._host} and on the head, and that plan_cluster_address is on the "
+                f"Ray is missing {self._host} and its {self._node.gpus} GPUs; the plan has {nodes} nodes and {gpus} GPUs.\n"
+                f"Remedy: if it was refused, Ray on the head has ended or is still starting: see docker logs {self._plan.name}-ray "
+                f"there, and run the playbook again. Else open TCP {target.rpartition(':')[2]} and all other TCP between the "
+                f"cluster addresses: check firewalls on {self._host} and on the head, and that plan_cluster_address is on the "
                 "network that joins them."
             )
 
@@ -343,7 +344,7 @@ class HostWait:
             self.failure = self._given_up(f"no progress for {now - last_progress:.0f} s")
 
     def _given_up(self, why: str) -> str:
-        lines = [f"{self._host}: {why}. Still missing: {self._missing}."]
+        lines = [f"{self._host}: {why}. Missing: {self._missing}. What was started goes on; run again to wait on."]
         for name, log in self._lines.items():
             tail = [line for line in log if line.strip()][-3:]
             lines += [

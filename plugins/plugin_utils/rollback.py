@@ -26,9 +26,9 @@ def before_upgrade(planned: Plan, kept: Mapping[str, Any]) -> Plan:
     ``kept`` are the plans of the records when the run began (``record.plans_kept``).
     """
     if not kept.get("plan"):
-        raise NothingToBringBack("no plan was recorded before it")
+        raise NothingToBringBack("the hosts have no record of an earlier plan")
     if kept["plan"].get("identity") == planned.identity:
-        raise NothingToBringBack("the plan that was recorded last is the same")
+        raise NothingToBringBack("the plan that served last is this same one")
     found = _plan(kept["plan"])
     _refuse_other_nodes(planned, found)
     return found
@@ -170,4 +170,4 @@ def ended(plan: Plan, failure: str, second: str, rolled_back: Sequence[str]) -> 
 
 def not_rolled_back(failure: str, why: str) -> str:
     """That nothing is brought back."""
-    return f"The upgrade failed: {failure}\nNothing was rolled back: {why}."
+    return f"The upgrade failed: {failure}\nNothing was rolled back: {why}. What serves now: playbooks/status.yml."

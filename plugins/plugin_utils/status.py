@@ -247,10 +247,10 @@ def _why_not(host: Host) -> str:
     if host.failed:
         return f"gave no answer: {host.failed}"
     if "containers" not in host.answer:
-        error = (host.answer.get("docker") or {}).get("error", "its containers were not told")
+        error = (host.answer.get("docker") or {}).get("error", "its containers were not listed")
         return f"Docker does not answer: {error}"
     if not host.network.get("interfaces"):
-        return f"its addresses are not known: {host.network.get('error') or 'it told none'}"
+        return f"its addresses are not known: {host.network.get('error') or 'ip address gave none'}"
     return ""
 
 
@@ -451,10 +451,10 @@ def _notes(endpoints: Iterable[EndpointStatus], comparable: bool, why_not: Mappi
         notes.append("The plan could not be bound to hosts and image, so no container was compared with it.")
     missing = [name for name, why in why_not.items() if why]
     if comparable and missing:
-        notes.append(f"Of {', '.join(missing)} nothing was compared; a deploy would stop there first.")
+        notes.append(f"{', '.join(missing)} could not be compared with the plan; a deploy would stop for that first.")
     if any(each.state == "unknown" for each in endpoints):
         notes.append(
-            "Of an endpoint that is unknown nobody can tell; a deploy waits longer for its token before it judges."
+            "An endpoint in the state unknown may serve or not; a deploy waits longer for its token before it decides."
         )
     return notes
 

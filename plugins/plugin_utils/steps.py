@@ -23,8 +23,8 @@ WORDS = {
     "remove": "remove",
     "start": "start",
     "list": "correct the list of",
-    "reload": "give other files, without a restart, to",
-    "open": "let requests go everywhere again through",
+    "reload": "reload, without a restart,",
+    "open": "send requests to every endpoint again through",
 }
 
 
@@ -36,7 +36,7 @@ def to_pull(plan: Plan, hosts: Mapping[str, Host]) -> dict[str, str]:
         if host.image_id is None:
             found[node.name] = f"{reference} is not on it"
         elif not host.image_is_current:
-            found[node.name] = f"the registry has another image under {reference}, or could not be asked"
+            found[node.name] = f"the registry has another image as {reference} by now, or gave no answer"
     return found
 
 
@@ -215,15 +215,15 @@ def told(
     """The decision in lines: what is done where, and why; what is as planned needs none."""
     lines = pulls_told(pulls or {}, of_gateway or {})
     for name, need in (needed or {}).items():
-        lines.append(f"{', '.join(need['hosts'])}: bring Ray's token of {name}, which is not there or another one")
+        lines.append(f"{', '.join(need['hosts'])}: bring Ray's token of {name}, which is missing there or differs")
     for number, each in enumerate(decision.rounds, 1):
         if len(decision.rounds) > 1:
             lines.append(f"round {number} of {len(decision.rounds)}:")
         lines += _grouped(each.steps)
         waits = [name for name in each.engines if not any(step.engine == name for step in each.steps)]
-        lines += [f"{name}: wait, for it does not serve yet" for name in waits]
+        lines += [f"{name}: wait, because it does not serve yet" for name in waits]
         warm = [name for name in each.warm if name not in each.engines]
-        lines += [f"{name}: warm up, for it never was since it was started" for name in warm]
+        lines += [f"{name}: warm up, because nobody has since it was started" for name in warm]
     return [*lines, *decision.notes]
 
 

@@ -49,7 +49,7 @@ def test_one_option_replaces_the_api_and_nothing_else(deployed: Sandbox) -> None
     assert {name for name in after if after[name] != before[name]} == {API}
     assert (run.changed["node0"], run.changed["node1"]) == (2, 0)  # taken down, and started
     assert "node0: replace lmdeploy-api: it is to change: command with --max-batch-size 2" in run.text
-    assert "lmdeploy serves now, and does not while it is started again; its last start took" in run.text
+    assert "lmdeploy serves now, and answers nothing while it is started again; its last start took" in run.text
 
 
 @pytest.mark.slow

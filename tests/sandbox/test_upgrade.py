@@ -186,4 +186,4 @@ def test_requests_that_do_not_end_hold_an_upgrade_up_no_longer_than_the_deadline
     long()
     time.sleep(12)  # until the gauges tell of them
     run = replicas.play("upgrade", **replicas.another(), upgrade_drain_timeout=20).succeeded()
-    assert re.search(r"after 20 s \d+ requests still run or wait there, and end with it", run.text)
+    assert re.search(r"after 20 s \d+ requests still run or wait there, and are cut off now", run.text)

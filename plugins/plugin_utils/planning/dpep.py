@@ -92,7 +92,7 @@ def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults, *
         world, rule = (ep, "ep") if ep > 1 else (tp, "tp, as ep is 1")
         if world % dp:
             found.append(
-                f"{sizes} is a world of {world} ({rule}), which its {dp} ranks do not divide: "
+                f"{sizes} is a world of {world} GPUs ({rule}), which cannot be split over {dp} ranks: "
                 "make plan_ep (or plan_tp, without ep) a multiple of plan_dp."
             )
     else:
@@ -104,12 +104,12 @@ def _check_sizes(inputs: Inputs, engine: Engine, model: Model, faults: Faults, *
         # Attention is split over a rank's GPUs, and the dense layers over tp.
         why = tp_planning.unfit(model, world // dp, tp, experts=ep == 1)
         if why:
-            found.append(f"{sizes} does not divide {why} of {inputs.model}: change plan_tp, or plan_dp.")
+            found.append(f"{sizes} cannot split {why} of {inputs.model} evenly: change plan_tp, or plan_dp.")
     if world != gpus:
         shares = some([f"{node.name} {node.gpus}" for node in inputs.nodes])
         found.append(
-            f"{sizes} is a world of {world} GPUs ({rule}), but the plan has {gpus} ({shares}): set plan_dp and plan_ep "
-            "to fit (0 takes all GPUs), or change plan_gpus or the nodes."
+            f"{sizes} is a world of {world} GPUs ({rule}), but the hosts have {gpus} ({shares}): set plan_dp and plan_ep "
+            f"so that it is {gpus} (0 takes all GPUs), or change plan_gpus or the nodes."
         )
     per_rank = gpus // dp if world == gpus and world % dp == 0 else 1
     apart = [node for node in inputs.nodes if node.gpus % per_rank]

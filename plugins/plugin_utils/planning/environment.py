@@ -24,7 +24,7 @@ GPUS = "the plan counts GPUs from 0, and gives its services the first plan_gpus 
 SIZES = "the plan counts ranks and gives each its place: take it out, and set plan_tp, plan_dp, plan_ep or plan_gpus"
 MEETING = "the ranks meet at the head: take it out, and set plan_head or its plan_cluster_address"
 CACHE = (
-    "containers have nothing of the host there. They have plan_hf_home at /root/.cache/huggingface: take it out, and set "
+    "no directory of the host is mounted there, and plan_hf_home is at /root/.cache/huggingface: take it out, and set "
     "plan_hf_home to the cache on the host, or mount the directory with plan_extra_mounts"
 )
 OFFLINE = "every host is proven to have the model, and nothing is downloaded while serving: take it out"
@@ -194,8 +194,8 @@ def _fault_of(name: str, value: Any, variable: str, mounted: Collection[str], *,
         return REFUSED.format(variable=variable, name=name)
     if re.search(rf"\$(?:{name}\b|{{{name}}})", text):
         return (
-            f"{variable} sets {name} to {shown(text)}, and nobody puts the image's {name} in for ${name}: write the whole value "
-            "(docker run IMAGE env shows the image's)."
+            f"{variable} sets {name} to {shown(text)}, and Docker does not expand ${name}: write the whole value "
+            f"(docker run --rm IMAGE printenv {name} shows the image's)."
         )
     if name in INTERFACES:
         return _interface_fault(name, text, variable, alone=alone)
@@ -243,8 +243,8 @@ def direct_faults(
     if not left_out:
         if through and list(texts) == ["NO_PROXY"] and texts["NO_PROXY"].strip() != "*":
             alone = (
-                f"{variable} sets NO_PROXY alone, and programs read no_proxy first, in which the plan lists its own addresses and "
-                "nothing else: set no_proxy to the same text."
+                f"{variable} sets NO_PROXY alone, but programs read no_proxy first, and the plan sets that to its own addresses "
+                "only: set no_proxy to the same text."
             )
             return [], [alone]
         return [], []
@@ -253,8 +253,8 @@ def direct_faults(
     whole = ",".join(dict.fromkeys([*parts, *left_out]))
     by = through or "a web proxy, where the image has one set"
     found = (
-        f"{variable} sets {names} without {some(left_out)}: a program that reads it sends its requests there to {by}. Set NO_PROXY "
-        f"and no_proxy to {shown(whole, len(whole) + 2)}, or take both out, for the plan lists its own addresses."
+        f"{variable} sets {names} without {some(left_out)}: requests of the containers to these addresses would go to {by}. Set "
+        f"NO_PROXY and no_proxy to {shown(whole, len(whole) + 2)}, or take both out: then the plan sets them."
     )
     return ([found], []) if through and missing.get("no_proxy") else ([], [found])
 

@@ -163,7 +163,7 @@ def read_inputs(
     for name, node in values.items():
         if not name.isprintable() or "/" in name:
             faults.add(
-                f"the host {name!r} cannot be a node: give it a name in the inventory that can be seen, without '/'."
+                f"the host {name!r} cannot be a node: rename it in the inventory, with printable characters and without '/'."
             )
         faults.extend(_node_faults(name, node, owners, lost[name]), name)
     environments = {}
@@ -250,7 +250,9 @@ def _validated(
             _check_use(key, value)
             validated[key] = value
         except WrongValue as error:
-            hidden = [f"{key} is no {rule['type']}, and is not shown, for it is secret: see docs/variables.md."]
+            hidden = [
+                f"{key} has to be a {rule['type']} (its value is secret, so it is not shown): see docs/variables.md."
+            ]
             faults.extend(hidden if key in SECRETS else error.args, node)
             wrong.add(key)
     return validated, wrong

@@ -37,7 +37,7 @@ API_SERVER: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "--role": (("Hybrid",), f"is for {PART}: take it out"),
     "--migration-backend": ((), f"is for {PART}, and does nothing otherwise: take it out"),
-    "--device": (("cuda",), "is not what NVIDIA GPUs are, and this collection gives containers no others: take it out"),
+    "--device": (("cuda",), "has to be cuda, because this collection gives containers NVIDIA GPUs only: take it out"),
     "--distributed-executor-backend": (
         ("ray",),
         "cannot be anything but ray here, which is what starts workers on other hosts: take it out",

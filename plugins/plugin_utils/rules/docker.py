@@ -105,9 +105,9 @@ def _memlock(of: OfHost) -> Iterator[str]:
     limit = of.known("host.limits.memlock_bytes")
     if limit != UNLIMITED:
         yield (
-            f"Docker's containers may lock {limit} bytes of memory, and RDMA has to lock all that it registers; where Docker "
-            "may not raise that limit, ibv_reg_mr fails (Cannot allocate memory): systemctl edit docker containerd, "
-            "LimitMEMLOCK=infinity, and restart both; or set plan_privileged: true."
+            f"Docker's containers may lock {limit} bytes of memory, and RDMA has to lock all that it registers, or ibv_reg_mr "
+            'fails (Cannot allocate memory): put "default-ulimits": {"memlock": {"Name": "memlock", "Soft": -1, "Hard": -1}} into '
+            "/etc/docker/daemon.json, and restart Docker (playbooks/container_engine.yml does both); or set plan_privileged: true."
         )
 
 
@@ -214,7 +214,7 @@ RULES = (
         severity=WARNING,
         title="Docker may lock as much memory as RDMA asks for",
         check=_memlock,
-        remedy="Set `LimitMEMLOCK=infinity` for Docker's service, or `plan_privileged: true`.",
+        remedy="Set memlock to -1 under `default-ulimits` in /etc/docker/daemon.json, or `plan_privileged: true`.",
         needs=("host.limits.memlock_bytes",),
         applies=lambda of: _unprivileged(of) and of.several,
     ),

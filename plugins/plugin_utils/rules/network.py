@@ -72,8 +72,8 @@ def _own_name(of: OfHost) -> Iterator[str]:
     if of.known("host.names.loopback"):
         addresses = ", ".join(of.get("host.names.addresses") or ()) or "the loopback address"
         yield (
-            f"the host's own name, {of.get('host.names.hostname')}, resolves to {addresses}, which programs that take their "
-            f"address from it would tell the other hosts: let /etc/hosts have {of.node.address} for it."
+            f"the host's own name, {of.get('host.names.hostname')}, resolves to {addresses}: programs that look up their own "
+            f"address would give that one to the other hosts. Map the name to {of.node.address} in /etc/hosts."
         )
 
 

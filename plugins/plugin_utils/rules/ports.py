@@ -91,8 +91,8 @@ def _ephemeral(of: OfHost) -> Iterator[str]:
         )
         names = ", ".join(dict.fromkeys(name for name, __, __ in told))
         yield (
-            f"the kernel gives ports from {kernel['first']} to {kernel['last']} to connections that go out, among them {numbers} "
-            f"of {names}: where one of them is held at a start, that fails (Address already in use). Set sysctl "
+            f"outgoing connections may take any port from {kernel['first']} to {kernel['last']}, also {numbers} of {names}: while "
+            "one holds such a port, a start fails (Address already in use). Set sysctl "
             f"net.ipv4.ip_local_reserved_ports={_reserved(kernel['reserved'], numbers)}, or choose others with plan_ports."
         )
 

@@ -123,7 +123,7 @@ def test_one_of_several_archives_has_to_hold_the_image(tmp_path: Path) -> None:
     lost_for = told[told.index("LOST: ") :]
     assert "no space left on device" in lost_for
     assert "free some space where Docker keeps its data" in lost_for
-    assert f"UNASKED: localhost: {REFERENCE} could not be asked what it holds: " in told
+    assert f"UNASKED: localhost: {REFERENCE} did not tell which LMDeploy it has: " in told
     assert "for 900 s at most" in told
     assert f"NONE: No archive of image_archive ({first}) holds {REFERENCE}." in printed
     assert "WRONG: To mend first:" in printed

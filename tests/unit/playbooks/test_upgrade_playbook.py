@@ -50,5 +50,5 @@ def test_what_fails_on_one_host_is_noted_and_all_hosts_stand_together_again(tmp_
     assert done.returncode != 0
     token = "/var/lib/lmfleet/lmdeploy/secrets/ray_token"
     assert f"The upgrade failed: node1 (10.0.0.11): {token}, from which" in text
-    assert "Nothing was rolled back: no plan was recorded before it." in text
+    assert "Nothing was rolled back: the hosts have no record of an earlier plan." in text
     assert "IT WENT ON" not in text

@@ -227,7 +227,7 @@ def test_an_engine_that_ended_is_started_again_and_why_is_kept(box: Box) -> None
     told = found.told("gpu1")
     assert "gpu1 was started again once by itself, last at " in told
     [log] = box.path.glob("starts.*.log")
-    assert told.endswith(f"; the end of the log of the one before: {log}")
+    assert told.endswith(f"; the end of the former start's log: {log}")
     assert log.read_text().splitlines()[0] == "[rank 0] serves"
     assert log.stat().st_mode & 0o777 == 0o600
 
@@ -243,7 +243,9 @@ def test_after_as_many_starts_without_a_token_it_stays_down(box: Box) -> None:
     assert [event for event, __ in box.events] == ["start", "proven", "end", "start", "end", "start", "end", "gave up"]
     assert len(box.pids) == 3
     told = healing(read(box.path / "starts.jsonl")).told("gpu1")
-    assert told.startswith("gpu1 GAVE UP: 2 starts in a row gave no token; the end of the log")
+    assert told.startswith(
+        "gpu1 GAVE UP: 2 starts in a row gave no token. It stays down until a deploy starts it; the end of the former start's log"
+    )
     last = box.path / told.rpartition("/")[2]
     assert "crashes at load" in last.read_text()
     assert "serves" not in last.read_text()  # that is the first one's, which has a file of its own

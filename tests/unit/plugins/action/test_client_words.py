@@ -64,4 +64,4 @@ def test_a_client_that_ended_without_a_result_names_host_image_and_next_step(
     text = told("warm-up", ended, monkeypatch, tmp_path)
     head = "warm-up: the client on node1 ended with exit code 137 and without a result, in image a/b:1:\nMemoryError\n"
     assert text.startswith(head)
-    assert "then run again. 137 says that it was killed: for want of memory" in text
+    assert "then run again. Exit code 137 is a kill: by the kernel for lack of memory" in text

@@ -84,7 +84,7 @@ def test_a_failure_says_what_to_do_and_whether_to_try_again(error: str, word: st
 
 def test_a_registry_that_falls_silent_is_given_up_and_asked_again() -> None:
     result, states = pull(lambda _: polled(7), stall=0.05)
-    assert "sent nothing for" in result["msg"]
+    assert "Docker got nothing for" in result["msg"]
     assert result["transient"] is True
     assert states[-1] == "removed"
 

@@ -119,7 +119,7 @@ def test_a_host_that_is_lost_ends_the_test_for_all(tmp_path: Path) -> None:
 
     containers = Containers(says)
     found = measure_on(World(TP4), containers, tmp_path)
-    assert "Its connection said: Connection reset by peer." in found["node2"]["raised"]
+    assert "The connection said: Connection reset by peer." in found["node2"]["raised"]
     assert "node2: AnsibleConnectionFailure: node2 has not answered since " in found["node0"]["msg"]
     assert (
         "gave no answer" not in found["node0"]["msg"]

@@ -122,7 +122,11 @@ def test_a_host_that_stays_away_is_lost_and_its_download_goes_on() -> None:
     [
         ({"failed": True, "msg": "container x is gone"}, {}, "node0: container x is gone"),
         (polled(result={"ok": False, "fault": "no such revision", "aside": []}), {}, "node0: no such revision"),
-        ({**polled(), "running": False, "exit_code": 137}, {}, "node0: its container ended with exit code 137"),
+        (
+            {**polled(), "running": False, "exit_code": 137},
+            {},
+            "node0: the container that brings the model ended with exit code 137",
+        ),
         (
             polled(progress=GOING),
             {"timeout": 0},

@@ -199,8 +199,8 @@ def test_without_a_failure_nothing_is_brought_back() -> None:
 @pytest.mark.parametrize(
     ("world", "why"),
     [
-        (lambda: World(tp()), "no plan was recorded before it"),
-        (lambda: deployed(tp()), "the plan that was recorded last is the same"),
+        (lambda: World(tp()), "the hosts have no record of an earlier plan"),
+        (lambda: deployed(tp()), "the plan that served last is this same one"),
     ],
 )
 def test_where_there_is_nothing_to_bring_back_it_is_said_with_the_failure(world: Any, why: str) -> None:
@@ -209,7 +209,10 @@ def test_where_there_is_nothing_to_bring_back_it_is_said_with_the_failure(world:
     hosts.action(rollback, "node0", state="noted", msg="node0: x")
     with pytest.raises(AnsibleActionFail) as ended:
         back(hosts, "prepared")
-    assert str(ended.value) == f"The upgrade failed: node0: x\nNothing was rolled back: {why}."
+    assert (
+        str(ended.value)
+        == f"The upgrade failed: node0: x\nNothing was rolled back: {why}. What serves now: playbooks/status.yml."
+    )
 
 
 def test_a_plan_is_on_record_when_all_of_it_was_proven() -> None:
@@ -388,7 +391,7 @@ def test_an_engine_is_drained_before_its_turn(monkeypatch: pytest.MonkeyPatch) -
 
 def test_requests_that_do_not_end_hold_it_up_to_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     result, __, seconds = drained(monkeypatch, lambda _: {"requests": 2}, timeout=60)
-    assert result["msg"] == "after 60 s 2 requests still run or wait there, and end with it"
+    assert result["msg"] == "after 60 s 2 requests still run or wait there, and are cut off now"
     assert 60 <= seconds <= 60 + drain.ROUND_S
 
 

@@ -441,7 +441,7 @@ def test_a_change_that_hangs_is_named_and_one_that_was_killed_is_no_obstacle(pat
         [sys.executable, "-c", HANGING, guard], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as hanging:
         assert answer(hanging) == "has it"
-        with pytest.raises(LockError, match=r"'fuser -v .*lock\.json\.flock' on this host names it"):
+        with pytest.raises(LockError, match=r"Find it with 'fuser -v .*lock\.json\.flock' on this host"):
             LockFile(path, patience_s=0).take(BOB, LEASE_S)
         assert not path.exists()
         hanging.kill()

@@ -143,11 +143,11 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, kind: str) -> None:
     path.mkdir()  # as Docker leaves it where the source of a mount is missing
     result = run(tmp_path, **{kind: {str(path): SECRET if kind == "secrets" else "x"}})
     assert result["failed"]
-    assert result["msg"] == f"{path} on this host: Is a directory"
+    assert result["msg"] == f"{path} on this host cannot be written: Is a directory"
     (tmp_path / "file").write_text("x")
     result = run(tmp_path, directories=[str(tmp_path / "file" / "below")])
     assert result["failed"]
-    assert "on this host: Not a directory" in result["msg"]
+    assert "on this host cannot be written: Not a directory" in result["msg"]
 
 
 def test_ansible_shows_no_secret_however_much_it_is_asked_to(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_who_is_of_another_run_is_given_nothing(
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"), [(True, "another content than was sent"), (False, "ended before the image was whole")]
+    ("damage", "said"), [(True, "another content than was sent"), (False, "stopped before the image was complete")]
 )
 def test_what_is_damaged_or_cut_off_on_its_way_is_a_failure(
     hosts: list[Dockerd], tmp_path: Path, damage: bool, said: str

@@ -171,7 +171,8 @@ def test_a_container_that_was_started_again_forms_anew_an_engine_without_tokens(
     decision = world.decide()
     since = world.entry("node1", name)["started_at"][:19]
     assert all(
-        f"{name} on node1 was started again at {since}, and the engine has lost it" in reason
+        f"{name} on node1 was started again at {since} UTC, and the engine that was formed with it has lost it"
+        in reason
         for reason in why(decision)
     )
     assert len({(host, name) for host, __, name in done(decision) if name != PROXY}) == len(
@@ -198,7 +199,10 @@ def test_containers_of_two_formations_are_no_engine_unless_it_gives_tokens(shape
     world.states("loading")
     decision = world.decide()
     [reason] = why(decision)
-    assert reason == f"its containers are of different formations (node0 {FIRST}, node1 {OLD_FORMATION})"
+    assert (
+        reason
+        == f"its containers are of different formations (node0 {FIRST}, node1 {OLD_FORMATION}), as after an interrupted run"
+    )
     world.carry_out(decision)
     settled(world)
 
@@ -211,7 +215,7 @@ def test_another_secret_forms_the_engine_anew(shape: str, state: str) -> None:
     decision = world.decide(given="x" * 32)
     path = "/var/lib/lmfleet/lmdeploy/secrets/ray_token"
     assert decision.steps
-    assert all(f"was started with another secret than {path} is to have" in reason for reason in why(decision))
+    assert all(f"was started before {path} changed" in reason for reason in why(decision))
     world.carry_out(decision)
     assert {answer["files"][path] for answer in world.answers.values()} == {steps.mark_of("x" * 32)}
     assert world.decide(given="x" * 32).rounds == []
@@ -281,7 +285,7 @@ def test_what_loads_or_says_nothing_yet_is_waited_for(shape: str, state: str) ->
     engine = world.plan.endpoints[0].engine
     assert decision.steps == []
     assert of_rounds(decision) == [([engine], [engine])]
-    assert steps.told(decision)[0] == f"{engine}: wait, for it does not serve yet"
+    assert steps.told(decision)[0] == f"{engine}: wait, because it does not serve yet"
     world.carry_out(decision)
     settled(world)
 
@@ -302,7 +306,7 @@ def test_what_was_never_warmed_up_is_warmed_up(shape: str, forget: Callable[[dic
     decision = world.decide()
     assert of_rounds(decision) == [([], [engine.name])]
     assert decision.steps == []
-    assert steps.told(decision) == [f"{engine.name}: warm up, for it never was since it was started"]
+    assert steps.told(decision) == [f"{engine.name}: warm up, because nobody has since it was started"]
     world.carry_out(decision)
     settled(world)
 
@@ -342,7 +346,9 @@ def test_an_option_of_the_api_server_replaces_it_alone_in_tp(more: dict[str, Any
     world, decision = changed(tp(), tp(**more))
     assert done(decision) == [("node0", "remove", API), ("node0", "start", API)]
     assert why(decision) == {f"it is to change: {words}"}
-    assert decision.notes == ["lmdeploy serves now, and does not while it is started again; its last start took 60 s."]
+    assert decision.notes == [
+        "lmdeploy serves now, and answers nothing while it is started again; its last start took 60 s."
+    ]
     world.carry_out(decision)
     settled(world)
 
@@ -865,8 +871,8 @@ def test_what_the_gateway_reads_is_changed_without_a_restart(more: dict[str, Any
     world = running(door()).follow(door(**more))
     decision = world.decide()
     assert done(decision) == [("node0", "reload", GATEWAY)]
-    why_told = "keys, limits, endpoints, options or certificate are others than those that it has read"
-    assert steps.told(decision) == [f"node0: give other files, without a restart, to {GATEWAY}: {why_told}"]
+    why_told = "its keys, limits, endpoints, options or certificate differ from what it has read"
+    assert steps.told(decision) == [f"node0: reload, without a restart, {GATEWAY}: {why_told}"]
     world.carry_out(decision)
     settled(world)
 
@@ -1042,7 +1048,7 @@ def test_engines_that_serve_are_replaced_one_after_another_and_those_that_do_not
     world.states("dead", RIGHT)
     decision = world.decide()
     assert [each.engines for each in decision.rounds] == [[RIGHT], [LEFT], ["lmdeploy-third"]]
-    rest = "and does not while it is started again; its last start took 60 s, and the other engines serve meanwhile."
+    rest = "and answers nothing while it is started again; its last start took 60 s, and the other engines serve meanwhile."
     assert decision.notes == [
         f"{LEFT} serves now, {rest}",
         f"{RIGHT} is started again; its last start took 60 s.",

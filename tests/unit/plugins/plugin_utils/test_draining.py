@@ -31,7 +31,8 @@ def test_gauges_say_nothing_of_the_time_before_they_were_set_anew() -> None:
 def test_what_still_runs_at_the_deadline_is_said() -> None:
     assert ends({"a": ONE, "b": {"requests": 4}}, 299) == ""
     assert (
-        ends({"a": ONE, "b": {"requests": 4}}, 300) == "after 300 s 5 requests still run or wait there, and end with it"
+        ends({"a": ONE, "b": {"requests": 4}}, 300)
+        == "after 300 s 5 requests still run or wait there, and are cut off now"
     )
     assert ends({"a": NONE}, 5, deadline_s=5) == "no request runs there any more"
 

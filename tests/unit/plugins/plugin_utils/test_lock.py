@@ -281,11 +281,11 @@ def test_a_run_that_was_outrun_is_told_by_whom(tmp_path: Path) -> None:
     content = lock(tmp_path)
     released = {**content, "released": content["since"].replace("17:03", "17:05")}
     assert outrun(released, "tp16", UTC) == (
-        "Another run was at the deployment tp16 after this one had looked at its hosts, and before it got the lock:"
+        "Another run was at the deployment tp16 after this one had looked at its hosts, and before this one got the lock:"
         " deploy_tp16.yml, run by alice from laptop7 (process 4711 there), since 17:03:12 UTC until 17:05:12 UTC.\n"
-        "What this run has seen may no longer be so, and it has changed nothing. Run it again."
+        "So what this run saw may be out of date. It has changed nothing: run it again."
     )
-    assert "its lock file is gone" in outrun({}, "tp16", UTC)
+    assert "the lock file was removed" in outrun({}, "tp16", UTC)
 
 
 def test_a_run_that_lost_the_lock_is_told_to_whom(tmp_path: Path) -> None:

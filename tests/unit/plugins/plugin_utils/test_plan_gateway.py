@@ -51,7 +51,7 @@ def of_another(text: str) -> str:
         ({"plan_gateway_keys": {"chat": 10**40}}, "the key of 'chat' is no text: quote it."),
         ({"plan_gateway_keys": {"a": KEY, "b": KEY}}, "'a' and 'b' have the same key"),
         ({"plan_gateway_keys": {"the chat": KEY}}, "the name 'the chat' cannot stand in logs"),
-        ({"plan_gateway_keys": ["a"]}, "plan_gateway_keys is no dict, and is not shown"),
+        ({"plan_gateway_keys": ["a"]}, "plan_gateway_keys has to be a dict (its value is secret, so it is not shown)"),
         ({"plan_gateway": False}, "plan_gateway_keys is set, but there is no gateway: set plan_gateway: true"),
         (
             {"plan_gateway_key_limits": {"chta": {"concurrent": 1}}},

@@ -74,7 +74,7 @@ def test_the_message_has_the_host_the_question_the_time_the_job_and_what_to_do(m
     with pytest.raises(AnsibleConnectionFailure) as told:
         each.outcome(lost)
     assert re.sub(r"\d\d:\d\d:\d\d", "TIME", str(told.value)) == (
-        "node1 has not answered since TIME (42 s, 6 polls in a row). It was asked how far the warm-up is. Its connection said: "
+        "node1 has not answered since TIME (42 s, 6 polls in a row) when asked how far the warm-up is. The connection said: "
         "Connection reset by peer. Its container ends itself. See that the host is up and that SSH reaches it "
         "(ansible node1 -m ping), then run again."
     )

@@ -74,7 +74,7 @@ def test_the_table_says_host_rule_and_state_once_and_the_rest_below_it() -> None
     assert after.strip() == "node1: config.json is missing."
     assert after.startswith(" " * column)
     assert any(line.strip() == "Waived: read elsewhere" for line in lines)
-    assert "unknown of node1, node2: the kernel's log could not be read (gpu.xid)" in lines
+    assert "not checked on node1, node2: the kernel's log could not be read (gpu.xid)" in lines
     assert lines[-1] == counted(report(broken())["counts"])
     assert lines[-1].startswith("3 errors, 1 warning, ")
 
@@ -89,7 +89,7 @@ def test_on_good_hosts_one_line_is_left() -> None:
 def test_a_host_that_is_away_is_one_line_of_unknown_rules() -> None:
     world = with_gpus(World(bound(nodes())))
     world.answers["node1"] = {"unreachable": "gone"}
-    lines = [line for line in as_table(report(world)) if line.startswith("unknown of node1:")]
+    lines = [line for line in as_table(report(world)) if line.startswith("not checked on node1:")]
     assert len(lines) == 1
     assert re.search(r"it gave no answer \(docker\.answers, .* and \d+ more\)$", lines[0])
 

@@ -128,7 +128,7 @@ CASES: list[tuple[str, str, Callable[[Answer], None], list[str]]] = [
         "docker.memlock",
         "unprivileged",
         put("host.limits.memlock_bytes", 65536),
-        ["65536 bytes", "LimitMEMLOCK=infinity"],
+        ["65536 bytes", '"default-ulimits": {"memlock"'],
     ),
     ("docker.open-files", "tp", put("host.limits.nofile", 1024), ["may open 1024 files", "default-ulimits"]),
     ("gpu.driver", "tp", put("host.gpus.error", "nvidia-smi -L timed out after 15 s"), ["makes nvidia-smi hang"]),

@@ -395,6 +395,6 @@ def test_keys_that_are_not_read_yet_and_endpoints_that_get_nothing_are_told() ->
     assert status.gateway
     assert (status.gateway.right, status.gateway.down) == (False, ["http://10.0.0.11:23333"])
     text = "\n".join(as_table(status))
-    assert "The gateway: keys, limits, endpoints, options or certificate are others than those that it has read" in text
+    assert "The gateway: its keys, limits, endpoints, options or certificate differ from what it has read" in text
     assert "The gateway sends nothing to http://10.0.0.11:23333" in text
     assert "n" * 40 not in text

@@ -75,7 +75,7 @@ def test_the_registry_s_image_is_pulled_where_it_is_another(current: bool | None
     world = World(TP)
     world.answers["node0"]["image"]["current"] = current
     reference = "openmmlab/lmdeploy:v0.18.0-cu12.8"
-    why = {"node0": f"the registry has another image under {reference}, or could not be asked"}
+    why = {"node0": f"the registry has another image as {reference} by now, or gave no answer"}
     assert steps.to_pull(TP, world.hosts) == (why if pulled else {})
 
 
@@ -254,7 +254,7 @@ def test_a_start_and_a_removal_are_told_as_such() -> None:
         "node0, node1: start lmdeploy-ray: lmdeploy-ray on node0, node1 does not exist",
         "node0: start lmdeploy-api: lmdeploy-ray on node0, node1 does not exist",
         "lmdeploy is started again; its last start took 60 s.",
-        "What is not of this plan any more is removed, and what it serves ends.",
+        "Containers that this plan no longer has are removed, and what they serve stops.",
     ]
 
 
