@@ -101,6 +101,7 @@ HOW: tuple[tuple[str, str], ...] = (
     (r"benchmark_preset=guide", "it takes hours"),
     (r"playbooks/benchmark", "test_benchmark.py"),
     (r"playbooks/(closure|firewall)", "test_closure.py"),
+    (r":8443/", "test_gateway.py"),
     (r"link_test", "test_links.py"),
     (r"playbooks/monitoring\.yml", "test_monitoring.py"),
     (r"my_inventory", "test_deployment.py"),
