@@ -196,7 +196,7 @@ def assert_kept_well(sandbox: Sandbox, node: int, token: str) -> None:
     needles = [form for secret in (*PLANTED.values(), NEW_RAY_TOKEN) for form in forms(secret)]
     found = sandbox.on(node, "python3", "-c", SEARCH, *needles, limit_s=600).split()
     assert [path for path in found if path not in (*SECRET_FILES, CERTIFICATE_FILE, *HOST_FILES)] == []
-    assert (CERTIFICATE_FILE in found) == (node == 0)
+    assert node == 0 or CERTIFICATE_FILE not in found
     if node == 0:
         assert sandbox.on(node, "stat", "--format", "%a %U", CERTIFICATE_FILE).strip() == "600 root"
     left = sandbox.on(
