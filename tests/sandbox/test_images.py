@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,14 @@ def test_an_archive_takes_the_place_of_a_registry(sandbox: Sandbox, tmp_path: Pa
 @pytest.mark.slow
 def test_the_image_may_be_in_any_of_several_archives(sandbox: Sandbox, tmp_path: Path) -> None:
     names = ["lmfleet/carried-beside:1", "lmfleet/carried-among-others:0.18.0"]
-    archives: list[str] = []
-    for name in names:
-        archives.append(str(tmp_path / f"{len(archives)}.tar"))
-        sandbox.outer("tag", ENGINE, name)
-        sandbox.outer("save", "--output", archives[-1], name)
+    archives = [str(tmp_path / f"{number}.tar") for number in range(2)]
+    (tmp_path / "small").write_text("an image of one file")
+    with tarfile.open(tmp_path / "small.tar", "w") as tar:
+        tar.add(tmp_path / "small", "small")
+    sandbox.outer("import", str(tmp_path / "small.tar"), names[0])
+    sandbox.outer("tag", ENGINE, names[1])
+    for name, archive in zip(names, archives, strict=True):
+        sandbox.outer("save", "--output", archive, name, limit_s=600)
         sandbox.outer("rmi", name)
     refused = sandbox.playbook(PREPARE, plan_image=names[1], image_archive=archives[:1])
     refused.failed_with("No archive of image_archive", names[1])
@@ -55,13 +59,14 @@ def test_the_image_may_be_in_any_of_several_archives(sandbox: Sandbox, tmp_path:
 @pytest.mark.slow
 def test_a_mirror_brings_the_image_under_its_own_name(sandbox: Sandbox) -> None:
     image = "registry.example.com/lmdeploy-test-engine:0.18.0"
-    run = sandbox.deploy(plan_image=image, image_mirror="10.77.0.2:5000").succeeded()
+    run = sandbox.playbook(PREPARE, plan_image=image, image_mirror="10.77.0.2:5000").succeeded()
     assert image in images(sandbox, 0)
     assert image in images(sandbox, 1)
     assert "/var/lib/lmfleet/pulls" not in run.output
     assert sandbox.on(0, "ls", "/var/lib/lmfleet/pulls") == ""
     # image_pull: always asks the mirror, not the registry, which does not exist.
-    assert set(sandbox.deploy(plan_image=image, image_mirror="10.77.0.2:5000").succeeded().changed.values()) == {0}
+    again = sandbox.playbook(PREPARE, plan_image=image, image_mirror="10.77.0.2:5000").succeeded()
+    assert set(again.changed.values()) == {0}
 
 
 SHARED = "10.77.0.2:5000/lmdeploy-test-engine:0.18.0"
@@ -96,16 +101,17 @@ def test_the_image_is_pulled_once_and_goes_from_host_to_host(sandbox: Sandbox) -
 
 @pytest.mark.slow
 def test_a_private_registry_wants_a_login_that_leaves_no_trace(sandbox: Sandbox, private_registry: str) -> None:
-    refused = sandbox.deploy(plan_image=private_registry)
+    refused = sandbox.playbook(PREPARE, plan_image=private_registry)
     refused.failed_with("no basic auth credentials")
     login = {
         "image_registry": PRIVATE_REGISTRY,
         "image_registry_username": "operator",
         "image_registry_password": REGISTRY_PASSWORD,
     }
-    run = sandbox.deploy("-v", "--diff", plan_image=private_registry, **login).succeeded()
+    run = sandbox.playbook(PREPARE, "-v", "--diff", plan_image=private_registry, **login).succeeded()
     assert REGISTRY_PASSWORD not in run.output
     assert sandbox.on(0, "sh", "-c", "ls /root/.docker 2>/dev/null || true") == "", (
         "the users' own configuration was touched"
     )
-    assert set(sandbox.deploy(plan_image=private_registry, **login).succeeded().changed.values()) == {0}
+    again = sandbox.playbook(PREPARE, plan_image=private_registry, **login).succeeded()
+    assert set(again.changed.values()) == {0}
