@@ -76,16 +76,21 @@ def figures(run: Run, what: str) -> list[int]:
     return found
 
 
+def limit(sandbox: Sandbox, mbit: float) -> None:
+    """Let each host send no more than so many Mbit/s."""
+    rate = ["root", "tbf", "rate", f"{mbit:g}mbit", "burst", "256kb", "latency", "50ms"]
+    for node in NODES:
+        sandbox.on(node, "tc", "qdisc", "replace", "dev", "eth0", *rate)
+
+
 @pytest.fixture(scope="module")
 def four(dpep: Sandbox) -> Iterator[Sandbox]:
     """Four hosts, what each of them sends limited, with the model on the first."""
-    limit = ["root", "tbf", "rate", f"{RATE_MBIT}mbit", "burst", "256kb", "latency", "50ms"]
     forget(dpep, *NODES)
     dpep.on(0, "python3", "-c", MAKE, limit_s=600)
     dpep.outer("cp", str(STATE / "ssh" / "id_ed25519"), f"lmfleet-sandbox-node0:{KEY}")
     try:
-        for node in NODES:
-            dpep.on(node, "tc", "qdisc", "replace", "dev", "eth0", *limit)
+        limit(dpep, RATE_MBIT)
         yield dpep
     finally:
         for node in NODES:
@@ -126,6 +131,7 @@ def test_fanout_takes_little_longer_than_one_copy(four: Sandbox) -> None:
 
 def test_a_transfer_that_is_cut_off_goes_on_where_it_was(four: Sandbox) -> None:
     forget(four, 1, 2, 3)
+    limit(four, RATE_MBIT / 5)  # so slow that it is not over before it is seen to have begun
     run = four.begin("playbooks/model.yml", **FAN)
     run.until(r"node3: copy (?!0\.[01])")  # a tenth or more
     for node in NODES:  # at once, for what is not cut off goes on without the run
@@ -135,6 +141,7 @@ def test_a_transfer_that_is_cut_off_goes_on_where_it_was(four: Sandbox) -> None:
         four.on(node, "sh", "-c", "docker rm -f lmdeploy-model >/dev/null 2>&1 || true")
     for node in (1, 2, 3):
         assert "refs" not in four.on(node, "ls", CACHE)
+    limit(four, RATE_MBIT)
     done = bring(four, "-v").succeeded()
     resumed, received = figures(done, "resumed"), figures(done, "received")
     print(f"resumed {resumed}, received {received}, twice {figures(done, 'twice')}")
