@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from sandbox.hosts import PRIVATE_REGISTRY, REGISTRY_PASSWORD, Sandbox
 from sandbox.replicas import Replicas, deployed_replicas
 
 CONTAINER = "lmfleet-sandbox-private-registry"
+# What a shell has in the background ignores Ctrl-C, and so would the runs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
