@@ -12,13 +12,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..plugins.module_utils._observe.ray import DEAD_ACTORS, PROGRAM, Members
 from .output import say
+
+if TYPE_CHECKING:
+    from .supervise import Told
 
 REFUSALS = 3  # a claim takes eight seconds to be refused
 RAY_S = 60.0  # for one question to Ray
@@ -52,7 +54,7 @@ class Ray:
         found = self._run(DEAD_ACTORS.format(address=self.address, name=WORKER))
         return {} if "error" in found else found
 
-    def wait(self, told: threading.Event) -> None:
+    def wait(self, told: Told) -> None:
         """Until Ray counts every node and gives the GPUs; returns early once ``told``. Forms it again where it keeps GPUs."""
         said, refusals, pause_s = "", 0, FIRST_PAUSE_S
         while not told.is_set():

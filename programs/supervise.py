@@ -28,10 +28,10 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,38 @@ class Bounds:
 # ---- the whole
 
 
-def supervise(ours: argparse.Namespace, told: threading.Event, signals: list[int]) -> int:
+class Told:
+    """An event that a signal's handler may set.
+
+    ``threading.Event`` has a lock that its own thread cannot take twice: a signal that comes while it waits, or a second one, would
+    wait for itself for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        # A signal that comes just before ``select`` would be handled after it.
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def set(self) -> None:
+        """Have ``wait`` return, now and later."""
+        self._set = True
+        with contextlib.suppress(BlockingIOError):  # full of what was written before
+            os.write(self._write, b".")
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._set
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until it is set or a signal came, so many seconds at most; whether it is set."""
+        if not self._set:
+            select.select([self._read], [], [], timeout_s)
+        return self._set
+
+
+def supervise(ours: argparse.Namespace, told: Told, signals: list[int]) -> int:
     """Until it is told to end, or gives up; the exit status."""
     new = not ours.mark.exists()
     with contextlib.suppress(OSError):
@@ -276,7 +307,7 @@ def supervise(ours: argparse.Namespace, told: threading.Event, signals: list[int
     return GAVE_UP
 
 
-def run(engine: Engine, bounds: Bounds, ranks: Path | None, told: threading.Event, signals: Sequence[int]) -> str:
+def run(engine: Engine, bounds: Bounds, ranks: Path | None, told: Told, signals: Sequence[int]) -> str:
     """Until the command has ended; why it is given up, or empty: it is started again."""
     while not told.wait(LOOK_S):
         happened = engine.look()
@@ -325,7 +356,7 @@ def main() -> int:
     parser.add_argument("--mark", type=Path, default=MARK, help="file that is there once the container was started")
     parser.add_argument("command", nargs="+", help="after --")
     ours = parser.parse_args()
-    told, signals = threading.Event(), []
+    told, signals = Told(), []
 
     def tell(signum: int, __: Any) -> None:
         signals.append(signum)

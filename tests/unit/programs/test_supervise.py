@@ -29,6 +29,7 @@ from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.supervis
 from ansible_collections.lmfleet.lmdeploy.programs.silence import Silence
 from ansible_collections.lmfleet.lmdeploy.programs.starts import KEPT, Starts, read
 from ansible_collections.lmfleet.lmdeploy.programs.supervise import Bounds
+from ansible_collections.lmfleet.lmdeploy.tests.unit.plans import ROOT
 from ansible_collections.lmfleet.lmdeploy.tests.unit.proxy import StandIn
 
 DEADLINE_S = 300  # nothing here takes long, but for a busy machine; a test that hangs shall fail
@@ -464,3 +465,23 @@ def test_of_many_starts_the_last_are_kept_and_a_broken_file_hinders_nothing(tmp_
     assert last == {"at": 5.0, "event": "start", "why": "again", "formations": 0, "restarts": KEPT + 5}
     assert sorted(each.name for each in tmp_path.iterdir()) == ["starts.jsonl", "starts.prom"]
     Starts(tmp_path / "nowhere" / "x").note("start", "a disk that is gone ends no engine")
+
+
+SIGNALS = """
+import signal, sys
+sys.path.insert(0, "collections")
+from ansible_collections.lmfleet.lmdeploy.programs.supervise import Told
+signal.signal(signal.SIGALRM, lambda *__: told.set())
+for turn in range(400):
+    told = Told()
+    signal.setitimer(signal.ITIMER_REAL, (1 + turn % 60) / 1e6)
+    while not told.wait(100):
+        pass
+    assert told.is_set()
+"""
+
+
+def test_signals_that_come_at_any_moment_are_heard_and_hold_up_nothing() -> None:
+    """With threading.Event the first of them that came while it was waited for waited for itself."""
+    done = subprocess.run([sys.executable, "-c", SIGNALS], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0
