@@ -70,7 +70,7 @@ _REMEDIES = (
     ),
     (
         r"executable file not found|no such file or directory: unknown",
-        "the image does not have the program (set plan_image to an image of LMDeploy), or the host not the file or device named",
+        "the image does not have the program (set plan_image to an image of LMDeploy), or the host lacks the file or device named",
     ),
     (
         r"unknown or invalid runtime|runtime .* not found|default-runtime",

@@ -16,12 +16,12 @@ from gpu.deployment import Deployment
 from ansible_collections.lmfleet.lmdeploy.plugins.module_utils._gateway import GatewayError, state_of
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.certificate import self_signed
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.gateway.config import files_of, keys_map
-from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import (
-    GATEWAY_ADMIN,
-    GATEWAY_FILES,
-    GATEWAY_RUN,
-    Plan,
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.gateway import (
+    CERTIFICATE_FILE,
+    KEYS_FILE,
+    admin_socket,
 )
+from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.planning.types import GATEWAY_FILES, GATEWAY_RUN, Plan
 from ansible_collections.lmfleet.lmdeploy.plugins.plugin_utils.steps import mark_of
 
 if TYPE_CHECKING:
@@ -61,14 +61,13 @@ def place(plan: Plan) -> str:
     """Write the files of a plan's gateway to where its service mounts them, with paths as they are here; its admin socket."""
     service, planned = plan.only("gateway"), plan.gateway
     assert planned
-    places = {target: service.source_of(target) for target in (GATEWAY_FILES, GATEWAY_RUN)}
-    secrets = {"keys.map": keys_map(KEYS)}
+    files, run = service.source_of(GATEWAY_FILES), service.source_of(GATEWAY_RUN)
+    secrets = {KEYS_FILE: keys_map(KEYS)}
     if planned.tls:
-        secrets["certificate.pem"] = self_signed("gpu", plan.node(planned.node).address)
+        secrets[CERTIFICATE_FILE] = self_signed("gpu", plan.node(planned.node).address)
     texts = {**secrets, **files_of(plan, planned, {name: mark_of(text) for name, text in secrets.items()})}
-    folder = Path(places[GATEWAY_FILES])
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(files).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        own = text.replace(GATEWAY_FILES, places[GATEWAY_FILES]).replace(GATEWAY_RUN, places[GATEWAY_RUN])
-        (folder / name).write_text(own, encoding="utf-8")
-    return GATEWAY_ADMIN.replace(GATEWAY_RUN, places[GATEWAY_RUN])
+        own = text.replace(GATEWAY_FILES, files).replace(GATEWAY_RUN, run)
+        (Path(files) / name).write_text(own, encoding="utf-8")
+    return admin_socket(service)
